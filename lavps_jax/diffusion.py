@@ -1,0 +1,190 @@
+"""The diffusion prior: denoisers E[x_0 | x_t], noising, bridge draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.networks.pure import PureModel
+from lavps_jax.schedules import Schedule
+from lavps_jax.types import Weights
+
+__all__ = [
+    "ConditionalDenoiserFn",
+    "EDMDenoiser",
+    "GaussianMixture",
+    "GaussianMixtureDenoiser",
+    "Preconditioning",
+    "add_noise",
+    "bridge_draw",
+    "edm_preconditioning",
+    "eps_from_x_0",
+]
+
+SIGMA_DATA = 0.5
+"""Standard deviation of images that the preconditioning assumes (Karras et al. 2022)."""
+
+
+class Preconditioning(NamedTuple):
+    """D(z) = c_skip z + c_out F(c_in z, c_noise), each float ()."""
+
+    c_skip: Array
+    c_out: Array
+    c_in: Array
+    c_noise: Array
+
+
+def edm_preconditioning(sigma_t: Float[Array, ""]) -> Preconditioning:
+    """Input and output scales of a denoising network at noise level sigma_t.
+
+    Implements table 1 of Karras et al., "Elucidating the Design Space of Diffusion-Based
+    Generative Models", NeurIPS 2022, arXiv:2206.00364, with sigma_data = 0.5.
+    """
+    variance = sigma_t**2 + SIGMA_DATA**2
+    return Preconditioning(
+        c_skip=SIGMA_DATA**2 / variance,
+        c_out=sigma_t * SIGMA_DATA / jnp.sqrt(variance),
+        c_in=1 / jnp.sqrt(variance),
+        c_noise=jnp.log(sigma_t) / 4,
+    )
+
+
+@dataclass(frozen=True)
+class EDMDenoiser:
+    """E[x_0 | x_t] from an EDM-preconditioned network; a `DenoiseFn`.
+
+    The network works in the variance-exploding frame z = x_t / sqrt(alpha_bar[t]), where the noise
+    has standard deviation sigma_t.
+
+    Attributes:
+      model: the raw network F(x (H, W, C), noise_levels (1,)).
+      schedule: noise schedule of the times.
+    """
+
+    model: PureModel
+    schedule: Schedule = Schedule()
+
+    def at_sigma(
+        self,
+        theta: Weights,
+        z: Float[Array, "H W C"],
+        sigma_t: Float[Array, ""],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W C"]:
+        """D(z, sigma_t) for z = x_0 + sigma_t eps."""
+        c = edm_preconditioning(sigma_t)
+        return c.c_skip * z + c.c_out * self.model(
+            theta, c.c_in * z, c.c_noise[None], dropout_key=dropout_key
+        )
+
+    def __call__(
+        self, theta: Weights, x_t: Float[Array, "H W C"], t: Int[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        """E[x_0 | x_t]; x_t float (H, W, C) of unit variance at the last time, 1 <= t <= T."""
+        sqrt_alpha_bar, sigma_t = _levels(self.schedule, t, x_t.dtype)
+        return self.at_sigma(theta, x_t / sqrt_alpha_bar, sigma_t)
+
+
+@dataclass(frozen=True)
+class ConditionalDenoiserFn:
+    """E[x_0 | x_t, y] from a supervised network that sees A^+ y (Palette form).
+
+    Source: Saharia et al., "Palette", SIGGRAPH 2022, arXiv:2111.05826, EDM-preconditioned here.
+
+    Attributes:
+      model: the raw network F(c_in z, x_pinv, c_noise).
+      schedule: noise schedule of the times.
+    """
+
+    model: PureModel
+    schedule: Schedule = Schedule()
+
+    def at_sigma(
+        self,
+        theta: Weights,
+        z: Float[Array, "H W C"],
+        x_pinv: Float[Array, "H W C"],
+        sigma_t: Float[Array, ""],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W C"]:
+        """D(z, sigma_t; x_pinv) for z = x_0 + sigma_t eps."""
+        c = edm_preconditioning(sigma_t)
+        return c.c_skip * z + c.c_out * self.model(
+            theta, c.c_in * z, x_pinv, c.c_noise, dropout_key=dropout_key
+        )
+
+    def __call__(
+        self,
+        theta: Weights,
+        x_t: Float[Array, "H W C"],
+        x_pinv: Float[Array, "H W C"],
+        t: Int[Array, ""],
+    ) -> Float[Array, "H W C"]:
+        """E[x_0 | x_t, y]; arguments as `EDMDenoiser`, and x_pinv = A^+ y float (H, W, C)."""
+        sqrt_alpha_bar, sigma_t = _levels(self.schedule, t, x_t.dtype)
+        return self.at_sigma(theta, x_t / sqrt_alpha_bar, x_pinv, sigma_t)
+
+
+class GaussianMixture(struct.PyTreeNode):
+    """p(x_0) = sum_k weights[k] N(means[k], std^2 I) over arrays of any one shape.
+
+    Attributes:
+      means: float (K, ...).
+      log_weights: float (K,), normalised.
+      std: standard deviation of every component, float ().
+    """
+
+    means: Array
+    log_weights: Float[Array, " K"]
+    std: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class GaussianMixtureDenoiser:
+    """The exact E[x_0 | x_t] of a `GaussianMixture` (its weights theta); a `DenoiseFn`.
+
+    Component k has x_t ~ N(sqrt(alpha_bar) means[k], v I) with v = alpha_bar std^2 + 1 - alpha_bar,
+    and given k, E[x_0 | x_t] = means[k] + sqrt(alpha_bar) std^2 / v (x_t - sqrt(alpha_bar) means[k]).
+    """
+
+    schedule: Schedule = Schedule()
+
+    def __call__(self, theta: GaussianMixture, x_t: Array, t: Int[Array, ""]) -> Array:
+        """E[x_0 | x_t], of the shape of x_t (any); 0 <= t <= T."""
+        alpha_bar = jnp.asarray(self.schedule.alpha_bar, x_t.dtype)[t]
+        noise_variance = jnp.asarray(1 - self.schedule.alpha_bar, x_t.dtype)[t]
+        variance = alpha_bar * theta.std**2 + noise_variance
+        error = x_t[None] - jnp.sqrt(alpha_bar) * theta.means
+        square = jnp.sum(error**2, axis=range(1, error.ndim))
+        posterior = jax.nn.softmax(theta.log_weights - square / (2 * variance))
+        per_component = theta.means + jnp.sqrt(alpha_bar) * theta.std**2 / variance * error
+        return jnp.tensordot(posterior, per_component, axes=1)
+
+
+def eps_from_x_0(x_t: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:
+    """The noise in x_t if the clean image is x_0: (x_t - sqrt(alpha_bar) x_0)/sqrt(1 - alpha_bar)."""
+    signal = jnp.asarray(schedule.alpha_bar**0.5, x_t.dtype)[t]
+    noise = jnp.asarray((1 - schedule.alpha_bar) ** 0.5, x_t.dtype)[t]
+    return (x_t - signal * x_0) / noise
+
+
+def add_noise(eps: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:
+    """x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, of the shape of x_0."""
+    signal = jnp.asarray(schedule.alpha_bar**0.5, x_0.dtype)[t]
+    noise = jnp.asarray((1 - schedule.alpha_bar) ** 0.5, x_0.dtype)[t]
+    return signal * x_0 + noise * eps
+
+
+def bridge_draw(eps: Array, coefficients: Any, x_l: Array, x_s: Array) -> Array:
+    """A draw of q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I) from standard normal eps."""
+    return coefficients.c_l * x_l + coefficients.c_s * x_s + coefficients.std * eps
+
+
+def _levels(schedule: Schedule, t: Int[Array, ""], dtype: Any) -> tuple[Array, Array]:
+    sqrt_alpha_bar = jnp.asarray(schedule.alpha_bar**0.5, dtype)[t]
+    return sqrt_alpha_bar, jnp.asarray(schedule.sigma, dtype)[t]

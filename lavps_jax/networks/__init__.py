@@ -1,0 +1,35 @@
+"""Networks: backbones (HDiT, U-Net), the amortized start, and networks as pure functions."""
+
+from lavps_jax.networks.amortized import (
+    ConditionalDenoiser,
+    ConditionalDenoiserConfig,
+    Palette,
+    PaletteConfig,
+)
+from lavps_jax.networks.hdit import (
+    GlobalAttention,
+    HDiT,
+    HDiTConfig,
+    LevelConfig,
+    NeighbourhoodAttention,
+)
+from lavps_jax.networks.pure import Buffer, PureModel, split, trainable_mask
+from lavps_jax.networks.unet import UNet2D, UNetConfig
+
+__all__ = [
+    "Buffer",
+    "ConditionalDenoiser",
+    "ConditionalDenoiserConfig",
+    "GlobalAttention",
+    "HDiT",
+    "HDiTConfig",
+    "LevelConfig",
+    "NeighbourhoodAttention",
+    "Palette",
+    "PaletteConfig",
+    "PureModel",
+    "UNet2D",
+    "UNetConfig",
+    "split",
+    "trainable_mask",
+]

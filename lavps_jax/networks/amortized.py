@@ -1,0 +1,179 @@
+"""Networks that see the measurement: the amortized start (Palette) and a supervised baseline.
+
+Both read the measurement as an image, x_pinv = A^+ y, stacked to the channels of their input, as
+in Saharia et al., "Palette: Image-to-Image Diffusion Models", SIGGRAPH 2022, arXiv:2111.05826.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lavps_jax.networks.conditioning import require
+from lavps_jax.networks.hdit import HDiTConfig
+from lavps_jax.networks.unet import UNetConfig
+
+__all__ = ["ConditionalDenoiser", "ConditionalDenoiserConfig", "Palette", "PaletteConfig"]
+
+
+@dataclass(frozen=True)
+class PaletteConfig:
+    """An amortized network in Palette form; `build` makes it.
+
+    Attributes:
+      backbone: the prior's configuration, or another one for the same images. Its channels say
+        how many an image has; the channels and the number of noise levels of the network that is
+        built follow from them.
+      noise_embedding: how sigma_t and sigma_tau enter: "log" as log(sigma) / 4, "linear" as they
+        are (the published networks).
+    """
+
+    backbone: HDiTConfig | UNetConfig
+    noise_embedding: Literal["log", "linear"] = "log"
+
+    def __post_init__(self):
+        _check_template(self.backbone)
+        known = self.noise_embedding in ("log", "linear")
+        require(known, "noise_embedding", self.noise_embedding, 'use "log" or "linear"')
+
+    def build(self, rngs: nnx.Rngs) -> Palette:
+        """Makes the network with fresh weights; both its outputs are zero until it is trained."""
+        return Palette(self, rngs=rngs)
+
+
+class Palette(nnx.Module):
+    """The amortized residual (d_mu, d_rho) on the prior of a block.
+
+    The start of the inner fit is mu = prior_mean + d_mu, rho = log(prior_std) + d_rho.
+
+    Args:
+      config: shape of the network.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(self, config: PaletteConfig, *, rngs: nnx.Rngs):
+        channels = config.backbone.in_channels
+        self.config = config
+        self.backbone = dataclasses.replace(
+            config.backbone,
+            in_channels=3 * channels,
+            out_channels=2 * channels,
+            num_noise_levels=2,
+        ).build(rngs)
+
+    def __call__(
+        self,
+        x_0: Float[Array, "H W C"],
+        x_t_scaled: Float[Array, "H W C"],
+        x_pinv: Float[Array, "H W C"],
+        sigma_t: Float[Array, ""],
+        sigma_tau: Float[Array, ""],
+        *,
+        label: Float[Array, " K"] | None = None,
+        dropout_key: Array | None = None,
+    ) -> tuple[Float[Array, "H W C"], Float[Array, "H W C"]]:
+        """Evaluates the network on one block.
+
+        Args:
+          x_0: current estimate of the clean image, float (H, W, C), nominally in [-1, 1].
+          x_t_scaled: x_t / sqrt(alpha_bar[t]), float (H, W, C).
+          x_pinv: A^+ y, float (H, W, C).
+          sigma_t: noise-to-signal level at t, float (), positive.
+          sigma_tau: noise-to-signal level at tau, float (), positive.
+          label: class, one-hot float (num_classes,); None is the null class.
+          dropout_key: PRNG key; dropout is active if and only if it is given.
+
+        Returns:
+          d_mu, the residual of the mean, and d_rho, the residual of the log standard deviation,
+          each float (H, W, C).
+
+        Raises:
+          UserError: if an input does not fit the configuration.
+        """
+        noise_levels = jnp.stack([jnp.asarray(sigma_t), jnp.asarray(sigma_tau)])
+        if self.config.noise_embedding == "log":
+            noise_levels = jnp.log(noise_levels) / 4
+        x = jnp.concatenate([x_t_scaled, x_0, x_pinv], axis=-1)
+        out = self.backbone(x, noise_levels, label=label, dropout_key=dropout_key)
+        d_mu, d_rho = jnp.split(out, 2, axis=-1)
+        return d_mu, d_rho
+
+
+@dataclass(frozen=True)
+class ConditionalDenoiserConfig:
+    """A supervised conditional denoiser in Palette form; `build` makes it.
+
+    Attributes:
+      backbone: the prior's configuration, or another one for the same images; the channels of the
+        network that is built follow from its channels.
+    """
+
+    backbone: HDiTConfig | UNetConfig
+
+    def __post_init__(self):
+        _check_template(self.backbone)
+
+    def build(self, rngs: nnx.Rngs) -> ConditionalDenoiser:
+        """Makes the network with fresh weights; it returns zero until it is trained."""
+        return ConditionalDenoiser(self, rngs=rngs)
+
+
+class ConditionalDenoiser(nnx.Module):
+    """The raw output F of a denoiser that sees the measurement, to be EDM-preconditioned.
+
+    Args:
+      config: shape of the network.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(self, config: ConditionalDenoiserConfig, *, rngs: nnx.Rngs):
+        channels = config.backbone.in_channels
+        self.config = config
+        self.backbone = dataclasses.replace(
+            config.backbone,
+            in_channels=2 * channels,
+            out_channels=channels,
+            num_noise_levels=1,
+        ).build(rngs)
+
+    def __call__(
+        self,
+        x_scaled: Float[Array, "H W C"],
+        x_pinv: Float[Array, "H W C"],
+        c_noise: Float[Array, ""],
+        *,
+        label: Float[Array, " K"] | None = None,
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W C"]:
+        """Evaluates the network on one image.
+
+        Args:
+          x_scaled: c_in * x_t / sqrt(alpha_bar[t]), float (H, W, C), about unit variance.
+          x_pinv: A^+ y, float (H, W, C).
+          c_noise: log(sigma_t) / 4, float ().
+          label: class, one-hot float (num_classes,); None is the null class.
+          dropout_key: PRNG key; dropout is active if and only if it is given.
+
+        Returns:
+          F, float (H, W, C).
+
+        Raises:
+          UserError: if an input does not fit the configuration.
+        """
+        x = jnp.concatenate([x_scaled, x_pinv], axis=-1)
+        noise_levels = jnp.asarray(c_noise)[None]
+        return self.backbone(x, noise_levels, label=label, dropout_key=dropout_key)
+
+
+def _check_template(backbone: HDiTConfig | UNetConfig) -> None:
+    require(
+        backbone.in_channels == backbone.out_channels,
+        "backbone.out_channels",
+        backbone.out_channels,
+        f"use the channels of the image, {backbone.in_channels}, for both in and out",
+    )

@@ -1,0 +1,77 @@
+"""Conditioning inputs that all backbones share, and the checks of what a caller gives."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lavps_jax.errors import UserError
+from lavps_jax.networks.initial import normal
+
+__all__ = ["BackboneConfig", "ClassEmbedding", "check_inputs", "require"]
+
+
+def require(condition: bool, field: str, value: object, remedy: str) -> None:
+    """Raises `UserError(field, value, remedy)` unless the condition holds."""
+    if not condition:
+        raise UserError(field, value, remedy)
+
+
+class BackboneConfig(Protocol):
+    """What the configurations of all backbones say."""
+
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def num_noise_levels(self) -> int: ...
+    @property
+    def size_multiple(self) -> int: ...
+
+
+class ClassEmbedding(nnx.Module):
+    """A vector per class, and one for the null class in the last row."""
+
+    def __init__(self, num_classes: int, features: int, *, rngs: nnx.Rngs):
+        self.weight = nnx.Param(normal(rngs.params(), (num_classes + 1, features)))
+
+    def __call__(self, label: Float[Array, " K"] | None) -> Float[Array, " M"]:
+        table = self.weight[...]
+        if label is None:
+            return table[-1]
+        null = jnp.where(jnp.any(label != 0), 0.0, 1.0).astype(table.dtype)
+        return jnp.dot(jnp.concatenate([label.astype(table.dtype), null[None]]), table)
+
+
+def check_inputs(
+    config: BackboneConfig, x: Array, noise_levels: Array, label: Array | None
+) -> None:
+    """Raises `UserError` unless the inputs of one call fit the configuration of the network."""
+    require(
+        x.ndim == 3 and x.shape[-1] == config.in_channels,
+        "x",
+        x.shape,
+        f"give one image of shape (H, W, {config.in_channels}); use jax.vmap for a batch",
+    )
+    multiple = config.size_multiple
+    require(
+        x.shape[0] % multiple == 0 and x.shape[1] % multiple == 0,
+        "image size",
+        f"{x.shape[0]} x {x.shape[1]}",
+        f"use sides that are multiples of {multiple}, as this network requires",
+    )
+    require(
+        noise_levels.shape == (config.num_noise_levels,),
+        "noise_levels",
+        noise_levels.shape,
+        f"give an array of shape ({config.num_noise_levels},)",
+    )
+    if label is not None:
+        classes = config.num_classes
+        require(classes > 0, "label", label.shape, "this network has no classes; give None")
+        fits = label.shape == (classes,)
+        require(fits, "label", label.shape, f"give a one-hot array of shape ({classes},)")

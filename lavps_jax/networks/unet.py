@@ -1,0 +1,356 @@
+"""The convolutional U-Net of DDPM: configuration and network.
+
+Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020,
+arXiv:2006.11239. Layout and attribute names are those of `UNet2DModel` of the diffusers library,
+so that its weights map name by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lavps_jax.networks.conditioning import ClassEmbedding, check_inputs, require
+from lavps_jax.networks.convolution import Conv, Downsample, GroupNorm, Upsample
+from lavps_jax.networks.layers import fold_key
+from lavps_jax.networks.unet_layers import (
+    AttentionBlock,
+    ResnetBlock,
+    TimestepEmbedding,
+    timestep_embedding,
+)
+
+__all__ = ["UNet2D", "UNetConfig"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a U-Net; `build` makes the network.
+
+    Attributes:
+      in_channels: channels of the input.
+      out_channels: channels of the output.
+      block_channels: channels of the levels from the outermost to the innermost; each level has
+        half the pixels per side.
+      attention: per level, whether its residual blocks are followed by self-attention; the
+        innermost block in the middle always has it.
+      layers_per_block: residual blocks per level going down; one more going up.
+      head_size: width of an attention head; None is a single head.
+      norm_num_groups: groups of the normalizations; divides all block_channels.
+      norm_eps: added to the variance in them.
+      dropout: dropped share in training, in [0, 1).
+      downsample_padding: 1 pads all sides where the size is halved; 0 pads only after the last
+        row and column (the published DDPM networks).
+      flip_sin_to_cos: whether the cosines come first in the embedding of the time.
+      freq_shift: shift of its frequencies, 0 or 1 (DDPM).
+      noise_scale: the first noise level times this is the time that is embedded; 1 if the caller
+        gives times 0 to 999 themselves.
+      num_classes: classes of a class-conditional network; 0 means none.
+      num_noise_levels: 1, or 2 for networks that see the noise of two times.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 3
+    block_channels: tuple[int, ...] = (32, 64, 96)
+    attention: tuple[bool, ...] = (False, False, True)
+    layers_per_block: int = 2
+    head_size: int | None = None
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    downsample_padding: int = 1
+    flip_sin_to_cos: bool = False
+    freq_shift: float = 1.0
+    noise_scale: float = 1000.0
+    num_classes: int = 0
+    num_noise_levels: int = 1
+
+    def __post_init__(self):
+        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        channels = self.block_channels
+        require(len(channels) >= 1, "block_channels", channels, "give at least one level")
+        require(
+            len(self.attention) == len(channels),
+            "attention",
+            self.attention,
+            f"give one entry for each of the {len(channels)} block_channels",
+        )
+        groups, head_size = self.norm_num_groups, self.head_size
+        require(
+            all(c >= 1 and c % groups == 0 and c % 2 == 0 for c in channels),
+            "block_channels",
+            channels,
+            f"use even multiples of norm_num_groups ({groups})",
+        )
+        attending = [c for c, has in zip(channels, self.attention, strict=True) if has]
+        require(
+            head_size is None
+            or (head_size >= 1 and all(c % head_size == 0 for c in (*attending, channels[-1]))),
+            "head_size",
+            head_size,
+            f"use a divisor of the channels of the levels with attention, {channels}",
+        )
+        half = channels[0] // 2
+        require(self.freq_shift < half, "freq_shift", self.freq_shift, f"use a number below {half}")
+        require(self.norm_eps > 0, "norm_eps", self.norm_eps, "use a positive number")
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a rate in [0, 1)")
+        padding = self.downsample_padding
+        require(padding in (0, 1), "downsample_padding", padding, "use 0 or 1")
+        require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
+        valid_levels = self.num_noise_levels in (1, 2)
+        require(valid_levels, "num_noise_levels", self.num_noise_levels, "use 1 or 2")
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be multiples of this many pixels."""
+        return 2 ** (len(self.block_channels) - 1)
+
+    @property
+    def time_features(self) -> int:
+        """Width of the embedded time."""
+        return 4 * self.block_channels[0]
+
+    def build(self, rngs: nnx.Rngs) -> UNet2D:
+        """Makes the network with fresh weights; it returns zero until it is trained."""
+        return UNet2D(self, rngs=rngs)
+
+
+class DownBlock(nnx.Module):
+    """The residual blocks of one level going down, then the halving."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: UNetConfig,
+        *,
+        attention: bool,
+        downsample: bool,
+        rngs: nnx.Rngs,
+    ):
+        widths = [in_channels] + [out_channels] * (config.layers_per_block - 1)
+        self.resnets = nnx.List([_resnet(c, out_channels, config, rngs) for c in widths])
+        attending = widths if attention else []
+        self.attentions = nnx.List([_attention(out_channels, config, rngs) for _ in attending])
+        down = [Downsample(out_channels, config.downsample_padding, rngs=rngs)]
+        self.downsamplers = nnx.List(down if downsample else [])
+
+    def __call__(self, x: Array, temb: Array, keys: list[Array | None]) -> list[Array]:
+        """Returns the output of every residual block and of the halving, in order."""
+        outputs = []
+        for i, (resnet, key) in enumerate(zip(self.resnets, keys, strict=True)):
+            x = resnet(x, temb, key)
+            x = self.attentions[i](x) if self.attentions else x
+            outputs.append(x)
+        for downsample in self.downsamplers:
+            outputs.append(downsample(x))
+        return outputs
+
+
+class MidBlock(nnx.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, config: UNetConfig, *, rngs: nnx.Rngs):
+        self.resnets = nnx.List([_resnet(channels, channels, config, rngs) for _ in range(2)])
+        self.attentions = nnx.List([_attention(channels, config, rngs)])
+
+    def __call__(self, x: Array, temb: Array, keys: list[Array | None]) -> Array:
+        x = self.resnets[0](x, temb, keys[0])
+        x = self.attentions[0](x)
+        return self.resnets[1](x, temb, keys[1])
+
+
+class UpBlock(nnx.Module):
+    """The residual blocks of one level going up, each with one skip, then the doubling.
+
+    Args:
+      in_channels: channels that come from below.
+      out_channels: channels of this level.
+      skip_channels: channels of the skips in the order they are taken.
+      config: shape of the network.
+      attention: whether self-attention follows each residual block.
+      upsample: whether the doubling follows.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        skip_channels: list[int],
+        config: UNetConfig,
+        *,
+        attention: bool,
+        upsample: bool,
+        rngs: nnx.Rngs,
+    ):
+        below = [in_channels] + [out_channels] * (len(skip_channels) - 1)
+        self.resnets = nnx.List(
+            [
+                _resnet(a + b, out_channels, config, rngs)
+                for a, b in zip(below, skip_channels, strict=True)
+            ]
+        )
+        attending = below if attention else []
+        self.attentions = nnx.List([_attention(out_channels, config, rngs) for _ in attending])
+        self.upsamplers = nnx.List([Upsample(out_channels, rngs=rngs)] if upsample else [])
+
+    def __call__(
+        self, x: Array, skips: list[Array], temb: Array, keys: list[Array | None]
+    ) -> Array:
+        for i, (resnet, skip, key) in enumerate(zip(self.resnets, skips, keys, strict=True)):
+            x = resnet(jnp.concatenate([x, skip], axis=-1), temb, key)
+            x = self.attentions[i](x) if self.attentions else x
+        for upsample in self.upsamplers:
+            x = upsample(x)
+        return x
+
+
+class UNet2D(nnx.Module):
+    """Convolutional U-Net of DDPM.
+
+    Args:
+      config: shape of the network.
+      rngs: source of the initial weights (stream ``params``).
+    """
+
+    def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        channels = config.block_channels
+        num_levels, layers = len(channels), config.layers_per_block
+        time_features = config.time_features
+
+        self.conv_in = Conv(config.in_channels, channels[0], 3, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(channels[0], time_features, rngs=rngs)
+        # The second noise level starts without effect: a network of one noise level can be the
+        # start of one with two.
+        two = config.num_noise_levels == 2
+        second = TimestepEmbedding(channels[0], time_features, zero=True, rngs=rngs)
+        self.time_embedding_s = second if two else None
+        classes = config.num_classes
+        self.class_embedding = (
+            ClassEmbedding(classes, time_features, rngs=rngs) if classes else None
+        )
+
+        inputs = [channels[0], *channels[:-1]]
+        self.down_blocks = nnx.List(
+            [
+                DownBlock(
+                    inputs[i],
+                    channels[i],
+                    config,
+                    attention=config.attention[i],
+                    downsample=i < num_levels - 1,
+                    rngs=rngs,
+                )
+                for i in range(num_levels)
+            ]
+        )
+        self.mid_block = MidBlock(channels[-1], config, rngs=rngs)
+        # Skips of a level, last one first: its residual blocks, then the input of the level.
+        self.up_blocks = nnx.List(
+            [
+                UpBlock(
+                    channels[min(i + 1, num_levels - 1)],
+                    channels[i],
+                    [channels[i]] * layers + [inputs[i]],
+                    config,
+                    attention=config.attention[i],
+                    upsample=i > 0,
+                    rngs=rngs,
+                )
+                for i in reversed(range(num_levels))
+            ]
+        )
+        self.conv_norm_out = GroupNorm(channels[0], config.norm_num_groups, config.norm_eps)
+        self.conv_out = Conv(channels[0], config.out_channels, 3, zero=True, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "H W I"],
+        noise_levels: Float[Array, " N"],
+        *,
+        label: Float[Array, " K"] | None = None,
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W O"]:
+        """Evaluates the network on one image.
+
+        Args:
+          x: input, float (H, W, in_channels); H and W multiples of config.size_multiple.
+          noise_levels: noise conditioning values, float (num_noise_levels,); times
+            config.noise_scale they are the times that are embedded.
+          label: class, one-hot float (num_classes,); None or all zeros is the null class.
+          dropout_key: PRNG key; dropout is active if and only if it is given.
+
+        Returns:
+          Float (H, W, out_channels).
+
+        Raises:
+          UserError: if the size of the image, the number of channels or of noise levels, or the
+            label does not fit the configuration.
+        """
+        check_inputs(self.config, x, noise_levels, label)
+        temb = self._embed(noise_levels, label)
+        layers = self.config.layers_per_block
+        index = itertools.count()
+
+        def keys(num: int) -> list[Array | None]:
+            return [fold_key(dropout_key, next(index)) for _ in range(num)]
+
+        x = self.conv_in(x)
+        skips = [x]
+        for down_block in self.down_blocks:
+            skips += down_block(skips[-1], temb, keys(layers))
+        x = self.mid_block(skips[-1], temb, keys(2))
+        for up_block in self.up_blocks:
+            taken = [skips.pop() for _ in range(layers + 1)]
+            x = up_block(x, taken, temb, keys(layers + 1))
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+    def _embed(
+        self, noise_levels: Float[Array, " N"], label: Float[Array, " K"] | None
+    ) -> Float[Array, " T"]:
+        config = self.config
+
+        def sinusoids(noise_level: Array) -> Array:
+            return timestep_embedding(
+                noise_level * config.noise_scale,
+                config.block_channels[0],
+                flip_sin_to_cos=config.flip_sin_to_cos,
+                freq_shift=config.freq_shift,
+            )
+
+        temb = self.time_embedding(sinusoids(noise_levels[0]))
+        if self.time_embedding_s is not None:
+            temb = temb + self.time_embedding_s(sinusoids(noise_levels[1]))
+        if self.class_embedding is not None:
+            temb = temb + self.class_embedding(label)
+        return temb
+
+
+def _resnet(in_channels: int, out_channels: int, config: UNetConfig, rngs: nnx.Rngs) -> ResnetBlock:
+    return ResnetBlock(
+        in_channels,
+        out_channels,
+        config.time_features,
+        num_groups=config.norm_num_groups,
+        eps=config.norm_eps,
+        dropout_rate=config.dropout,
+        rngs=rngs,
+    )
+
+
+def _attention(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> AttentionBlock:
+    return AttentionBlock(
+        channels,
+        head_size=config.head_size or channels,
+        num_groups=config.norm_num_groups,
+        eps=config.norm_eps,
+        rngs=rngs,
+    )

@@ -1,0 +1,98 @@
+"""The parts of the convolutional U-Net of DDPM, each for one image."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lavps_jax.networks.convolution import Conv, GroupNorm
+from lavps_jax.networks.layers import Linear, dropout
+
+__all__ = ["AttentionBlock", "ResnetBlock", "TimestepEmbedding", "timestep_embedding"]
+
+
+def timestep_embedding(
+    time: Float[Array, ""], features: int, *, flip_sin_to_cos: bool, freq_shift: float
+) -> Float[Array, " F"]:
+    """[sin, cos] (or [cos, sin]) of the time at features / 2 frequencies from 1 to about 1e-4.
+
+    Frequency i is 10000^(-i / (features / 2 - freq_shift)).
+    """
+    half = features // 2
+    frequencies = np.exp(-math.log(10000.0) * np.arange(half) / (half - freq_shift))
+    angle = time * jnp.asarray(frequencies, time.dtype)
+    parts = [jnp.sin(angle), jnp.cos(angle)]
+    return jnp.concatenate(parts[::-1] if flip_sin_to_cos else parts)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two linear layers with a SiLU between; the second starts at zero if asked."""
+
+    def __init__(self, in_features: int, features: int, *, zero: bool = False, rngs: nnx.Rngs):
+        self.linear_1 = Linear(in_features, features, use_bias=True, rngs=rngs)
+        self.linear_2 = Linear(features, features, use_bias=True, zero=zero, rngs=rngs)
+
+    def __call__(self, x: Float[Array, " I"]) -> Float[Array, " T"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+class ResnetBlock(nnx.Module):
+    """Norm, SiLU, convolution, the time added, and the same again; plus the residual."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_features: int,
+        *,
+        num_groups: int,
+        eps: float,
+        dropout_rate: float,
+        rngs: nnx.Rngs,
+    ):
+        self.dropout_rate = dropout_rate
+        self.norm1 = GroupNorm(in_channels, num_groups, eps)
+        self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
+        self.time_emb_proj = Linear(time_features, out_channels, use_bias=True, rngs=rngs)
+        self.norm2 = GroupNorm(out_channels, num_groups, eps)
+        self.conv2 = Conv(out_channels, out_channels, 3, rngs=rngs)
+        same = in_channels == out_channels
+        self.conv_shortcut = None if same else Conv(in_channels, out_channels, 1, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "H W I"], temb: Float[Array, " T"], dropout_key: Array | None
+    ) -> Float[Array, "H W O"]:
+        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        h = h + jnp.broadcast_to(self.time_emb_proj(jax.nn.silu(temb)), h.shape)
+        h = dropout(jax.nn.silu(self.norm2(h)), self.dropout_rate, dropout_key)
+        h = self.conv2(h)
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class AttentionBlock(nnx.Module):
+    """Scaled dot-product attention over all pixels, plus the residual."""
+
+    def __init__(
+        self, channels: int, *, head_size: int, num_groups: int, eps: float, rngs: nnx.Rngs
+    ):
+        self.head_size = head_size
+        self.group_norm = GroupNorm(channels, num_groups, eps)
+        self.to_q = Linear(channels, channels, use_bias=True, rngs=rngs)
+        self.to_k = Linear(channels, channels, use_bias=True, rngs=rngs)
+        self.to_v = Linear(channels, channels, use_bias=True, rngs=rngs)
+        # A list of one, for the sake of the published name "to_out.0".
+        self.to_out = nnx.List([Linear(channels, channels, use_bias=True, rngs=rngs)])
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        height, width, channels = x.shape
+        h = self.group_norm(x).reshape(height * width, channels)
+        shape = (height * width, channels // self.head_size, self.head_size)
+        q, k, v = (layer(h).reshape(shape) for layer in (self.to_q, self.to_k, self.to_v))
+        logits = jnp.einsum("qnd,knd->nqk", q / math.sqrt(self.head_size), k)
+        out = jnp.einsum("nqk,knd->qnd", jax.nn.softmax(logits, axis=-1), v)
+        return x + self.to_out[0](out.reshape(x.shape))

@@ -1,0 +1,271 @@
+"""What every measurement operator can do, and operators made from a user's own function.
+
+An operator acts on ONE image. Its arrays (mask, kernel, ...) are the leaves of a pytree and its
+shapes are static, so one operator per measurement is a stack of leaves and a `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float
+
+from lavps_jax.errors import UserError
+
+__all__ = [
+    "FunctionOperator",
+    "LinearOperator",
+    "MeasurementOperator",
+    "NonlinearOperator",
+    "from_forward",
+    "from_function",
+]
+
+ForwardFn = Callable[[Any, Array], Array]
+
+
+class MeasurementOperator(struct.PyTreeNode):
+    """A differentiable map A of one image, y = A(x); subclasses give `forward`.
+
+    Arrays that describe the map are fields; shapes, counts and functions are fields declared with
+    ``struct.field(pytree_node=False)``. Every method is for one image: put `jax.vmap` around the
+    call for a stack of images or of operators.
+
+    Attributes:
+      x_shape: shape (H, W, C) of the image, static.
+    """
+
+    x_shape: tuple[int, ...] = struct.field(pytree_node=False, kw_only=True)
+
+    def forward(self, x: Float[Array, "H W C"]) -> Array:
+        """The noiseless measurement A(x) of an image (H, W, C), any shape, real or complex."""
+        raise NotImplementedError
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of one measurement, found without computing it."""
+        return _measurement(self, jnp.float32).shape
+
+    def num_observed(self) -> Float[Array, ""]:
+        """Number of real numbers that were measured, float (); complex entries count twice.
+
+        The squared residual of the truth is sigma_y^2 times a chi-square with this many degrees
+        of freedom.
+        """
+        y = _measurement(self, jnp.float32)
+        per_entry = 2 if jnp.issubdtype(y.dtype, jnp.complexfloating) else 1
+        return jnp.asarray(float(per_entry * math.prod(y.shape)))
+
+    def project(self, y: Array) -> Array:
+        """Zero the entries that carry no measurement; same shape as y.
+
+        Identity unless an operator keeps places in y for what it does not observe. Noise is only
+        added at observed entries: y = project(A(x_0) + sigma_y * noise).
+        """
+        return y
+
+
+class LinearOperator(MeasurementOperator):
+    """A linear map y = A x of one real image; subclasses give `forward`, the rest has a default.
+
+    Subclasses override `adjoint`, `pinv` and `ridge` where a closed form exists.
+
+    Class attributes (override in a subclass):
+      pinv_tolerance: `pinv` stops when ||A^T A x - A^T y|| falls below this times ||A^T y||.
+      pinv_num_iterations: `pinv` stops after this many conjugate gradient steps at the latest.
+      ridge_num_iterations: conjugate gradient steps of `ridge`.
+    """
+
+    pinv_tolerance: ClassVar[float] = 1e-6
+    pinv_num_iterations: ClassVar[int] = 200
+    ridge_num_iterations: ClassVar[int] = 50
+
+    def adjoint(self, y: Array) -> Float[Array, "H W C"]:
+        """A^T y in image space (H, W, C), the real part of A^H y if y is complex.
+
+        It satisfies Re <A x, y> = <x, adjoint(y)> for every real image x.
+        """
+        x_dtype = jnp.finfo(y.dtype).dtype
+        y_dtype = _measurement(self, x_dtype).dtype
+        x_like = jax.ShapeDtypeStruct(self.x_shape, x_dtype)
+        # jax.linear_transpose is the plain transpose: conjugating its argument makes it A^H.
+        (x,) = jax.linear_transpose(self.forward, x_like)(jnp.conj(y.astype(y_dtype)))
+        return x
+
+    def pinv(self, y: Array) -> Float[Array, "H W C"]:
+        """A^+ y, the least-squares image of smallest norm, (H, W, C).
+
+        Conjugate gradients on A^T A x = A^T y from x = 0, which stay in the row space of A and so
+        end at the smallest-norm solution. Stops at `pinv_tolerance` or `pinv_num_iterations`; for
+        an ill-conditioned A the directions with small singular values are then only partly
+        recovered. See `ridge` for a stable inverse of a noisy y. Reverse-mode derivatives are
+        taken in y only; a derivative in the data of the operator raises a ValueError (`ridge` has
+        one).
+        """
+        return _least_squares(self, y)
+
+    def ridge(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
+        """Regularized inverse (A^T A + weight I)^-1 A^T y, (H, W, C).
+
+        With weight = sigma_y^2 / v it is the posterior mean of an image with prior N(0, v I).
+        The default takes `ridge_num_iterations` conjugate gradient steps, or fewer where rounding
+        leaves nothing to gain; the error falls like
+        ((sqrt(c) - 1) / (sqrt(c) + 1))^steps with c = 1 + ||A||^2 / weight.
+
+        Args:
+          y: observation, of shape `y_shape`.
+          weight: positive scalar, float ().
+        """
+
+        def normal(x: Array) -> Array:
+            return self.adjoint(self.forward(x)) + weight * x
+
+        # A tolerance of exactly zero would go on into 0 / 0 once the residual underflows.
+        tolerance = float(jnp.finfo(y.dtype).eps)
+        x, _ = cg(normal, self.adjoint(y), tol=tolerance, maxiter=self.ridge_num_iterations)
+        return x
+
+
+class FunctionOperator(LinearOperator):
+    """A linear operator given by its forward function; build it with `from_forward`.
+
+    Attributes:
+      data: pytree of arrays handed to the function.
+      forward_fn: (data, x) -> y, static.
+    """
+
+    data: Any
+    forward_fn: ForwardFn = struct.field(pytree_node=False)
+
+    def forward(self, x: Float[Array, "H W C"]) -> Array:
+        return self.forward_fn(self.data, x)
+
+
+class NonlinearOperator(MeasurementOperator):
+    """An operator that need not be linear: `forward` only; build it with `from_function`.
+
+    Attributes:
+      data: pytree of arrays handed to the function.
+      forward_fn: (data, x) -> y, static, differentiable in x.
+    """
+
+    data: Any
+    forward_fn: ForwardFn = struct.field(pytree_node=False)
+
+    def forward(self, x: Float[Array, "H W C"]) -> Array:
+        return self.forward_fn(self.data, x)
+
+
+def from_forward(
+    forward_fn: ForwardFn, x_shape: tuple[int, ...], data: Any = ()
+) -> FunctionOperator:
+    """A linear operator from a user's own function: adjoint by transposition, inverses by CG.
+
+    Args:
+      forward_fn: (data, x) -> y, linear in the image x (H, W, C), built from JAX operations. Use a
+        function defined at module level: it is compared by identity, so a new lambda or closure
+        compiles everything again, and arrays hidden in a closure cannot be stacked.
+      x_shape: shape (H, W, C) of the image.
+      data: pytree of arrays that the function needs (mask, matrix, ...); stackable.
+    Raises:
+      UserError: if the function cannot be traced at x_shape or is not linear.
+    """
+    operator = FunctionOperator(data, forward_fn, x_shape=tuple(x_shape))
+    y = _checked_measurement(operator)
+    try:
+        jax.eval_shape(operator.adjoint, y)
+    except Exception as error:
+        raise UserError(
+            "forward_fn",
+            f"{forward_fn} which cannot be transposed ({_first_line(error)})",
+            "give a map linear in x, or use from_function for a non-linear one",
+        ) from error
+    return operator
+
+
+def from_function(
+    forward_fn: ForwardFn, x_shape: tuple[int, ...], data: Any = ()
+) -> NonlinearOperator:
+    """An operator from a user's own differentiable function, linear or not; `forward` only.
+
+    Args:
+      forward_fn: (data, x) -> y; see `from_forward` for why it should live at module level.
+      x_shape: shape (H, W, C) of the image.
+      data: pytree of arrays that the function needs; stackable.
+    Raises:
+      UserError: if the function cannot be traced at x_shape.
+    """
+    operator = NonlinearOperator(data, forward_fn, x_shape=tuple(x_shape))
+    _checked_measurement(operator)
+    return operator
+
+
+@jax.custom_vjp
+def _least_squares(operator: LinearOperator, y: Array) -> Array:
+    """(A^T A)^+ A^T y by conjugate gradients; see `LinearOperator.pinv`."""
+    x, _ = cg(
+        lambda x: operator.adjoint(operator.forward(x)),
+        operator.adjoint(y),
+        tol=operator.pinv_tolerance,
+        maxiter=operator.pinv_num_iterations,
+    )
+    return x
+
+
+def _least_squares_fwd(operator: Any, y: Any) -> tuple[Array, LinearOperator]:
+    # The arguments carry, leaf by leaf, a value and whether a derivative in it is wanted.
+    if any(leaf.perturbed for leaf in jax.tree.leaves(operator, is_leaf=_has_value)):
+        raise ValueError(
+            "pinv by conjugate gradients has no derivative in the data of the operator; "
+            "use ridge, or jax.lax.stop_gradient on the operator"
+        )
+    operator = jax.tree.map(lambda leaf: leaf.value, operator, is_leaf=_has_value)
+    return _least_squares(operator, y.value), operator
+
+
+def _least_squares_bwd(operator: LinearOperator, cotangent: Any) -> tuple[None, Array]:
+    # The transpose is (A A^T)^+ A. JAX's own rule would solve with A^T A for the bare cotangent,
+    # which has no solution when A^T A is singular, and conjugate gradients then diverge.
+    y, _ = cg(
+        lambda y: operator.forward(operator.adjoint(y)),
+        operator.forward(cotangent),
+        tol=operator.pinv_tolerance,
+        maxiter=operator.pinv_num_iterations,
+    )
+    return None, jnp.conj(y)
+
+
+def _has_value(leaf: Any) -> bool:
+    return hasattr(leaf, "perturbed")
+
+
+_least_squares.defvjp(_least_squares_fwd, _least_squares_bwd, symbolic_zeros=True)
+
+
+def _measurement(operator: MeasurementOperator, x_dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(operator.forward, jax.ShapeDtypeStruct(operator.x_shape, x_dtype))
+
+
+def _checked_measurement(operator: FunctionOperator | NonlinearOperator) -> jax.ShapeDtypeStruct:
+    try:
+        y = _measurement(operator, jnp.float32)
+    except Exception as error:
+        raise UserError(
+            "forward_fn",
+            f"{operator.forward_fn} which fails for x_shape {operator.x_shape} "
+            f"({_first_line(error)})",
+            "give a JAX function (data, x) -> y of one image (H, W, C)",
+        ) from error
+    if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.inexact):
+        raise UserError("forward_fn", f"output {y}", "return one floating point array")
+    return y
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

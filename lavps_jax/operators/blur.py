@@ -1,0 +1,98 @@
+"""Blur with any kernel, the same for all pixels, and the Gaussian kernel."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators.base import LinearOperator
+
+__all__ = ["Blur", "check_kernel_size", "gaussian_kernel"]
+
+
+class Blur(LinearOperator):
+    """y[i, j] = sum_{a, b} kernel[a, b] x[i + a - k//2, j + b - k//2], each channel alone.
+
+    A cross-correlation: the kernel is not flipped. Beyond the border the image is mirrored without
+    repeating the edge pixel, and y has the size of x. The adjoint is the true transpose, mirrored
+    borders included. `pinv` uses conjugate gradients (see `LinearOperator`): most blurs are nearly
+    singular, so it amplifies noise in y; use `ridge(y, weight)` for a noisy y.
+
+    Attributes:
+      kernel: float (k, k), k odd with k//2 < min(H, W); usually non-negative with sum 1.
+      x_shape: shape (H, W, C) of the image, static.
+    Raises:
+      UserError: if the kernel is not square with an odd side, or too wide for the image.
+    """
+
+    kernel: Float[Array, "k k"]
+
+    def __post_init__(self):
+        # Trees are also rebuilt around stacked leaves and placeholders: look at the shape only.
+        shape = getattr(self.kernel, "shape", ())
+        if len(shape) < 2:
+            return
+        if shape[-1] != shape[-2]:
+            raise UserError("kernel", f"shape {shape}", "give a square kernel (k, k)")
+        check_kernel_size(shape[-1], self.x_shape)
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        # The Fourier product is the fastest form here: XLA's CPU convolution loses its fast
+        # kernels inside lax.scan and its cost grows with the area of the kernel.
+        height, width, _ = self.x_shape
+        size = self.kernel.shape[-1]
+        dtype = jnp.result_type(x.dtype, self.kernel.dtype)
+        border = (size // 2, size // 2)
+        padded = jnp.pad(x, (border, border, (0, 0)), mode="reflect")
+        padded = jnp.moveaxis(padded, -1, 0).astype(dtype)
+        # Zeros to the next lengths with small factors; wrapped-around values are cropped below.
+        lengths = (_fast_length(height + size - 1), _fast_length(width + size - 1))
+        x_spectrum = jnp.fft.rfft2(padded, lengths)
+        kernel_spectrum = jnp.fft.rfft2(self.kernel.astype(dtype), lengths)
+        y = jnp.fft.irfft2(x_spectrum * jnp.conj(kernel_spectrum)[None], lengths)
+        return jnp.moveaxis(y[:, :height, :width], 0, -1)
+
+
+def gaussian_kernel(size: int, std: float) -> Float[Array, "size size"]:
+    """The Gaussian exp(-(a^2 + b^2) / (2 std^2)) on a size x size grid, float, with sum 1.
+
+    Analytic and not cut off: the published experiments use an impulse filtered by scipy, zero
+    beyond 4 std, which differs in the tails.
+
+    Args:
+      size: odd number of pixels.
+      std: standard deviation in pixels, positive.
+    Raises:
+      UserError: if the size is even or std is not positive.
+    """
+    check_kernel_size(size)
+    if not std > 0:
+        raise UserError("std", std, "give a positive number of pixels")
+    offsets = jnp.arange(size) - size // 2
+    profile = jnp.exp(-0.5 * (offsets / std) ** 2)
+    profile = profile / jnp.sum(profile)
+    return profile[:, None] * profile[None, :]
+
+
+def check_kernel_size(size: int, x_shape: tuple[int, ...] | None = None) -> None:
+    """Raise a UserError unless size is odd, positive and fits the image (H, W, C), if given."""
+    if size < 1 or size % 2 == 0:
+        raise UserError("kernel size", size, "give an odd positive number of pixels")
+    if x_shape is not None and size // 2 >= min(x_shape[:2]):
+        largest = 2 * min(x_shape[:2]) - 1
+        raise UserError(
+            "kernel size", size, f"give at most {largest} for an image {x_shape[0]} x {x_shape[1]}"
+        )
+
+
+def _fast_length(length: int) -> int:
+    """The next length whose prime factors are all at most 7, where transforms are fast."""
+    while True:
+        rest = length
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1

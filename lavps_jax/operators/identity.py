@@ -1,0 +1,27 @@
+"""The identity: plain denoising."""
+
+from __future__ import annotations
+
+from jaxtyping import Array, Float
+
+from lavps_jax.operators.base import LinearOperator
+
+__all__ = ["Identity"]
+
+
+class Identity(LinearOperator):
+    """y = x: every pixel is measured."""
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return x
+
+    def adjoint(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return y
+
+    def pinv(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return y
+
+    def ridge(
+        self, y: Float[Array, "H W C"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        return y / (1 + weight)

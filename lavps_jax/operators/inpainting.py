@@ -1,0 +1,54 @@
+"""Inpainting: some pixels are measured, the others are not."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators.base import LinearOperator
+
+__all__ = ["Inpainting"]
+
+
+class Inpainting(LinearOperator):
+    """y = mask * x. y keeps the image shape, with zeros at the missing pixels.
+
+    Attributes:
+      mask: float (H, W, 1), 1 at the observed pixels and 0 elsewhere, the same for all channels.
+      x_shape: shape (H, W, C) of the image, static.
+    Raises:
+      UserError: if the mask does not have the shape (H, W, 1).
+    """
+
+    mask: Float[Array, "H W 1"]
+
+    def __post_init__(self):
+        # Trees are also rebuilt around stacked leaves and placeholders: look at the shape only.
+        shape = getattr(self.mask, "shape", ())
+        expected = (*self.x_shape[:2], 1)
+        forgot_channel = tuple(shape) == expected[:2]
+        if forgot_channel or (len(shape) >= 3 and tuple(shape[-3:]) != expected):
+            raise UserError("mask", f"shape {shape}", f"give the shape {expected}")
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self.mask * x
+
+    def project(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self.mask * y
+
+    def num_observed(self) -> Float[Array, ""]:
+        return jnp.sum(self.mask) * self.x_shape[-1]
+
+    def adjoint(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self.mask * y
+
+    def pinv(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """A^+ y = mask * y, exact: singular values are 0 and 1."""
+        return self.mask * y
+
+    def ridge(
+        self, y: Float[Array, "H W C"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        """mask * y / (1 + weight), exact."""
+        return self.mask * y / (1 + weight)

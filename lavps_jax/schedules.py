@@ -1,0 +1,137 @@
+"""The noise schedule: alpha_bar table, time grids and bridge coefficients, on the host.
+
+Everything here is NumPy in float64: these numbers are constants of a run, and in float32 the
+bridge coefficients lose digits near t = 0.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lavps_jax.errors import UserError
+
+__all__ = ["BridgeCoefficients", "Schedule", "bridge_coefficients", "time_grid"]
+
+_SMALLEST_ALPHA_BAR = 1e-6
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Variance-preserving diffusion x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps.
+
+    Betas rise linearly; alpha_bar[0] = 1 is the clean image (Ho et al. 2020, arXiv:2006.11239).
+
+    Attributes:
+      num_times: number of noisy times, T; times are 0 (clean) to T.
+      beta_min: first beta.
+      beta_max: last beta.
+    """
+
+    num_times: int = 1000
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    def __post_init__(self):
+        if self.num_times < 2:
+            raise UserError("schedule.num_times", self.num_times, "use at least 2")
+        if not 0 < self.beta_min <= self.beta_max < 1:
+            value = (self.beta_min, self.beta_max)
+            raise UserError("schedule.beta_min, beta_max", value, "use 0 < beta_min <= beta_max < 1")
+
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        """Table of alpha_bar, float64 (T + 1,), from 1 downwards, at least 1e-6."""
+        return _alpha_bar(self)
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Noise-to-signal levels sqrt((1 - alpha_bar) / alpha_bar), float64 (T + 1,); 0 at t = 0."""
+        return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
+
+
+@functools.cache
+def _alpha_bar(schedule: Schedule) -> np.ndarray:
+    betas = _even_grid_float32(schedule.beta_min, schedule.beta_max, schedule.num_times)
+    product = np.cumprod(1.0 - betas, dtype=np.float64)
+    # The published table is kept in float32; its rounded values are the schedule.
+    table = np.concatenate([[1.0], np.clip(product, _SMALLEST_ALPHA_BAR, 1.0).astype(np.float32)])
+    table.setflags(write=False)
+    return table
+
+
+def _even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:
+    """`num` points from start to stop in float32, counted from the nearer end.
+
+    This is how the published implementation's tensor library rounds: from the left in the first
+    half and from the right in the second. A float64 grid gives other betas in a third of places.
+    """
+    start, stop = np.float32(start), np.float32(stop)
+    step = np.float64((stop - start) / np.float32(num - 1))
+    index = np.arange(num)
+    left = np.float64(start) + step * index
+    right = np.float64(stop) - step * (num - 1 - index)
+    return np.where(index < num // 2, left, right).astype(np.float32)
+
+
+def time_grid(num_steps: int, schedule: Schedule = Schedule()) -> np.ndarray:
+    """The `num_steps` integer times of a run, ascending: floor of an even grid from 0 to T - 1.
+
+    Args:
+      num_steps: points of the grid, 2 to T.
+      schedule: gives T.
+
+    Returns:
+      int64 (num_steps,), strictly ascending, the first is 0.
+
+    Raises:
+      UserError: if num_steps is out of range.
+    """
+    if not 2 <= num_steps <= schedule.num_times:
+        raise UserError("num_steps", num_steps, f"use 2 to {schedule.num_times}")
+    return _even_grid_float32(0, schedule.num_times - 1, num_steps).astype(np.int64)
+
+
+class BridgeCoefficients(NamedTuple):
+    """q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I)."""
+
+    c_l: np.ndarray
+    c_s: np.ndarray
+    std: np.ndarray
+
+
+def bridge_coefficients(
+    alpha_bar: np.ndarray, s: np.ndarray | int, t: np.ndarray | int, l: np.ndarray | int, eta: float  # noqa: E741
+) -> BridgeCoefficients:
+    """Coefficients of the bridge between times s < t < l.
+
+    Implements method section 3 (DDIM family: Song et al. 2021, arXiv:2010.02502). With
+    a(u, v) = alpha_bar[v] / alpha_bar[u]:
+    std = eta sqrt((1 - a(t, l)) (1 - a(s, t)) / (1 - a(s, l))),
+    c_l = sqrt((1 - a(s, t) - std^2) / (1 - a(s, l))), c_s = sqrt(a(s, t)) - c_l sqrt(a(s, l)).
+
+    Args:
+      alpha_bar: float64 (T + 1,).
+      s, t, l: integer times, s <= t < l elementwise, broadcastable; t = s gives x_s itself.
+      eta: stochasticity in [0, 1].
+
+    Returns:
+      Float64 coefficients of the broadcast shape.
+
+    Raises:
+      ValueError: if the times are not ordered.
+    """
+    s, t, l = np.broadcast_arrays(s, t, l)  # noqa: E741
+    if not (np.all(s <= t) and np.all(t < l)):
+        raise ValueError(f"bridge times: got s={s}, t={t}, l={l}; need s <= t < l")
+    a_st = alpha_bar[t] / alpha_bar[s]
+    a_tl = alpha_bar[l] / alpha_bar[t]
+    a_sl = alpha_bar[l] / alpha_bar[s]
+    std = eta * np.sqrt((1 - a_tl) * (1 - a_st) / (1 - a_sl))
+    # Rounding can leave a tiny negative number where it is zero in exact arithmetic.
+    c_l = np.sqrt(np.maximum(1 - a_st - std**2, 0.0) / (1 - a_sl))
+    c_s = np.sqrt(a_st) - c_l * np.sqrt(a_sl)
+    return BridgeCoefficients(c_l, c_s, std)

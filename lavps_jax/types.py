@@ -1,0 +1,47 @@
+"""The data that flows between modules: one measurement, and the protocols of its parts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+__all__ = ["DenoiseFn", "Operator", "Params", "Problem", "PRNGKey", "Weights"]
+
+PRNGKey = Array
+Weights = Any
+"""A pytree of arrays."""
+Params = dict[str, Weights]
+"""``{"theta": denoiser weights, "phi": amortized weights}``; "phi" only where a start needs it."""
+
+
+class DenoiseFn(Protocol):
+    """E[x_0 | x_t] of one image: ``(theta, x_t, t) -> x_0_hat``. Hashable, equal by value."""
+
+    def __call__(
+        self, theta: Weights, x_t: Float[Array, "H W C"], t: Int[Array, ""]
+    ) -> Float[Array, "H W C"]: ...
+
+
+class Operator(Protocol):
+    """The forward map A of one measurement y = A(x_0) + noise, a pytree whose leaves are its data."""
+
+    def forward(self, x: Float[Array, "H W C"]) -> Array: ...
+
+
+class Problem(struct.PyTreeNode):
+    """One measurement of one image; stack the leaves for a batch of measurements.
+
+    Attributes:
+      y: observation, any shape.
+      operator: the map A with y = A(x_0) + sigma_y * noise.
+      sigma_y: standard deviation of the noise, float (), in the units of y.
+      x_pinv: the observation brought back to image space, A^+ y, float (H, W, C): what networks
+        see of y. It does not change along a run, so it is computed once, here.
+    """
+
+    y: Array
+    operator: Any
+    sigma_y: Float[Array, ""]
+    x_pinv: Float[Array, "H W C"]

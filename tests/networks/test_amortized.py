@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lavps_jax.errors import UserError
+from lavps_jax.networks import ConditionalDenoiserConfig, PaletteConfig, UNetConfig, split
+
+# Ten times the largest difference between float32 and float64 in the published implementation.
+MEAN_TOLERANCE = 4.5e-6
+LOG_STD_TOLERANCE = 6.2e-6
+
+UNET = UNetConfig(
+    block_channels=(4, 8), attention=(False, True), layers_per_block=1, norm_num_groups=2
+)
+
+
+@pytest.fixture(params=["hdit", "unet"])
+def backbone(request, tiny_config):
+    return tiny_config if request.param == "hdit" else UNET
+
+
+def images(num: int, size: int = 8) -> jax.Array:
+    return jax.random.normal(jax.random.key(0), (num, size, size, 3))
+
+
+def test_published_palette(palette_golden):
+    config = PaletteConfig(palette_golden.config, noise_embedding="linear")
+    pure_model, weights = split(config.build(nnx.Rngs(0)))
+    weights = palette_golden.load_weights(weights)
+    alpha_bar = np.append(1.0, np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000)))
+    sigma = np.sqrt((1 - alpha_bar) / alpha_bar)
+    t, tau = palette_golden.arrays["t"][0], palette_golden.arrays["tau"][0]
+    observed = jnp.asarray(palette_golden.arrays["sr4_y"][0].reshape(3, 8, 8))
+    d_mu, d_rho = jax.jit(pure_model)(
+        weights,
+        palette_golden.image("x_0")[0],
+        palette_golden.image("x_t")[0] / np.float32(np.sqrt(alpha_bar[t])),
+        jnp.moveaxis(observed.repeat(4, 1).repeat(4, 2), 0, -1),
+        jnp.float32(sigma[t]),
+        jnp.float32(sigma[tau]),
+    )
+    d_mu_expected = palette_golden.image("sr4_vmean") - palette_golden.image("mean_prior")
+    d_rho_expected = palette_golden.image("sr4_vlog_std") - palette_golden.image("log_std_prior")
+    np.testing.assert_allclose(d_mu, d_mu_expected[0], rtol=0, atol=MEAN_TOLERANCE)
+    np.testing.assert_allclose(d_rho, d_rho_expected[0], rtol=0, atol=LOG_STD_TOLERANCE)
+
+
+def test_fresh_residual_is_zero_and_every_input_counts(backbone, perturb):
+    pure_model, weights = split(PaletteConfig(backbone).build(nnx.Rngs(0)))
+    evaluate = jax.jit(pure_model)
+    inputs = [*images(3), jnp.float32(3.0), jnp.float32(0.5)]
+    for residual in evaluate(weights, *inputs):
+        np.testing.assert_array_equal(residual, np.zeros((8, 8, 3)))
+    noisy = perturb(weights)
+    out = jnp.stack(evaluate(noisy, *inputs))
+    for i in range(5):
+        changed = list(inputs)
+        changed[i] = 1.5 * inputs[i]
+        assert np.abs(jnp.stack(evaluate(noisy, *changed)) - out).max() > 1e-3, i
+
+
+def test_log_embedding_is_the_linear_one_of_the_logarithm(tiny_config, perturb):
+    logarithmic, weights = split(PaletteConfig(tiny_config).build(nnx.Rngs(0)))
+    linear, linear_weights = split(PaletteConfig(tiny_config, "linear").build(nnx.Rngs(0)))
+    weights, linear_weights = perturb(weights), perturb(linear_weights)
+    sigmas = jnp.array([3.0, 0.5])
+    out = jax.jit(logarithmic)(weights, *images(3), *sigmas)
+    expected = jax.jit(linear)(linear_weights, *images(3), *(jnp.log(sigmas) / 4))
+    np.testing.assert_allclose(jnp.stack(out), jnp.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_conditional_denoiser_sees_state_measurement_and_noise(backbone, perturb):
+    pure_model, weights = split(ConditionalDenoiserConfig(backbone).build(nnx.Rngs(0)))
+    evaluate = jax.jit(pure_model)
+    inputs = [*images(2), jnp.float32(0.3)]
+    np.testing.assert_array_equal(evaluate(weights, *inputs), np.zeros((8, 8, 3)))
+    noisy = perturb(weights)
+    out = evaluate(noisy, *inputs)
+    assert out.shape == (8, 8, 3)
+    for i in range(3):
+        changed = list(inputs)
+        changed[i] = 1.5 * inputs[i]
+        assert np.abs(evaluate(noisy, *changed) - out).max() > 1e-3, i
+
+
+@pytest.mark.parametrize("make", [PaletteConfig, ConditionalDenoiserConfig])
+def test_template_must_be_for_images(tiny_config, make):
+    with pytest.raises(UserError, match="backbone.out_channels: got 6"):
+        make(dataclasses.replace(tiny_config, out_channels=6))
+
+
+def test_unknown_embedding_is_refused(tiny_config):
+    with pytest.raises(UserError, match="noise_embedding: got sqrt"):
+        PaletteConfig(tiny_config, "sqrt")

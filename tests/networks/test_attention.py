@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.errors import UserError
+from lavps_jax.networks.attention import (
+    axial_positions,
+    axial_rotation,
+    global_attention,
+    neighbourhood_attention,
+    rotary_frequencies,
+    rotate,
+)
+
+
+def random_qkv(height: int, width: int, num_heads: int = 2, head_size: int = 8):
+    shape = (3, height, width, num_heads, head_size)
+    return 1.5 * np.random.default_rng(0).standard_normal(shape)
+
+
+def slow_neighbourhood(q, k, v, kernel_size):
+    height, width, num_heads, _ = q.shape
+    out = np.zeros(q.shape)
+    for i in range(height):
+        for j in range(width):
+            a = min(max(i - kernel_size // 2, 0), height - kernel_size)
+            b = min(max(j - kernel_size // 2, 0), width - kernel_size)
+            for n in range(num_heads):
+                keys = k[a : a + kernel_size, b : b + kernel_size, n].reshape(kernel_size**2, -1)
+                values = v[a : a + kernel_size, b : b + kernel_size, n].reshape(kernel_size**2, -1)
+                weights = np.exp(keys.astype(np.float64) @ q[i, j, n])
+                out[i, j, n] = weights @ values / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize("tile", [None, (7, 10), (4, 3), (3, 8), (1, 2)])
+@pytest.mark.parametrize("kernel_size", [1, 5, 7])
+def test_neighbourhood_attention_matches_loops(tile, kernel_size):
+    q, k, v = random_qkv(7, 10)
+    with jax.enable_x64(True):
+        arrays = map(jnp.asarray, (q, k, v))
+        out = jax.jit(neighbourhood_attention, static_argnums=(3,), static_argnames="tile")(
+            *arrays, kernel_size, tile=tile
+        )
+    np.testing.assert_allclose(out, slow_neighbourhood(q, k, v, kernel_size), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 17)])
+def test_default_tiles_equal_dense_with_gradients(size):
+    def loss(qkv, tile):
+        out = neighbourhood_attention(*qkv, 5, tile=tile)
+        return jnp.sum(jnp.sin(out)), out
+
+    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    with jax.enable_x64(True):
+        qkv = jnp.asarray(random_qkv(*size))
+        (_, tiled), tiled_gradient = evaluate(qkv, None)
+        (_, dense), dense_gradient = evaluate(qkv, size)
+    np.testing.assert_allclose(tiled, dense, atol=1e-12)
+    assert np.abs(dense_gradient).max() > 0.1
+    np.testing.assert_allclose(tiled_gradient, dense_gradient, atol=1e-12)
+
+
+def test_window_of_the_whole_grid_is_global():
+    q, k, v = map(jnp.asarray, random_qkv(5, 5))
+    np.testing.assert_allclose(
+        neighbourhood_attention(q, k, v, 5), global_attention(q, k, v), atol=1e-6
+    )
+
+
+def test_too_large_window_is_refused():
+    q, k, v = map(jnp.asarray, random_qkv(8, 4))
+    with pytest.raises(UserError, match="kernel_size: got 5.*8 x 4"):
+        neighbourhood_attention(q, k, v, 5)
+
+
+def test_merged_positions_are_means():
+    rows, columns = axial_positions(8, 12)
+    merged_rows, merged_columns = axial_positions(4, 6)
+    np.testing.assert_allclose(merged_rows, rows.reshape(4, 2).mean(1), atol=1e-12)
+    np.testing.assert_allclose(merged_columns, columns.reshape(6, 2).mean(1), atol=1e-12)
+    np.testing.assert_allclose(columns[[0, -1]], [-11 / 12, 11 / 12])
+    np.testing.assert_allclose(rows[[0, -1]], [-7 / 12, 7 / 12])
+
+
+def test_frequencies_deal_heads_fastest():
+    frequencies = rotary_frequencies(3, 16)
+    assert frequencies.shape == (3, 2)
+    np.testing.assert_allclose(frequencies.T.ravel()[0], np.pi)
+    ratios = frequencies.T.ravel()[1:] / frequencies.T.ravel()[:-1]
+    np.testing.assert_allclose(ratios, 10 ** (1 / 6))
+
+
+def test_rotated_products_depend_on_relative_position_only():
+    vectors = np.random.default_rng(1).standard_normal((2, 2, 16)).astype(np.float32)
+    q, k = (jnp.broadcast_to(v, (6, 6, 2, 16)) for v in vectors)
+    cosine, sine = axial_rotation(6, 6, 2, 16, jnp.float32)
+    q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+    product = jnp.sum(q[1, 1] * k[3, 2], axis=-1)
+    np.testing.assert_allclose(jnp.sum(q[3, 4] * k[5, 5], axis=-1), product, atol=1e-5)
+    assert np.abs(jnp.sum(q[3, 4] * k[5, 4], axis=-1) - product).min() > 1e-2
+    np.testing.assert_array_equal(q[..., 8:], jnp.broadcast_to(vectors[0], q.shape)[..., 8:])

@@ -1,0 +1,95 @@
+"""Blur: borders, orientation, channels, inverses, and the Gaussian kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators import Blur, gaussian_kernel
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "size"), [((12, 20, 3), 1), ((12, 20, 3), 5), ((12, 20, 3), 23), ((9, 7, 2), 13)]
+)
+def test_matches_scipy_with_mirrored_borders(x_shape, size):
+    with jax.enable_x64(True):
+        # Not symmetric and not of sum 1: a flipped, transposed or normalised kernel shows.
+        kernel = jax.random.normal(jax.random.key(0), (size, size))
+        x = jax.random.normal(jax.random.key(1), x_shape)
+        y = jax.jit(Blur(kernel, x_shape=x_shape).forward)(x)
+        for channel in range(x_shape[-1]):
+            expected = ndimage.correlate(
+                np.asarray(x[..., channel]), np.asarray(kernel), mode="mirror"
+            )
+            np.testing.assert_allclose(y[..., channel], expected, atol=1e-11)
+
+
+def test_constant_image_stays_constant_up_to_the_border():
+    operator = Blur(gaussian_kernel(9, 2.0), x_shape=(16, 16, 1))
+    y = operator.forward(jnp.full((16, 16, 1), 0.7))
+    np.testing.assert_allclose(y, 0.7, rtol=1e-5)
+
+
+def test_ridge_solves_its_equation_and_pinv_reproduces_the_measurement():
+    with jax.enable_x64(True):
+        x_shape = (12, 20, 3)
+        operator = Blur(gaussian_kernel(9, 1.0), x_shape=x_shape)
+        forward, adjoint = jax.jit(operator.forward), jax.jit(operator.adjoint)
+        y = forward(jax.random.normal(jax.random.key(0), x_shape))
+        weight = 0.05
+        x = operator.ridge(y, weight)
+        right = adjoint(y)
+        left = adjoint(forward(x)) + weight * x
+        assert jnp.linalg.norm(left - right) < 1e-6 * jnp.linalg.norm(right)
+        residual = forward(operator.pinv(y)) - y
+        assert jnp.linalg.norm(residual) < 5e-3 * jnp.linalg.norm(y)
+
+
+def test_stacked_kernels_under_vmap_and_scan():
+    """One kernel per image, inside a scan as in a sampler, equals one call each."""
+    x_shape = (12, 20, 3)
+    kernels = jax.random.uniform(jax.random.key(0), (3, 5, 5))
+    x = jax.random.normal(jax.random.key(1), (3, *x_shape))
+    operators = Blur(kernels, x_shape=x_shape)
+
+    @jax.jit
+    def run(operators, x):
+        def step(x, _):
+            y = jax.vmap(lambda operator, x: operator.forward(x))(operators, x)
+            return x, y
+
+        return jax.lax.scan(step, x, None, length=2)[1]
+
+    y = run(operators, x)[1]
+    for image in range(3):
+        expected = Blur(kernels[image], x_shape=x_shape).forward(x[image])
+        np.testing.assert_allclose(y[image], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [4, 25])
+def test_even_and_too_wide_kernels_are_refused(size):
+    with pytest.raises(UserError, match="kernel size"):
+        Blur(jnp.ones((size, size)), x_shape=(12, 20, 3))
+
+
+def test_a_kernel_that_is_not_square_is_refused():
+    with pytest.raises(UserError, match="square"):
+        Blur(jnp.ones((3, 5)), x_shape=(12, 20, 3))
+
+
+def test_gaussian_kernel_moments():
+    kernel = np.asarray(gaussian_kernel(31, 2.5), np.float64)
+    offsets = np.arange(31) - 15
+    assert kernel.sum() == pytest.approx(1, rel=1e-5)
+    assert kernel.sum(1) @ offsets**2 == pytest.approx(2.5**2, rel=1e-4)
+    assert kernel.sum(0) @ offsets**2 == pytest.approx(2.5**2, rel=1e-4)
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], rtol=1e-6)
+    assert kernel[15, 18] / kernel[15, 15] == pytest.approx(np.exp(-(3**2) / (2 * 2.5**2)), 1e-4)
+
+
+@pytest.mark.parametrize(("size", "std"), [(4, 1.0), (5, 0.0), (5, -1.0), (5, float("nan"))])
+def test_gaussian_kernel_refuses_bad_settings(size, std):
+    with pytest.raises(UserError):
+        gaussian_kernel(size, std)

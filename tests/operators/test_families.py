@@ -1,0 +1,174 @@
+"""Random operators obey the settings of their family and can be drawn inside jit and vmap."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators import (
+    CentreBox,
+    Denoise,
+    GaussianBlur,
+    Inpainting,
+    MotionBlur,
+    RandomBox,
+    RandomPixels,
+    SuperResolve,
+)
+
+X_SHAPE = (12, 20, 3)
+FAMILIES = [
+    RandomBox(),
+    CentreBox(),
+    RandomPixels(),
+    SuperResolve(),
+    MotionBlur(size=9, intensity=0.5),
+    GaussianBlur(size=9, std=1.5),
+    Denoise(),
+]
+RANDOM = (RandomBox, RandomPixels, MotionBlur)
+
+
+def stack(family, num_draws, x_shape=X_SHAPE):
+    keys = jax.random.split(jax.random.key(1), num_draws)
+    return jax.jit(jax.vmap(lambda key: family.draw(key, x_shape)))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def draw(family, rng_key):
+    return family.draw(rng_key, X_SHAPE)
+
+
+@jax.jit
+def forward(operator, x):
+    return operator.forward(x)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_draws_stack_under_vmap_and_equal_a_loop(family):
+    stacked = stack(family, 3)
+    x = jax.random.normal(jax.random.key(2), (3, *X_SHAPE))
+    y = jax.jit(jax.vmap(lambda operator, x: operator.forward(x)))(stacked, x)
+    keys = jax.random.split(jax.random.key(1), 3)
+    for index, key in enumerate(keys):
+        operator = draw(family, key)
+        assert jax.tree.structure(operator) == jax.tree.structure(stacked)
+        assert y[index].shape == operator.y_shape
+        np.testing.assert_allclose(y[index], forward(operator, x[index]), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_only_random_families_depend_on_the_key(family):
+    first, second = (jax.tree.leaves(draw(family, jax.random.key(k))) for k in (0, 1))
+    equal = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert equal != isinstance(family, RANDOM)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_families_are_hashable_and_frozen(family):
+    assert hash(family) == hash(dataclasses.replace(family))
+    assert family == dataclasses.replace(family)
+    for field in dataclasses.fields(family):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(family, field.name, 1)
+
+
+def test_random_box_sides_and_corners():
+    height, width = 20, 30
+    masks = np.asarray(stack(RandomBox(0.4, 0.6), 300, (height, width, 3)).mask)
+    assert masks.shape == (300, height, width, 1)
+    assert set(np.unique(masks)) == {0.0, 1.0}
+    sides, corners = [], []
+    for mask in masks[..., 0]:
+        rows, columns = np.nonzero(mask == 0)
+        box = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+        assert len(rows) == box[0] * box[1]  # a full rectangle
+        sides.append(box)
+        corners.append((rows.min(), columns.min()))
+    sides, corners = np.array(sides), np.array(corners)
+    assert set(sides[:, 0]) == set(range(8, 13))
+    assert set(sides[:, 1]) == set(range(12, 19))
+    assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2  # drawn separately
+    last = corners + sides
+    assert corners.min(0).tolist() == [0, 0] and last.max(0).tolist() == [height, width]
+    # A uniform corner leaves the box in the middle on average.
+    middle = np.mean(corners + sides / 2, axis=0)
+    np.testing.assert_allclose(middle, [height / 2, width / 2], rtol=0.06)
+
+
+def test_centre_box_is_centred():
+    mask = np.asarray(CentreBox(0.5).draw(jax.random.key(0), X_SHAPE).mask)[..., 0]
+    expected = np.ones((12, 20))
+    expected[3:9, 5:15] = 0
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_random_pixels_observe_the_asked_fraction():
+    family = RandomPixels(0.15, 0.2)
+    operators = stack(family, 200, (32, 32, 3))
+    masks = np.asarray(operators.mask)
+    assert masks.shape == (200, 32, 32, 1)
+    assert set(np.unique(masks)) == {0.0, 1.0}
+    fractions = masks.mean(axis=(1, 2, 3))
+    five_std = 5 * np.sqrt(0.2 * 0.8 / 1024)
+    assert np.all(fractions > 0.15 - five_std) and np.all(fractions < 0.2 + five_std)
+    assert np.mean(fractions) == pytest.approx(0.175, abs=0.005)
+    # The probability itself varies: variance of a uniform on the range plus that of the pixels.
+    expected = 0.05**2 / 12 + 0.175 * 0.825 / 1024
+    assert np.var(fractions) == pytest.approx(expected, rel=0.35)
+    # Every place is as likely as any other.
+    assert np.max(np.abs(masks.mean(axis=(0, 3)) - 0.175)) < 5 * np.sqrt(0.175 * 0.825 / 200)
+    observed = jax.vmap(lambda operator: operator.num_observed())(operators)
+    np.testing.assert_allclose(observed, 3 * masks.sum(axis=(1, 2, 3)))
+
+
+def test_random_pixels_always_observe_one():
+    masks = np.asarray(stack(RandomPixels(1e-9, 1e-9), 20, (8, 8, 1)).mask)
+    np.testing.assert_array_equal(masks.sum(axis=(1, 2, 3)), 1)
+
+
+def test_noise_only_counts_where_observed():
+    operator = RandomBox().draw(jax.random.key(0), X_SHAPE)
+    noise = jax.random.normal(jax.random.key(1), X_SHAPE)
+    projected = np.asarray(operator.project(noise))
+    hole = np.broadcast_to(np.asarray(operator.mask) == 0, X_SHAPE)
+    assert np.all(projected[hole] == 0)
+    np.testing.assert_array_equal(projected[~hole], np.asarray(noise)[~hole])
+    assert operator.num_observed() == np.sum(~hole)
+    blur = GaussianBlur(9, 1.5).draw(jax.random.key(0), X_SHAPE)
+    np.testing.assert_array_equal(blur.project(noise), noise)
+    assert blur.num_observed() == noise.size
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: RandomBox(0.0, 0.5), "min_fraction"),
+        (lambda: RandomBox(0.4, 1.0), "max_fraction"),
+        (lambda: RandomBox(0.6, 0.4), "min_fraction"),
+        (lambda: CentreBox(1.5), "fraction"),
+        (lambda: RandomPixels(-0.1, 0.5), "min_observed"),
+        (lambda: RandomPixels(0.3, 0.2), "min_observed"),
+        (lambda: SuperResolve(1), "factor"),
+        (lambda: SuperResolve(5).draw(jax.random.key(0), X_SHAPE), "factor"),
+        (lambda: MotionBlur(20, 0.5), "kernel size"),
+        (lambda: MotionBlur(21, 1.5), "intensity"),
+        (lambda: MotionBlur(25, 0.5).draw(jax.random.key(0), X_SHAPE), "kernel size"),
+        (lambda: GaussianBlur(4, 1.0), "kernel size"),
+        (lambda: GaussianBlur(5, 0.0), "std"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, field):
+    with pytest.raises(UserError) as error:
+        make()
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("shape", [X_SHAPE, (12, 20), (20, 12, 1), (4, 12, 20, 3)])
+def test_a_mask_of_another_shape_is_refused(shape):
+    with pytest.raises(UserError, match="mask"):
+        Inpainting(jnp.ones(shape), x_shape=X_SHAPE)
