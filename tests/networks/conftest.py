@@ -98,7 +98,10 @@ def perturb():
         leaves, structure = jax.tree.flatten(weights)
         generator = np.random.default_rng(seed)
         noisy = [
-            leaf + jnp.asarray(scale * generator.standard_normal(leaf.shape), leaf.dtype)
+            # Added in NumPy: outside of jit every new shape would be compiled.
+            jnp.asarray(
+                np.asarray(leaf) + scale * generator.standard_normal(leaf.shape), leaf.dtype
+            )
             for leaf in leaves
         ]
         return jax.tree.unflatten(structure, noisy)

@@ -36,8 +36,8 @@ def slow_neighbourhood(q, k, v, kernel_size):
     return out
 
 
-@pytest.mark.parametrize("tile", [None, (7, 10), (4, 3), (3, 8), (1, 2)])
-@pytest.mark.parametrize("kernel_size", [1, 5, 7])
+@pytest.mark.parametrize("tile", [None, (4, 3), (3, 8), (1, 2)])
+@pytest.mark.parametrize("kernel_size", [5, 7])
 def test_neighbourhood_attention_matches_loops(tile, kernel_size):
     q, k, v = random_qkv(7, 10)
     with jax.enable_x64(True):

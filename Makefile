@@ -1,0 +1,39 @@
+# Everything runs in a virtual environment made here; the machine needs python3 with venv, and make.
+#   make sample    draw posterior samples with the shipped model (CONFIG=... for another preset)
+#   make test      the test suite
+#   make lint      formatting, lint and types
+#   make clean     remove what these targets made
+
+PYTHON ?= python3
+CONFIG ?= configs/fashion_mnist.py
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: sample test lint clean
+
+sample: $(VENV)/.installed
+	$(BIN)/python sample.py $(CONFIG)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp files make an installation happen once per change of pyproject.toml.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,85 @@
+"""Which images a training step sees, as a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from lavps_jax.data.images import ArraySource, ImageSource, to_float
+from lavps_jax.errors import UserError
+
+__all__ = ["batch_indices", "load_batch", "process_slice"]
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order of one epoch. NumPy keeps the streams of bit generators the same for ever, but
+    not those of `Generator.permutation`: a run resumed under another NumPy must not change."""
+    stream = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+    order = np.argsort(stream.random_raw(num_images), kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def batch_indices(
+    seed: int, step: int, batch_size: int, num_images: int
+) -> Int[np.ndarray, " batch_size"]:
+    """The images of one training step, in random order without replacement in every epoch.
+
+    A pure function: step k of a resumed run gets what step k of the uninterrupted run got. The
+    epochs follow each other without a gap, so no image is left out where `batch_size` does not
+    divide `num_images`, and a batch may be larger than the set.
+
+    Args:
+      seed: chooses the order, >= 0.
+      step: number of the training step, from 0.
+      batch_size: images over all processes; `process_slice` takes the part of one process.
+      num_images: size of the set.
+
+    Returns:
+      Indices below `num_images`, int64 (batch_size,).
+
+    Raises:
+      UserError: if a number is out of range.
+    """
+    for field, value, least in (
+        ("seed", seed, 0),
+        ("step", step, 0),
+        ("batch_size", batch_size, 1),
+        ("num_images", num_images, 1),
+    ):
+        if value < least:
+            raise UserError(field, value, f"give a whole number from {least}")
+    epochs, offsets = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), num_images)
+    indices = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = _permutation(seed, int(epoch), num_images)[offsets[here]]
+    return indices
+
+
+def process_slice(
+    indices: Int[np.ndarray, " batch"], process_index: int, process_count: int
+) -> Int[np.ndarray, " local_batch"]:
+    """The contiguous part of a batch that belongs to one of several processes.
+
+    Raises:
+      UserError: if the processes cannot get equally many.
+    """
+    if len(indices) % process_count:
+        remedy = f"give a multiple of the number of processes, {process_count}"
+        raise UserError("batch_size", len(indices), remedy)
+    if not 0 <= process_index < process_count:
+        raise UserError("process_index", process_index, f"give a number below {process_count}")
+    share = len(indices) // process_count
+    return indices[process_index * share : (process_index + 1) * share]
+
+
+def load_batch(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Reads images as one float32 array (B, H, W, C) in [-1, 1], in the order of `indices`."""
+    if isinstance(source, ArraySource):
+        return to_float(source.images[np.asarray(indices, np.int64)])
+    return to_float(np.stack([source[int(index)] for index in indices]))

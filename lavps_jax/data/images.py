@@ -1,0 +1,126 @@
+"""What a source of images is, images in memory, and the way from 8 bits to [-1, 1] and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from lavps_jax.errors import UserError
+
+__all__ = [
+    "ArraySource",
+    "ImageSource",
+    "check_padding",
+    "checked_index",
+    "in_memory",
+    "pad_image",
+    "to_float",
+    "to_uint8",
+]
+
+
+class ImageSource(Protocol):
+    """Images of one shape, in a fixed order, read one at a time."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> UInt8[np.ndarray, "H W C"]:
+        """Image number `index`, 0 <= index < len(self), or IndexError."""
+        ...
+
+    def name(self, index: int, /) -> str:
+        """A name for people: the same image has the same name in every run."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Images in memory.
+
+    Attributes:
+      images: uint8 (N, H, W, C).
+      names: one per image.
+    """
+
+    images: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return self.images[checked_index(index, len(self))]
+
+    def name(self, index: int, /) -> str:
+        return self.names[checked_index(index, len(self))]
+
+
+def in_memory(source: ImageSource, limit_bytes: int = 2**30) -> ImageSource:
+    """Reads all images once if they fit into `limit_bytes`; otherwise returns `source` itself.
+
+    Small sets (Fashion-MNIST: 59 MiB) are then sliced from one array instead of decoded one by
+    one at every step.
+    """
+    if isinstance(source, ArraySource) or len(source) * np.prod(source.image_shape) > limit_bytes:
+        return source
+    images = np.empty((len(source), *source.image_shape), np.uint8)
+    for index in range(len(source)):
+        images[index] = source[index]
+    return ArraySource(images, tuple(source.name(index) for index in range(len(source))))
+
+
+def checked_index(index: int, length: int) -> int:
+    """IndexError ends `for image in source`; negative indices would hide an off-by-one."""
+    if not 0 <= index < length:
+        raise IndexError(f"image {index} of {length}")
+    return index
+
+
+def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Maps 0..255 to float32 in [-1, 1]: ``image / 127.5 - 1``."""
+    return np.asarray(image, np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_uint8(image: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Maps [-1, 1] to 0..255, rounded; values outside are clipped. The inverse of `to_float`.
+
+    Raises:
+      ValueError: if a value is not finite, since it has no grey level.
+    """
+    image = np.asarray(image, np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError("to_uint8: the image has values that are not finite")
+    return np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def pad_image(
+    image: UInt8[np.ndarray, "H W C"], size: int | None
+) -> UInt8[np.ndarray, "size size C"]:
+    """Surrounds an image with black up to size x size; 28 -> 32 adds two pixels on every side.
+
+    An odd difference puts the extra row or column at the bottom or right. None changes nothing.
+    """
+    if size is None:
+        return image
+    check_padding(size, *image.shape[:2])
+    extra = [size - length for length in image.shape[:2]]
+    return np.pad(image, [(e // 2, e - e // 2) for e in extra] + [(0, 0)])
+
+
+def check_padding(size: int, height: int, width: int) -> None:
+    """Raises UserError if images of height x width do not fit into size x size."""
+    if size < max(height, width):
+        remedy = f"give at least the size of the images, {height}x{width}"
+        raise UserError("data.pad_to", size, remedy)

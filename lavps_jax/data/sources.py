@@ -1,0 +1,292 @@
+"""Where images come from: data sets of tensorflow-datasets, folders, the package itself."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lavps_jax.data.images import (
+    ArraySource,
+    ImageSource,
+    check_padding,
+    checked_index,
+    pad_image,
+)
+from lavps_jax.errors import UserError
+
+__all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class TfdsData:
+    """A data set of tensorflow-datasets, prepared beforehand in the array_record format.
+
+    Reading needs no TensorFlow; preparing does, and is never done here: a training job that
+    silently started a download of gigabytes would be a bad surprise.
+
+    Attributes:
+      name: as tensorflow-datasets knows it, with configuration and version if wanted
+        ("fashion_mnist", "celeb_a_hq/256").
+      split: "train", "test", "train[:1000]", ...
+      data_dir: where data sets were prepared; None is the default of tensorflow-datasets,
+        ~/tensorflow_datasets.
+      size: centre crop to a square and resize to this many pixels; None leaves images alone.
+      pad_to: surround with black up to this many pixels, after `size`; None adds nothing.
+    """
+
+    name: str = "fashion_mnist"
+    split: str = "train"
+    data_dir: str | None = None
+    size: int | None = None
+    pad_to: int | None = None
+
+    def open(self) -> ImageSource:
+        """Raises UserError if the data set or split does not exist, or is not prepared."""
+        import tensorflow_datasets as tfds  # Takes seconds, and only this source needs it.
+
+        try:
+            builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
+        except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+            known = (
+                "give the name of a data set of tensorflow-datasets or one that lies in data_dir"
+            )
+            raise UserError("data.name", self.name, known) from error
+        if not (Path(builder.data_path) / "dataset_info.json").exists():
+            raise UserError(
+                "data.name", f"{self.name}, not found under {builder.data_dir}", _PREPARE
+            )
+        features = builder.info.features
+        if "image" not in features:
+            remedy = f"choose a data set with the feature 'image'; this has {sorted(features)}"
+            raise UserError("data.name", self.name, remedy)
+        shape = features["image"].shape
+        if self.size is None and None in shape:
+            raise UserError("data.size", None, f"set it: images of {self.name} differ in size")
+        try:
+            # Left undecoded: tensorflow-datasets would decode with OpenCV where it finds it.
+            undecoded = {"image": tfds.decode.SkipDecoding()}
+            records = builder.as_data_source(split=self.split, decoders=undecoded)
+        except NotImplementedError as error:
+            found = f"{self.name}, prepared in another file format"
+            raise UserError("data.name", found, _PREPARE) from error
+        except ValueError as error:
+            remedy = f"give one of {sorted(builder.info.splits)} or a part such as 'train[:1000]'"
+            raise UserError("data.split", self.split, remedy) from error
+        height, width = (self.size,) * 2 if self.size else shape[:2]
+        if self.pad_to is not None:
+            check_padding(self.pad_to, height, width)
+            height = width = self.pad_to
+        label = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in (self.name, self.split))
+        image_shape = (height, width, shape[-1])
+        return _TfdsSource(records, label, self.size, self.pad_to, image_shape)
+
+
+_PREPARE = (
+    "prepare it once, where tensorflow is installed: tfds build NAME --data_dir=DIR "
+    "--file_format=array_record (Fashion-MNIST: python tools/prepare_fashion_mnist.py "
+    "--data-dir DIR), then set data.data_dir"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _TfdsSource:
+    records: Any
+    label: str
+    size: int | None
+    pad_to: int | None
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        encoded = self.records[checked_index(index, len(self))]["image"]
+        with Image.open(io.BytesIO(encoded)) as opened:
+            picture = opened.convert("L" if self.image_shape[-1] == 1 else "RGB")
+        picture = picture if self.size is None else _square(picture, self.size)
+        return pad_image(_to_array(picture), self.pad_to)
+
+    def name(self, index: int, /) -> str:
+        return f"{self.label}-{checked_index(index, len(self)):05d}"
+
+
+@dataclass(frozen=True)
+class FolderData:
+    """All PNG, JPEG and WebP images below a folder, ordered by their path.
+
+    EXIF orientation is applied, transparency is dropped.
+
+    Attributes:
+      path: the folder; sub-folders are searched too.
+      size: centre crop to a square and resize to this many pixels; None takes the images as they
+        are, which must then have one size.
+      channels: 1 converts to grey, 3 to RGB; None takes the images as they are, which must then
+        be all grey or all colour.
+    """
+
+    path: str
+    size: int | None = None
+    channels: Literal[1, 3] | None = None
+
+    def open(self) -> ImageSource:
+        """Looks at the header of every image.
+
+        Raises:
+          UserError: if the folder has no image, or an image is unreadable, or images differ in
+            size or in being grey; the message names the file.
+        """
+        root = Path(self.path)
+        if not root.is_dir():
+            raise UserError("data.path", self.path, "give the path of an existing folder")
+        if self.size is not None and self.size < 1:
+            raise UserError("data.size", self.size, "give a whole number from 1")
+        files = sorted(
+            file
+            for file in root.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        )
+        if not files:
+            raise UserError("data.path", self.path, "give a folder with PNG, JPEG or WebP images")
+        source = _FolderSource(root, tuple(files), self.size, self.channels, (0, 0, 0))
+        shapes = [source.header_shape(file) for file in files]
+        for file, shape in zip(files, shapes, strict=True):
+            _check_same_shape(file, shape, files[0], shapes[0])
+        return _FolderSource(root, tuple(files), self.size, self.channels, shapes[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _FolderSource:
+    root: Path
+    files: tuple[Path, ...]
+    size: int | None
+    channels: int | None
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        file = self.files[checked_index(index, len(self))]
+        try:
+            with Image.open(file) as opened:
+                picture: Image.Image = ImageOps.exif_transpose(opened)
+                picture = picture.convert("L" if self.image_shape[-1] == 1 else "RGB")
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise UserError("image", file, f"remove or replace it: {error}") from error
+        return _to_array(picture if self.size is None else _square(picture, self.size))
+
+    def name(self, index: int, /) -> str:
+        return self.files[checked_index(index, len(self))].relative_to(self.root).as_posix()
+
+    def header_shape(self, file: Path) -> tuple[int, int, int]:
+        """The shape the image will have, without decoding its pixels."""
+        try:
+            with Image.open(file) as opened:
+                width, height = opened.size
+                mode = opened.mode
+                turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise UserError("image", file, f"remove or replace it: {error}") from error
+        if mode.startswith(("I", "F")):
+            # Pillow clips these at 255 instead of scaling them.
+            raise UserError("image", file, f"save it with 8 bits per channel, not as mode {mode}")
+        channels = self.channels or (1 if mode in ("1", "L", "LA", "La") else 3)
+        if self.size is not None:
+            return self.size, self.size, channels
+        return (width, height, channels) if turned else (height, width, channels)
+
+
+def _check_same_shape(file: Path, shape: tuple, first_file: Path, first: tuple) -> None:
+    if shape[:2] != first[:2]:
+        found = f"{file} of {shape[0]}x{shape[1]} pixels (height x width)"
+        remedy = f"set data.size, because {first_file.name} has {first[0]}x{first[1]}"
+        raise UserError("image", found, remedy)
+    if shape[2] != first[2]:
+        kind = {1: "grey", 3: "colour"}
+        remedy = f"set data.channels to 1 or 3, because {first_file.name} is {kind[first[2]]}"
+        raise UserError("image", f"{file}, which is {kind[shape[2]]}", remedy)
+
+
+@dataclass(frozen=True)
+class ShippedData:
+    """The first 64 test images of Fashion-MNIST, which come with the package.
+
+    Copyright (c) 2017 Zalando SE, MIT licence; see the text beside the file. Source: Xiao, Rasul,
+    Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+    2017, arXiv:1708.07747.
+
+    Attributes:
+      pad_to: surround the 28 x 28 pixels with black up to this many; None adds nothing.
+    """
+
+    pad_to: int | None = 32
+
+    def open(self) -> ImageSource:
+        """Reads the sheet of 8 x 8 images, in the order of the original file t10k-images.
+
+        tensorflow-datasets shuffles a split when it prepares it: image k of `TfdsData` is another.
+        """
+        asset = resources.files("lavps_jax") / "assets" / "fashion_mnist_64.png"
+        with Image.open(io.BytesIO(asset.read_bytes())) as sheet:
+            tiles = np.asarray(sheet).reshape(8, 28, 8, 28).swapaxes(1, 2).reshape(64, 28, 28, 1)
+        images = np.stack([pad_image(tile, self.pad_to) for tile in tiles])
+        return ArraySource(images, tuple(f"fashion_mnist-t10k-{index:05d}" for index in range(64)))
+
+
+@dataclass(frozen=True)
+class SyntheticData:
+    """Smooth coloured blobs on black, for tests and for trying things out without data.
+
+    Attributes:
+      num_images: size of the set.
+      image_shape: (H, W, C).
+      seed: >= 0; image k depends on the seed and k alone, not on `num_images`.
+    """
+
+    num_images: int = 64
+    image_shape: tuple[int, int, int] = (16, 16, 1)
+    seed: int = 0
+
+    def open(self) -> ImageSource:
+        """Draws all images: between one and four Gaussian bumps each."""
+        for field, value in (("num_images", self.num_images), ("image_shape", self.image_shape)):
+            if np.min(value) < 1:
+                raise UserError(f"data.{field}", value, "give whole numbers from 1")
+        images = np.stack([self._draw(index) for index in range(self.num_images)])
+        return ArraySource(images, tuple(f"synthetic-{k:05d}" for k in range(self.num_images)))
+
+    def _draw(self, index: int) -> np.ndarray:
+        height, width, channels = self.image_shape
+        generator = np.random.default_rng([self.seed, index])
+        rows = np.linspace(0, 1, height)[:, None]
+        columns = np.linspace(0, 1, width)[None]
+        image = np.zeros(self.image_shape)
+        for _ in range(generator.integers(1, 5)):
+            row, column = generator.uniform(0.15, 0.85, 2)
+            radius = generator.uniform(0.1, 0.3)
+            colour = generator.uniform(0.3, 1.0, channels)
+            bump = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * radius**2))
+            image = np.maximum(image, bump[..., None] * colour[None, None])
+        return np.rint(image * 255).astype(np.uint8)
+
+
+DataConfig = TfdsData | FolderData | ShippedData | SyntheticData
+
+
+def _square(picture: Image.Image, size: int) -> Image.Image:
+    """The central square, resized with an antialiasing filter."""
+    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    image = np.asarray(picture)
+    return image[..., None] if image.ndim == 2 else image

@@ -1,0 +1,266 @@
+"""Writing of results: whole directories or nothing, images, and contact sheets."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from lavps_jax.data import to_uint8
+from lavps_jax.errors import UserError
+
+__all__ = ["StdMap", "contact_sheet", "save_png", "write_directory"]
+
+NOT_FINITE = (255, 0, 255)
+"""Magenta marks pixels without a value: a failed sample must not look like an image."""
+
+
+@contextlib.contextmanager
+def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary directory beside `path` and renames it to `path` on success.
+
+    If the block raises, everything in it is deleted and `path` is as before.
+
+    Args:
+      path: the directory to make; parents are made as needed.
+      overwrite: replace an existing directory, at the very end.
+
+    Raises:
+      UserError: if `path` exists and `overwrite` is False, before anything is computed; or if it
+        is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError("output directory", path, "give a directory, this is a file")
+    _refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same parent, because renaming is atomic only within one file system.
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp gives 0o700, which others could not read.
+        yield temporary
+        _refuse_existing(path, overwrite)
+        if path.exists():
+            # A rename cannot replace a directory that has files; the new one is complete by now.
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            path.rename(old / path.name)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UserError("output directory", path, "choose a new name or allow overwriting")
+
+
+# ---- Images ----
+
+
+def save_png(
+    path: str | Path,
+    image: Float[np.ndarray, "H W C"],
+    *,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+) -> None:
+    """Writes one image as an 8-bit PNG, grey or RGB.
+
+    Args:
+      path: the file to write.
+      image: float (H, W), (H, W, 1) or (H, W, 3). Values outside of `value_range` are clipped;
+        pixels that are not finite become magenta.
+      value_range: what is black and what is white; (0, maximum) for a map of standard deviations.
+    """
+    pixels = _to_pixels(image, value_range)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def _to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+    image = np.asarray(image, np.float32)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(f"expected an image (H, W), (H, W, 1) or (H, W, 3), got {image.shape}")
+    low, high = value_range
+    finite = np.isfinite(image).all(-1)
+    scaled = 2 * (image - low) / max(high - low, np.finfo(np.float32).tiny) - 1
+    pixels = to_uint8(np.where(finite[..., None], scaled, 0))
+    if not finite.all():
+        pixels = np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        pixels[~finite] = NOT_FINITE
+    return pixels
+
+
+# ---- Contact sheets ----
+
+
+@dataclass(frozen=True, eq=False)
+class StdMap:
+    """Standard deviations of the pixels of one image, drawn in colour on one scale per sheet.
+
+    Attributes:
+      values: float (H, W) or (H, W, C), >= 0, in the units of images in [-1, 1]. Channels are
+        joined by their root mean square.
+    """
+
+    values: np.ndarray
+
+    def joined(self) -> np.ndarray:
+        """One value per pixel, float (H, W)."""
+        values = np.asarray(self.values, np.float32)
+        return values if values.ndim == 2 else np.sqrt(np.mean(values**2, axis=-1))
+
+
+def contact_sheet(
+    path: str | Path,
+    rows: Sequence[Sequence[np.ndarray | StdMap | None]],
+    *,
+    column_titles: Sequence[str],
+    row_titles: Sequence[str] = (),
+    title: str = "",
+) -> None:
+    """Writes one picture with a row per measurement and a column per kind of image.
+
+    Small images are magnified by whole numbers, so that their pixels stay square and sharp.
+
+    Args:
+      path: the PNG to write.
+      rows: images float (H, W, 1 or 3) in [-1, 1], `StdMap`s, or None for an empty cell; sizes
+        may differ (the observation of a super-resolution). Pixels that are not finite are magenta.
+      column_titles: one per column, such as "reference", "observation", "mean", "std".
+      row_titles: one per row, or none; they may have several lines.
+      title: above everything.
+    """
+    # Figure without pyplot keeps no global state and needs no display.
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    if not rows or any(len(row) != len(column_titles) for row in rows):
+        raise ValueError(
+            "contact_sheet: every row needs one entry per column, and one row at least"
+        )
+    if row_titles and len(row_titles) != len(rows):
+        raise ValueError(f"contact_sheet: {len(row_titles)} row titles for {len(rows)} rows")
+    cells = [cell for row in rows for cell in row if cell is not None]
+    maps = [cell.joined() for cell in cells if isinstance(cell, StdMap)]
+    finite = [values[np.isfinite(values)] for values in maps]
+    largest = max((float(values.max()) for values in finite if values.size), default=0.0)
+    colour_map = colormaps["viridis"].with_extremes(bad=np.divide(NOT_FINITE, 255))
+    colours = ScalarMappable(Normalize(0.0, largest or 1.0), colour_map)
+    sheet = _Layout.of(cells, len(rows), len(column_titles), row_titles, bool(title), bool(maps))
+
+    figure = Figure(figsize=(sheet.width / DPI, sheet.height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def axes(left: float, top: float, width: float, height: float) -> Any:
+        bottom = sheet.height - top - height
+        return figure.add_axes(
+            (left / sheet.width, bottom / sheet.height, width / sheet.width, height / sheet.height)
+        )
+
+    def text(left: float, top: float, words: str, **style: Any) -> None:
+        figure.text(left / sheet.width, 1 - top / sheet.height, words, color="#222222", **style)
+
+    if title:
+        text(sheet.left, MARGIN, title, va="top", fontsize=11, fontweight="bold")
+    for column, words in enumerate(column_titles):
+        centre = sheet.x(column) + sheet.cell_width / 2
+        text(centre, sheet.top - GAP, words, ha="center", va="bottom", fontsize=7.5)
+    for row, words in enumerate(row_titles):
+        middle = sheet.y(row) + sheet.cell_height / 2
+        text(sheet.left - 2 * GAP, middle, words, ha="right", va="center", fontsize=8)
+    for row, entries in enumerate(rows):
+        for column, cell in enumerate(entries):
+            if cell is None:
+                continue
+            box = axes(sheet.x(column), sheet.y(row), sheet.cell_width, sheet.cell_height)
+            box.set_axis_off()
+            if isinstance(cell, StdMap):
+                picture = colours.to_rgba(cell.joined(), bytes=True)
+            else:
+                picture = _to_pixels(cell)
+                picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
+            box.imshow(picture, interpolation="nearest", aspect="equal")
+    if maps:
+        left = sheet.x(len(column_titles)) + GAP
+        height = min(sheet.height_of_cells, 4 * sheet.cell_height)
+        bar = figure.colorbar(colours, cax=axes(left, sheet.top, 14, height))
+        bar.ax.tick_params(labelsize=7, length=2, width=0.5)
+        bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+        bar.set_label("std (images in [-1, 1])", fontsize=7)
+    figure.savefig(path, dpi=DPI)
+
+
+DPI = 150
+MARGIN = 16
+GAP = 5
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Whole pixels: axes of a whole multiple of the image's size show every pixel equally large."""
+
+    cell_width: int
+    cell_height: int
+    num_rows: int
+    num_columns: int
+    left: int
+    top: int
+    right: int
+
+    @classmethod
+    def of(
+        cls,
+        cells: Sequence[np.ndarray | StdMap],
+        num_rows: int,
+        num_columns: int,
+        row_titles: Sequence[str],
+        has_title: bool,
+        has_bar: bool,
+    ) -> _Layout:
+        shapes = [np.shape(cell.values if isinstance(cell, StdMap) else cell) for cell in cells]
+        height = max(shape[0] for shape in shapes)
+        width = max(shape[1] for shape in shapes)
+        target = 128 if num_rows <= 16 else 96
+        magnified = max(1, round(target / max(height, width)))
+        longest = max((len(line) for name in row_titles for line in name.split("\n")), default=0)
+        return cls(
+            cell_width=max(width * magnified, 96),  # Room for the title of the column.
+            cell_height=height * magnified,
+            num_rows=num_rows,
+            num_columns=num_columns,
+            left=MARGIN + 10 * longest + (2 * GAP if longest else 0),
+            top=MARGIN + 24 + (36 if has_title else 0),
+            right=MARGIN + (84 if has_bar else 0),
+        )
+
+    @property
+    def height_of_cells(self) -> int:
+        return self.num_rows * (self.cell_height + GAP) - GAP
+
+    @property
+    def width(self) -> int:
+        return self.left + self.num_columns * (self.cell_width + GAP) - GAP + self.right
+
+    @property
+    def height(self) -> int:
+        return self.top + self.height_of_cells + MARGIN
+
+    def x(self, column: int) -> int:
+        return self.left + column * (self.cell_width + GAP)
+
+    def y(self, row: int) -> int:
+        return self.top + row * (self.cell_height + GAP)
