@@ -80,9 +80,15 @@ class TrainingCheckpoints:
         if keep_last < 1:
             raise UserError("keep_last", keep_last, "give a whole number from 1")
         self.directory = Path(directory).absolute()
+        # Registered by hand, since a new manager could not read the metadata of old checkpoints.
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        handler = ocp.StandardCheckpointHandler()
+        registry.add("state", ocp.args.StandardSave, handler)
+        registry.add("state", ocp.args.StandardRestore, handler)
         keep = ocp.checkpoint_managers.LatestN(keep_last)
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
         self._manager = ocp.CheckpointManager(
-            self.directory, options=ocp.CheckpointManagerOptions(preservation_policy=keep)
+            self.directory, options=options, handler_registry=registry
         )
 
     def latest_step(self) -> int | None:
@@ -106,7 +112,8 @@ class TrainingCheckpoints:
             raise UserError(
                 "checkpoint directory", found, "resume that run or take a new directory"
             )
-        self._manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)))
+        item = ocp.args.StandardSave(_named_leaves(state))
+        self._manager.save(step, args=ocp.args.Composite(state=item))
 
     def restore(self, abstract_state: Tree, step: int | None = None) -> Tree:
         """Reads a checkpoint into the structure of `abstract_state`.
@@ -129,7 +136,7 @@ class TrainingCheckpoints:
         step = steps[-1] if step is None else step
         wanted = _named_leaves(abstract_state)
         metadata: Any = self._manager.item_metadata(step)
-        _check_leaves(self.directory / str(step), metadata.tree, wanted)
+        _check_leaves(self.directory / str(step), metadata.state.tree, wanted)
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         targets = {
             name: jax.ShapeDtypeStruct(
@@ -137,8 +144,9 @@ class TrainingCheckpoints:
             )
             for name, leaf in wanted.items()
         }
-        named = self._manager.restore(step, args=ocp.args.StandardRestore(targets))
-        return _rebuild(abstract_state, named)
+        item = ocp.args.StandardRestore(targets)
+        restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=item))
+        return _rebuild(abstract_state, restored.state)
 
     def close(self) -> None:
         """Waits until everything is on disk and frees the threads."""

@@ -158,7 +158,7 @@ def contact_sheet(
     maps = [cell.joined() for cell in cells if isinstance(cell, StdMap)]
     finite = [values[np.isfinite(values)] for values in maps]
     largest = max((float(values.max()) for values in finite if values.size), default=0.0)
-    colour_map = colormaps["viridis"].with_extremes(bad=np.divide(NOT_FINITE, 255))
+    colour_map = colormaps["viridis"].with_extremes(bad="magenta")  # NOT_FINITE
     colours = ScalarMappable(Normalize(0.0, largest or 1.0), colour_map)
     sheet = _Layout.of(cells, len(rows), len(column_titles), row_titles, bool(title), bool(maps))
 

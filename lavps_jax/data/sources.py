@@ -24,6 +24,8 @@ from lavps_jax.errors import UserError
 __all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+ORIENTATION = 0x0112
+"""Number of the EXIF field; 5 to 8 swap rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,11 @@ class _FolderSource:
                 picture = picture.convert("L" if self.image_shape[-1] == 1 else "RGB")
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise UserError("image", file, f"remove or replace it: {error}") from error
-        return _to_array(picture if self.size is None else _square(picture, self.size))
+        image = _to_array(picture if self.size is None else _square(picture, self.size))
+        if image.shape != self.image_shape:
+            # A PNG may say after its pixels, unseen by `header_shape`, that it is turned.
+            raise UserError("image", f"{file} of another size when decoded", "set data.size")
+        return image
 
     def name(self, index: int, /) -> str:
         return self.files[checked_index(index, len(self))].relative_to(self.root).as_posix()
@@ -193,7 +199,9 @@ class _FolderSource:
             with Image.open(file) as opened:
                 width, height = opened.size
                 mode = opened.mode
-                turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                # Without this condition `getexif` would decode the pixels of a PNG.
+                exif = opened.getexif() if "exif" in opened.info else {}
+                turned = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise UserError("image", file, f"remove or replace it: {error}") from error
         if mode.startswith(("I", "F")):

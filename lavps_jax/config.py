@@ -1,0 +1,204 @@
+"""Configurations of the two programs: plain frozen data, and the presets that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lavps_jax import data, networks, operators
+from lavps_jax.data import DataConfig
+from lavps_jax.errors import UserError
+from lavps_jax.networks import (
+    ConditionalDenoiserConfig,
+    HDiTConfig,
+    PaletteConfig,
+    UNetConfig,
+)
+from lavps_jax.operators import OperatorFamily
+from lavps_jax.schedules import Schedule
+
+__all__ = [
+    "AmortizedTask",
+    "ConditionalTask",
+    "OptimizerConfig",
+    "PriorTask",
+    "TrainConfig",
+    "from_json",
+    "load_preset",
+    "to_json",
+]
+
+
+@dataclass(frozen=True)
+class PriorTask:
+    """Train the diffusion prior E[x_0 | x_t]."""
+
+    network: HDiTConfig | UNetConfig
+    log_sigma_mean: float = -0.8
+    """Mean of log sigma over the noise levels seen in training."""
+    log_sigma_std: float = 1.5
+    """Standard deviation of log sigma, > 0."""
+
+
+@dataclass(frozen=True)
+class AmortizedTask:
+    """Train the amortized start of LAVPS for one family of operators, on a fixed prior."""
+
+    network: PaletteConfig
+    prior: str
+    """Folder of the exported prior."""
+    operator: OperatorFamily
+    sigma_y: float = 0.05
+    """Standard deviation of the measurement noise, > 0."""
+    num_steps: int = 100
+    """Steps of the sampler whose blocks are learned."""
+    low_idx: int = 1
+    """First grid index of tau that is learned, >= 1."""
+    high_idx: int = 30
+    """One past the last grid index of tau that is learned."""
+
+    def __post_init__(self):
+        _check_sigma_y(self.sigma_y)
+        if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 1:
+            value = (self.low_idx, self.high_idx)
+            remedy = f"use 1 <= low_idx < high_idx <= num_steps - 1 = {self.num_steps - 1}"
+            raise UserError("task.low_idx, task.high_idx", value, remedy)
+
+
+@dataclass(frozen=True)
+class ConditionalTask:
+    """Train the supervised baseline E[x_0 | x_t, y] for one family of operators."""
+
+    network: ConditionalDenoiserConfig
+    operator: OperatorFamily
+    sigma_y: float = 0.05
+    """Standard deviation of the measurement noise, > 0."""
+    log_sigma_mean: float = -0.8
+    log_sigma_std: float = 1.5
+
+    def __post_init__(self):
+        _check_sigma_y(self.sigma_y)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, gradient clipping and an average of the weights."""
+
+    peak_lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up: constant, or a cosine down to zero at the last step."""
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    """Gradients of a larger global norm are scaled down to it."""
+    ema_decay: float = 0.999
+    """Decay of the average of the weights, in [0, 1)."""
+
+    def __post_init__(self):
+        if not self.peak_lr > 0:
+            raise UserError("optimizer.peak_lr", self.peak_lr, "use a positive number")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError("optimizer.ema_decay", self.ema_decay, "use a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    task: PriorTask | AmortizedTask | ConditionalTask
+    train_data: DataConfig
+    validation_data: DataConfig
+    run_dir: str
+    """Folder of the run: checkpoints, log, exported weights."""
+    batch_size: int = 32
+    num_train_steps: int = 10_000
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Schedule()
+    seed: int = 0
+    log_every: int = 50
+    """Steps between lines of the log."""
+    validate_every: int = 1000
+    """Steps between validations; weights are exported at the same time."""
+    num_validation_images: int = 128
+    checkpoint_every: int = 500
+    """Steps between checkpoints, from which an interrupted run goes on."""
+    keep_last: int = 2
+    """Number of checkpoints to keep."""
+    export_dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self):
+        for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
+                     "num_validation_images", "checkpoint_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UserError(name, getattr(self, name), "use at least 1")
+
+
+def _check_sigma_y(sigma_y: float) -> None:
+    if not sigma_y > 0:
+        raise UserError("sigma_y", sigma_y, "use a positive number, such as 0.05")
+
+
+def load_preset(path: str) -> Any:
+    """Runs get_config() of a preset file.
+
+    Raises:
+      UserError: if the file does not exist or defines no get_config.
+    """
+    file = Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        found = sorted(str(p) for p in Path("configs").glob("*.py"))
+        raise UserError("preset", path, f"give one of {', '.join(found)}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError("preset", path, "define get_config() in it")
+    return module.get_config()
+
+
+# The classes that a stored configuration may name.
+_CLASSES: tuple[type, ...] = (
+    PriorTask, AmortizedTask, ConditionalTask, OptimizerConfig, TrainConfig, Schedule,
+    networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
+    networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,
+    networks.ConditionalDenoiserConfig,
+    data.TfdsData, data.FolderData, data.ShippedData, data.SyntheticData,
+    operators.RandomBox, operators.CentreBox, operators.RandomPixels, operators.SuperResolve,
+    operators.MotionBlur, operators.GaussianBlur, operators.Denoise,
+)  # fmt: skip
+
+
+def to_json(config: Any) -> Any:
+    """A configuration as JSON data; every dataclass becomes an object with its class under "is"."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"is": type(config).__name__, **fields}
+    if isinstance(config, tuple):
+        return [to_json(item) for item in config]
+    return config
+
+
+def from_json(stored: Any) -> Any:
+    """The inverse of `to_json`.
+
+    Raises:
+      UserError: if the data name an unknown class or field.
+    """
+    if isinstance(stored, list):
+        return tuple(from_json(item) for item in stored)
+    if not isinstance(stored, dict):
+        return stored
+    known = {cls.__name__: cls for cls in _CLASSES}
+    name = stored.get("is")
+    if name not in known:
+        raise UserError("stored configuration", name, f"expected one of {', '.join(known)}")
+    fields = {key: from_json(value) for key, value in stored.items() if key != "is"}
+    try:
+        return known[name](**fields)
+    except TypeError as error:
+        raise UserError("stored configuration", json.dumps(stored)[:80], str(error)) from error

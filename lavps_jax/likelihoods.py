@@ -1,0 +1,58 @@
+"""Gaussian log-likelihood of a measurement, and simulated measurements."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lavps_jax.types import PRNGKey, Problem
+
+__all__ = ["IMAGE_VARIANCE", "log_likelihood", "make_problem", "simulate"]
+
+IMAGE_VARIANCE = 0.25
+"""Variance of pixels in [-1, 1] that the regularised pseudo-inverse assumes: sigma_data^2 of the
+denoisers."""
+
+
+def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
+    """log l(y | x_0) = -||y - A(x_0)||^2 / (2 sigma_y^2) up to a constant, float (), in nats.
+
+    The sum runs over the entries of one image that carry a measurement. Method section 1.
+    """
+    residual = problem.operator.project(problem.y - problem.operator.forward(x_0))
+    return -jnp.sum(jnp.abs(residual) ** 2) / (2 * problem.sigma_y**2)
+
+
+def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Problem:
+    """Bundles one observation with what samplers need of it.
+
+    Args:
+      y: observation of shape operator.y_shape.
+      operator: a linear operator on images (H, W, C).
+      sigma_y: noise standard deviation, positive.
+
+    Returns:
+      The problem; its x_pinv is A^+ y, regularised as the posterior mean of an image with
+      independent pixels of variance 0.25: (A^T A + 4 sigma_y^2 I)^-1 A^T y. It tends to A^+ y as
+      sigma_y goes to 0; A^+ y itself would drown a deblurred image in noise.
+    """
+    sigma_y = jnp.asarray(sigma_y, jnp.float32)
+    x_pinv = operator.ridge(y, sigma_y**2 / IMAGE_VARIANCE)
+    return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv)
+
+
+def simulate(
+    rng_key: PRNGKey, x_0: Float[Array, "H W C"], operator, sigma_y: float | Float[Array, ""]
+) -> Problem:
+    """Measures a clean image: y = A(x_0) + sigma_y n with n ~ N(0, I), on the measured entries.
+
+    Args:
+      rng_key: key of the noise.
+      x_0: clean image, float (H, W, C) in [-1, 1].
+      operator: a linear operator on such images.
+      sigma_y: noise standard deviation, positive.
+    """
+    clean = operator.forward(x_0)
+    noise = jax.random.normal(rng_key, clean.shape, clean.dtype)
+    return make_problem(operator.project(clean + sigma_y * noise), operator, sigma_y)

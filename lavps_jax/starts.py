@@ -1,0 +1,95 @@
+"""Where the inner fit begins: the block prior, an amortized network, or the better of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lavps_jax.networks.pure import PureModel
+from lavps_jax.schedules import Schedule
+from lavps_jax.types import Params, Problem
+from lavps_jax.variational import Block, BlockLossFn
+
+__all__ = ["Amortized", "BestOf", "Start", "ZeroShot"]
+
+
+class Start(Protocol):
+    """Gives (mu, rho) for a block; frozen, hashable, equal by value."""
+
+    def __call__(
+        self,
+        params: Params,
+        problem: Problem,
+        block: Block,
+        eps: Float[Array, "H W C"],
+        loss_fn: BlockLossFn,
+    ) -> tuple[Array, Array]:
+        """eps is the draw that a comparison of candidates uses, loss_fn what it compares."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """The block prior itself: mu = prior_mean, rho = log prior_std (MGDM)."""
+
+    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
+        """Cost: none."""
+        rho = jnp.broadcast_to(jnp.log(block.prior_std), block.prior_mean.shape)
+        return block.prior_mean, rho
+
+
+@dataclass(frozen=True)
+class Amortized:
+    """The block prior plus the residual that a network predicts (LAVPS, arXiv:2602.07102).
+
+    mu = prior_mean + d_mu, rho = log prior_std + d_rho with (d_mu, d_rho) from the network.
+
+    Attributes:
+      model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau) -> (d_mu, d_rho).
+      schedule: noise schedule of the times.
+    """
+
+    model: PureModel
+    schedule: Schedule = Schedule()
+
+    def __call__(
+        self, params, problem, block, eps, loss_fn, dropout_key=None
+    ) -> tuple[Array, Array]:
+        """Cost: one call of the amortized network."""
+        sigma = jnp.asarray(self.schedule.sigma, jnp.float32)
+        signal = jnp.asarray(self.schedule.alpha_bar**0.5, jnp.float32)[block.t]
+        d_mu, d_rho = self.model(
+            params["phi"],
+            block.x_0,
+            block.x_t / signal,
+            problem.x_pinv,
+            sigma[block.t],
+            sigma[block.tau],
+            dropout_key=dropout_key,
+        )
+        mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
+        return mu + d_mu, rho + d_rho
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Of two starts, the one with the lower negative ELBO at the same draw; ties go to the first.
+
+    This is what keeps operators safe on which the amortized network was not trained. The choice is
+    made for each image and particle on its own.
+    """
+
+    first: Start
+    second: Start
+
+    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
+        """Cost: both starts and two denoiser calls."""
+        first = self.first(params, problem, block, eps, loss_fn)
+        second = self.second(params, problem, block, eps, loss_fn)
+        # A candidate whose loss is not a number loses.
+        keep_first = loss_fn(*first, eps) <= jnp.nan_to_num(loss_fn(*second, eps), nan=jnp.inf)
+        return jax.tree.map(lambda a, b: jnp.where(keep_first, a, b), first, second)

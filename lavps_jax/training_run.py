@@ -1,0 +1,186 @@
+"""One training run from start, or its last checkpoint, to exported weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lavps_jax.build import Trainee, build_optimizer, build_trainee
+from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
+from lavps_jax.config import PriorTask, TrainConfig, to_json
+from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
+from lavps_jax.errors import UserError
+from lavps_jax.training import TrainState, init_train_state, make_train_step
+
+__all__ = ["run_training"]
+
+VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
+"""Noise levels at which the denoising error of a prior is reported."""
+_VALIDATION_SEED = 1
+
+
+def run_training(config: TrainConfig) -> Path:
+    """Trains, or goes on from the newest checkpoint of the same run; returns the exported weights.
+
+    Raises:
+      UserError: if the data do not fit the network, the run directory belongs to another
+        configuration, or the loss is no longer finite.
+    """
+    run_dir = Path(config.run_dir)
+    train_data = in_memory(config.train_data.open())
+    validation_data = config.validation_data.open()
+    _check_images(config, train_data, validation_data)
+    trainee = build_trainee(config)
+    optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
+    train_step = make_train_step(
+        trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
+    )
+    state = init_train_state(trainee.weights, optimizer)
+    _claim_directory(run_dir, config)
+    rng_key = jax.random.key(config.seed)
+    validate = _make_validation(config, trainee, validation_data)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4g}  {task.fields[speed]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with TrainingCheckpoints(run_dir / "checkpoints", keep_last=config.keep_last) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state)
+            print(f"resumed at step {int(state.step)} of {config.num_train_steps}", flush=True)
+        first = int(state.step)
+        with Progress(*columns) as progress, _Log(run_dir / "log.csv", first) as log:
+            bar = progress.add_task(
+                "training", total=config.num_train_steps, completed=first, loss=np.nan, speed=0.0
+            )
+            began, since = time.perf_counter(), first
+            for step in range(first, config.num_train_steps):
+                indices = batch_indices(config.seed, step, config.batch_size, len(train_data))
+                images = jnp.asarray(load_batch(train_data, indices))
+                state, metrics = train_step(state, trainee.frozen, images, rng_key)
+                done = step + 1
+                if done % config.log_every == 0 or done == config.num_train_steps:
+                    row = {name: float(value) for name, value in metrics.items()}
+                    speed = (done - since) * config.batch_size / (time.perf_counter() - began)
+                    began, since = time.perf_counter(), done
+                    log.write(done, row | {"images_per_second": speed})
+                    progress.update(bar, completed=done, loss=row["loss"], speed=speed)
+                    if not np.isfinite(row["loss"]):
+                        remedy = f"lower optimizer.peak_lr; checkpoints lie in {run_dir}"
+                        raise UserError(f"loss at step {done}", row["loss"], remedy)
+                if done % config.checkpoint_every == 0 or done == config.num_train_steps:
+                    checkpoints.save(done, state)
+                if done % config.validate_every == 0 or done == config.num_train_steps:
+                    scores = validate(state.ema)
+                    progress.console.print(_validation_line(done, scores))
+                    log.write(done, scores)
+                    _export(config, state, scores)
+                    began, since = time.perf_counter(), done
+    return run_dir / "weights"
+
+
+def _check_images(config: TrainConfig, *sources: ImageSource) -> None:
+    backbone = getattr(config.task.network, "backbone", config.task.network)
+    for source in sources:
+        height, width, channels = source.image_shape
+        if channels != backbone.in_channels:
+            remedy = f"the network expects {backbone.in_channels}"
+            raise UserError("channels of the images", channels, remedy)
+        multiple = backbone.size_multiple
+        if height % multiple or width % multiple:
+            remedy = f"use sides that are multiples of {multiple} (data.pad_to)"
+            raise UserError("size of the images", f"{height}x{width}", remedy)
+
+
+def _claim_directory(run_dir: Path, config: TrainConfig) -> None:
+    """Writes the resolved configuration, or checks that the run there has the same one."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = run_dir / "config.json"
+    text = json.dumps(to_json(config), indent=2) + "\n"
+    if file.exists() and file.read_text() != text:
+        raise UserError(
+            "run_dir", run_dir, "it holds a run of another configuration; choose another folder"
+        )
+    file.write_text(text)
+
+
+def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource):
+    """A function of the averaged weights: mean losses over fixed images, noise and operators."""
+    count = min(config.num_validation_images, len(source))
+    images = jnp.asarray(load_batch(source, range(count)))
+    keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
+
+    @jax.jit
+    def scores(weights):
+        def one(key, x_0):
+            loss, metrics = trainee.loss_fn(weights, key, trainee.frozen, x_0)
+            if isinstance(config.task, PriorTask):
+                noise = jax.random.normal(key, x_0.shape)
+                for sigma_t in VALIDATION_SIGMAS:
+                    denoise = trainee.loss_fn.denoiser.at_sigma
+                    x_0_hat = denoise(weights, x_0 + sigma_t * noise, jnp.float32(sigma_t))
+                    metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
+            return {"loss": loss, **metrics}
+
+        return jax.tree.map(jnp.mean, jax.vmap(one)(keys, images))
+
+    def validate(weights) -> dict[str, float]:
+        values = {f"validation_{k}": float(v) for k, v in scores(weights).items()}
+        at_prior = values.get("validation_loss_at_block_prior")
+        if at_prior is not None:
+            values["validation_ratio"] = values["validation_loss"] / at_prior
+        return values
+
+    return validate
+
+
+def _validation_line(step: int, scores: dict[str, float]) -> str:
+    parts = (f"{k.removeprefix('validation_')} {v:.5g}" for k, v in scores.items())
+    return f"validation at step {step}: " + ", ".join(parts)
+
+
+def _export(config: TrainConfig, state: TrainState, scores: dict[str, float]) -> None:
+    card = {
+        "config": to_json(config),
+        "step": int(state.step),
+        "validation": scores,
+        "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
+        "jax": jax.__version__,
+    }
+    path = Path(config.run_dir) / "weights"
+    export_weights(path, state.ema, card, dtype=config.export_dtype, overwrite=True)
+
+
+class _Log:
+    """log.csv: one row per value, so that a resumed run only cuts and appends."""
+
+    def __init__(self, path: Path, first_step: int):
+        kept = [["step", "name", "value"]]
+        if path.exists():
+            with path.open(newline="") as file:
+                kept += [row for row in list(csv.reader(file))[1:] if int(row[0]) <= first_step]
+        self._file = path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerows(kept)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        self._writer.writerows([step, name, f"{value:.7g}"] for name, value in values.items())
+        self._file.flush()
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,298 @@
+"""Data: conversions, the order of training, and every source."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavps_jax.data import (
+    ArraySource,
+    FolderData,
+    ShippedData,
+    SyntheticData,
+    TfdsData,
+    batch_indices,
+    in_memory,
+    load_batch,
+    pad_image,
+    process_slice,
+    to_float,
+    to_uint8,
+)
+from lavps_jax.errors import UserError
+
+TFDS = Path(__file__).parent / "data" / "tfds"
+
+
+# ---- Conversions ----
+
+
+def test_to_float_and_back_is_exact_and_has_the_stated_end_points():
+    grey = np.arange(256, dtype=np.uint8)
+    image = to_float(grey)
+    assert image.dtype == np.float32
+    assert image[0] == -1 and image[255] == 1
+    np.testing.assert_allclose(np.diff(image), 2 / 255, rtol=1e-4)
+    np.testing.assert_array_equal(to_uint8(image), grey)
+
+
+def test_to_uint8_rounds_clips_and_refuses_what_has_no_grey_level():
+    np.testing.assert_array_equal(to_uint8(np.array([-1.5, 0.001, 2.0])), [0, 128, 255])
+    with pytest.raises(ValueError, match="not finite"):
+        to_uint8(np.array([0.0, np.nan]))
+
+
+def test_padding_centres_on_black():
+    image = np.full((28, 27, 3), 7, np.uint8)
+    padded = pad_image(image, 32)
+    assert padded.shape == (32, 32, 3)
+    np.testing.assert_array_equal(padded[2:30, 2:29], image)
+    assert padded.sum() == image.sum()
+    assert pad_image(image, None) is image
+    with pytest.raises(UserError, match="pad_to.*28x27"):
+        pad_image(image, 27)
+
+
+# ---- Order of training ----
+
+
+@pytest.mark.parametrize("batch_size", [4, 7, 25])
+def test_every_epoch_shows_every_image_once(batch_size):
+    """Also where the batch does not divide the set, or is larger than it."""
+    num_images, epochs = 10, 14
+    steps = epochs * num_images // batch_size
+    seen = np.concatenate([batch_indices(3, step, batch_size, num_images) for step in range(steps)])
+    for epoch in range(steps * batch_size // num_images):
+        part = seen[epoch * num_images : (epoch + 1) * num_images]
+        np.testing.assert_array_equal(np.sort(part), np.arange(num_images))
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    first = batch_indices(0, 0, 100, 100)
+    assert not np.array_equal(first, np.arange(100))
+    assert not np.array_equal(first, batch_indices(1, 0, 100, 100))
+    assert not np.array_equal(first, batch_indices(0, 1, 100, 100))
+    halves = [batch_indices(0, step, 50, 100) for step in (0, 1)]
+    np.testing.assert_array_equal(first, np.concatenate(halves))
+
+
+def test_order_is_uniform():
+    """Image 0 falls on each of 5 places equally often; 3000 draws, chi-squared of 4 degrees."""
+    places = [int(np.argmin(batch_indices(seed, 0, 5, 5))) for seed in range(3000)]
+    counts = Counter(places)
+    assert sum((counts[place] - 600) ** 2 / 600 for place in range(5)) < 18.5  # p = 0.001
+
+
+def test_a_new_process_gets_the_same_order():
+    """What a resumed run relies on: nothing is kept from the batches before."""
+    expected = batch_indices(5, 1234, 6, 1000)
+    code = (
+        "from lavps_jax.data import batch_indices; print(*batch_indices(5, 1234, 6, 1000).tolist())"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(index) for index in expected]
+
+
+def test_processes_share_a_batch():
+    batch = batch_indices(0, 2, 12, 50)
+    parts = [process_slice(batch, process, 3) for process in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts), batch)
+    assert [len(part) for part in parts] == [4, 4, 4]
+    with pytest.raises(UserError, match="batch_size.*12.*5"):
+        process_slice(batch, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [((-1, 0, 1, 1), "seed"), ((0, 0, 0, 1), "batch_size"), ((0, 0, 1, 0), "num_images")],
+)
+def test_numbers_out_of_range_name_the_field(arguments, field):
+    with pytest.raises(UserError, match=field):
+        batch_indices(*arguments)
+
+
+def test_load_batch_is_the_same_from_memory_and_one_by_one():
+    source = SyntheticData(6, (5, 4, 3)).open()
+
+    class OneByOne:
+        image_shape = source.image_shape
+
+        def __len__(self):
+            return len(source)
+
+        def __getitem__(self, index, /):
+            return source[index]
+
+        def name(self, index, /):
+            return source.name(index)
+
+    indices = np.array([4, 0, 4, 2])
+    batch = load_batch(source, indices)
+    assert batch.shape == (4, 5, 4, 3) and batch.dtype == np.float32
+    np.testing.assert_array_equal(to_uint8(batch[1]), source[0])
+    np.testing.assert_array_equal(load_batch(OneByOne(), indices), batch)
+    read = in_memory(OneByOne())
+    assert isinstance(read, ArraySource) and read.name(5) == source.name(5)
+    np.testing.assert_array_equal(load_batch(read, indices), batch)
+    assert isinstance(in_memory(OneByOne(), limit_bytes=359), OneByOne)
+    assert isinstance(in_memory(OneByOne(), limit_bytes=360), ArraySource)
+
+
+# ---- Sources ----
+
+
+def test_sources_end_and_refuse_negative_indices():
+    for config in (
+        SyntheticData(3),
+        ShippedData(),
+        TfdsData("fashion_mnist_tiny", "test", str(TFDS)),
+    ):
+        source = config.open()
+        for index in (-1, len(source)):
+            with pytest.raises(IndexError):
+                source[index]
+            with pytest.raises(IndexError):
+                source.name(index)
+
+
+def test_shipped_images():
+    source = ShippedData().open()
+    assert len(source) == 64 and source.image_shape == (32, 32, 1)
+    assert source.name(7) == "fashion_mnist-t10k-00007"
+    bare = ShippedData(pad_to=None).open()
+    np.testing.assert_array_equal(source[9], pad_image(bare[9], 32))
+    # Sums of the grey levels of images 0 to 3 of the original file t10k-images-idx3-ubyte.
+    assert [int(bare[index].sum()) for index in range(4)] == [33456, 100994, 51520, 35377]
+
+
+def test_synthetic_images_differ_are_smooth_and_do_not_depend_on_the_number():
+    source = SyntheticData(5, (16, 12, 3), seed=1).open()
+    again = SyntheticData(3, (16, 12, 3), seed=1).open()
+    assert source.image_shape == (16, 12, 3)
+    for index in range(3):
+        np.testing.assert_array_equal(source[index], again[index])
+    assert len({source[index].tobytes() for index in range(5)}) == 5
+    assert not np.array_equal(source[0], SyntheticData(1, (16, 12, 3), seed=2).open()[0])
+    image = load_batch(source, [0])[0]
+    assert np.ptp(image) > 0.5 and np.abs(np.diff(image, axis=0)).max() < 0.6
+
+
+def test_tfds_without_tensorflow():
+    """A data set that tensorflow-datasets itself prepared, read where TensorFlow is missing."""
+    source = TfdsData("fashion_mnist_tiny", "test", data_dir=str(TFDS), pad_to=32).open()
+    assert len(source) == 24 and source.image_shape == (32, 32, 1)
+    shipped = ShippedData().open()
+    expected = {shipped[index].tobytes() for index in range(24)}
+    assert {source[index].tobytes() for index in range(24)} == expected
+    assert source.name(3) == "fashion_mnist_tiny-test-00003"
+    part = TfdsData("fashion_mnist_tiny", "test[8:12]", data_dir=str(TFDS), pad_to=32).open()
+    np.testing.assert_array_equal(part[1], source[9])
+    assert part.name(1) == "fashion_mnist_tiny-test_8_12-00001"
+    small = TfdsData("fashion_mnist_tiny", "test", data_dir=str(TFDS), size=14, pad_to=16).open()
+    assert small.image_shape == small[0].shape == (16, 16, 1)
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TfdsData("fashion_mnist", data_dir="nowhere"), "data.name.*prepare_fashion_mnist.py"),
+        (TfdsData("no_such_set", data_dir=str(TFDS)), "data.name: got no_such_set"),
+        (TfdsData("fashion_mnist_tiny", "train", str(TFDS)), "data.split: got train.*'test'"),
+        (TfdsData("fashion_mnist_tiny", "test", str(TFDS), pad_to=20), "data.pad_to: got 20"),
+    ],
+)
+def test_tfds_mistakes(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.open()
+    assert "\n" not in str(caught.value)
+
+
+def _save(path: Path, *shape: int, seed: int = 0, **options) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return image
+
+
+def test_folder_order_names_and_pixels(tmp_path):
+    late = _save(tmp_path / "b" / "1.PNG", 6, 4, 3, seed=1)
+    early = _save(tmp_path / "a.webp", 6, 4, 3, seed=2, lossless=True)
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_text("not an image")
+    source = FolderData(str(tmp_path)).open()
+    assert len(source) == 2 and source.image_shape == (6, 4, 3)
+    assert [source.name(0), source.name(1)] == ["a.webp", "b/1.PNG"]
+    np.testing.assert_array_equal(source[0], early)
+    np.testing.assert_array_equal(source[1], late)
+
+
+def test_folder_applies_the_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was turned: shown rotated by 90 degrees clockwise.
+    image = np.zeros((16, 8), np.uint8)
+    image[:8] = 255
+    Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    source = FolderData(str(tmp_path)).open()
+    assert source.image_shape == (8, 16, 1)
+    np.testing.assert_allclose(source[0][..., 0], np.rot90(image, -1), atol=3)
+
+
+def test_folder_crops_the_centre_and_resizes(tmp_path):
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, 4:12] = 200
+    image[4:, 4:12] = 100
+    Image.fromarray(image).save(tmp_path / "wide.png")
+    _save(tmp_path / "other.png", 9, 9, 3)
+    source = FolderData(str(tmp_path), size=4).open()
+    assert source.image_shape == (4, 4, 3)
+    shown = source[1].astype(int)
+    assert (shown[0] >= 190).all() and (np.abs(shown[3] - 100) <= 20).all()
+
+
+def test_folder_converts_channels_only_if_asked(tmp_path):
+    grey = _save(tmp_path / "a.png", 5, 5)
+    colour = _save(tmp_path / "b.png", 5, 5, 3)
+    with pytest.raises(UserError, match=r"b\.png, which is colour; .*channels.*a\.png is grey"):
+        FolderData(str(tmp_path)).open()
+    as_colour = FolderData(str(tmp_path), channels=3).open()
+    np.testing.assert_array_equal(as_colour[0], np.repeat(grey[..., None], 3, axis=-1))
+    as_grey = FolderData(str(tmp_path), channels=1).open()
+    luma = colour @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG.
+    np.testing.assert_allclose(as_grey[1][..., 0], luma, atol=1)
+
+
+def test_folder_mistakes_name_the_file(tmp_path):
+    with pytest.raises(UserError, match="data.path.*existing folder"):
+        FolderData(str(tmp_path / "missing")).open()
+    with pytest.raises(UserError, match="data.path.*PNG, JPEG or WebP"):
+        FolderData(str(tmp_path)).open()
+    _save(tmp_path / "a.png", 5, 5)
+    _save(tmp_path / "b.png", 5, 6)
+    with pytest.raises(UserError, match=r"b\.png of 5x6 pixels.*a\.png has 5x5"):
+        FolderData(str(tmp_path)).open()
+    (tmp_path / "b.png").write_bytes(b"these are no pixels")
+    with pytest.raises(UserError, match=r"b\.png; remove or replace"):
+        FolderData(str(tmp_path)).open()
+    Image.fromarray(np.full((5, 5), 40000, np.uint16)).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"b\.png; save it with 8 bits"):
+        FolderData(str(tmp_path)).open()
+
+
+def test_folder_truncated_image_names_the_file(tmp_path):
+    """The header is sound: only reading the pixels finds the damage."""
+    _save(tmp_path / "a.png", 40, 40, 3)
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    source = FolderData(str(tmp_path)).open()
+    with pytest.raises(UserError, match=r"a\.png; remove or replace"):
+        source[0]
