@@ -1,0 +1,23 @@
+"""Samplers of the prior and of posteriors, behind one interface."""
+
+from lavps_jax.samplers.base import Cost, Info, Plan, Sampler, Segment, State
+from lavps_jax.samplers.ddim import DDIM
+from lavps_jax.samplers.dps import DPS
+from lavps_jax.samplers.mgdm import MGDM, Inner
+from lavps_jax.samplers.run import Samples, make_sample_fn, sample
+
+__all__ = [
+    "DDIM",
+    "DPS",
+    "MGDM",
+    "Cost",
+    "Info",
+    "Inner",
+    "Plan",
+    "Sampler",
+    "Samples",
+    "Segment",
+    "State",
+    "make_sample_fn",
+    "sample",
+]

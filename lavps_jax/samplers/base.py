@@ -1,0 +1,102 @@
+"""What the samplers share: the state of one particle, and a run as a plan of segments."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from lavps_jax.metrics import residual_chi2
+from lavps_jax.types import Params, PRNGKey, Problem
+
+__all__ = ["Cost", "Info", "Plan", "Sampler", "Segment", "State", "step_info"]
+
+
+class State(NamedTuple):
+    """What the next step needs of one particle: x_t at the last time, and the estimate x_0."""
+
+    x_t: Float[Array, "H W C"]
+    x_0: Float[Array, "H W C"]
+
+
+class Info(NamedTuple):
+    """Diagnostics of one step.
+
+    Attributes:
+      residual_chi2: ||y - A(x_0)||^2 / sigma_y^2 of the new estimate, float ().
+      is_finite: whether the new state is finite, bool ().
+    """
+
+    residual_chi2: Float[Array, ""]
+    is_finite: Bool[Array, ""]
+
+
+class Cost(NamedTuple):
+    """Evaluations per particle of one run, known before it starts.
+
+    Attributes:
+      network_calls: forward evaluations of the denoiser, those inside a derivative included.
+      vjps: vector-Jacobian products through the denoiser.
+      amortized_calls: evaluations of the amortized network.
+    """
+
+    network_calls: int
+    vjps: int
+    amortized_calls: int
+
+
+class Segment(struct.PyTreeNode):
+    """Neighbouring steps that run the same program with other numbers.
+
+    Attributes:
+      rows: what differs from step to step, leaves with steps on axis 0.
+      settings: what decides the program (counts, starts), static and hashable.
+    """
+
+    rows: Any
+    settings: Any = struct.field(pytree_node=False, default=None)
+
+
+Plan = tuple[Segment, ...]
+
+
+class Sampler(Protocol):
+    """A sampler of one particle; frozen, hashable, equal by value.
+
+    `noise` and `step` are separate so that the same step can be replayed with given noise.
+    """
+
+    def plan(self) -> Plan:
+        """The run as data, made on the host in float64."""
+        ...
+
+    def cost(self) -> Cost:
+        """Evaluations per particle."""
+        ...
+
+    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+        """The state before the first step, from standard normal noise at the last time."""
+        ...
+
+    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> Any:
+        """All standard normal draws of one step."""
+        ...
+
+    def step(
+        self, noise: Any, state: State, params: Params, problem: Problem, segment: Segment, row: Any
+    ) -> State:
+        """One step; row is one slice of segment.rows."""
+        ...
+
+    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
+        """The sample, from the state after the last step."""
+        ...
+
+
+def step_info(state: State, problem: Problem) -> Info:
+    """Diagnostics of a state."""
+    finite = jnp.all(jnp.isfinite(state.x_0)) & jnp.all(jnp.isfinite(state.x_t))
+    chi2 = residual_chi2(problem.operator, state.x_0, problem.y, problem.sigma_y)
+    return Info(chi2, finite)

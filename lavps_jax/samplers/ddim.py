@@ -1,0 +1,97 @@
+"""DDIM: samples of the prior, or of a supervised conditional denoiser (Song et al. 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.diffusion import ConditionalDenoiserFn, bridge_draw
+from lavps_jax.errors import UserError
+from lavps_jax.samplers.base import Cost, Plan, Segment, State
+from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
+from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+
+__all__ = ["DDIM", "DDIMRow", "ddim_plan"]
+
+
+class DDIMRow(NamedTuple):
+    """One step: from time t to the next lower grid time t_prev.
+
+    Attributes:
+      t: int ().
+      t_prev: int ().
+      bridge: q(x_{t_prev} | x_0, x_t).
+    """
+
+    t: Int[Array, ""]
+    t_prev: Int[Array, ""]
+    bridge: BridgeCoefficients
+
+
+def ddim_plan(num_steps: int, eta: float, schedule: Schedule) -> Plan:
+    """Steps from the last grid time down to the second lowest one, which is above 0."""
+    if num_steps < 3:
+        raise UserError("num_steps", num_steps, "use at least 3")
+    if not 0 <= eta <= 1:
+        raise UserError("eta", eta, "use a number in [0, 1]")
+    times = time_grid(num_steps, schedule)[::-1]
+    t, t_prev = times[:-2], times[1:-1]
+    table = bridge_coefficients(schedule.alpha_bar, 0, t_prev, t, eta)
+    bridge = BridgeCoefficients(*(jnp.asarray(c, jnp.result_type(float)) for c in table))
+    return (Segment(DDIMRow(jnp.asarray(t, jnp.int32), jnp.asarray(t_prev, jnp.int32), bridge)),)
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """Denoising diffusion implicit model (Song et al., ICLR 2021, arXiv:2010.02502).
+
+    x_{t_prev} ~ q(x_{t_prev} | D(x_t, t), x_t); the last grid time above 0 gives the sample. With
+    a `ConditionalDenoiserFn` the samples are of p(x_0 | y); otherwise y is not used.
+
+    Attributes:
+      denoise_fn: the prior (weights params["theta"]), or a conditional denoiser (weights
+        params["phi"]).
+      num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
+      eta: stochasticity in [0, 1].
+      schedule: noise schedule.
+    """
+
+    denoise_fn: DenoiseFn | ConditionalDenoiserFn
+    num_steps: int = 100
+    eta: float = 1.0
+    schedule: Schedule = Schedule()
+
+    def plan(self) -> Plan:
+        """One segment."""
+        return ddim_plan(self.num_steps, self.eta, self.schedule)
+
+    def cost(self) -> Cost:
+        """One denoiser call a step."""
+        return Cost(self.num_steps, 0, 0)
+
+    def _predict(self, params: Params, problem: Problem, x_t: Array, t: Array) -> Array:
+        if isinstance(self.denoise_fn, ConditionalDenoiserFn):
+            return self.denoise_fn(params["phi"], x_t, problem.x_pinv, t)
+        return self.denoise_fn(params["theta"], x_t, t)
+
+    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+        """x_T ~ N(0, I) and its denoised image."""
+        last = jnp.asarray(self.schedule.num_times - 1)
+        return State(eps, self._predict(params, problem, eps, last))
+
+    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> Array:
+        """The draw of one bridge."""
+        return jax.random.normal(rng_key, x_shape)
+
+    def step(self, noise, state, params, problem, segment, row: DDIMRow) -> State:
+        """The bridge to t_prev, and the prediction there."""
+        x_t = bridge_draw(noise, row.bridge, state.x_t, state.x_0)
+        return State(x_t, self._predict(params, problem, x_t, row.t_prev))
+
+    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
+        """The last prediction."""
+        return state.x_0

@@ -1,0 +1,299 @@
+"""MGDM, and LAVPS, which is MGDM whose inner fits begin at an amortized start.
+
+MGDM: Janati et al., ICML 2025, arXiv:2502.03332. LAVPS: Zheng et al., arXiv:2602.07102.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.diffusion import bridge_draw
+from lavps_jax.errors import UserError
+from lavps_jax.samplers.base import Cost, Plan, Segment, State
+from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
+from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
+from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.variational import Block, block_loss, draw, fit
+
+__all__ = ["MGDM", "Inner", "MGDMNoise", "MGDMRow"]
+
+TauRule = Literal["previous", "midpoint", "three_quarters"]
+
+
+@dataclass(frozen=True)
+class Inner:
+    """How the inner problem of a block is solved.
+
+    Attributes:
+      num_inner_steps: Adam steps, K >= 0.
+      learning_rate: of Adam, > 0.
+      start: where the fit begins.
+    """
+
+    num_inner_steps: int = 3
+    learning_rate: float = 0.03
+    start: Start = ZeroShot()
+
+    def __post_init__(self):
+        if self.num_inner_steps < 0:
+            raise UserError("num_inner_steps", self.num_inner_steps, "use 0 or more")
+        if not self.learning_rate > 0:
+            raise UserError("learning_rate", self.learning_rate, "use a positive number")
+
+
+class MGDMRow(NamedTuple):
+    """The numbers of one step, all known beforehand.
+
+    Attributes:
+      t, tau: time indices, int ().
+      learning_rate: of the inner Adam, float ().
+      bridge: x_t ~ q(x_t | x_0, x_{t_next}).
+      prior: block prior q(x_tau | x_0, x_t), eta = 1.
+      renoise: x_t ~ q(x_t | x_tau, x_{t_next}), eta = 1.
+      ddim_times: times of the DDIM steps from tau to 0, int (M',).
+      ddim: their bridges, coefficients (M',).
+    """
+
+    t: Int[Array, ""]
+    tau: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    bridge: BridgeCoefficients
+    prior: BridgeCoefficients
+    renoise: BridgeCoefficients
+    ddim_times: Int[Array, " M"]
+    ddim: BridgeCoefficients
+
+
+class GibbsNoise(NamedTuple):
+    """Standard normal draws of one Gibbs repetition.
+
+    Attributes:
+      elbo: one per loss; the first also compares candidate starts, float (max(K, 1), H, W, C).
+      x_tau: float (H, W, C).
+      ddim: float (M', H, W, C).
+      renoise: float (H, W, C).
+    """
+
+    elbo: Array
+    x_tau: Array
+    ddim: Array
+    renoise: Array
+
+
+class MGDMNoise(NamedTuple):
+    """Standard normal draws of one step: the first bridge, and R repetitions on axis 0."""
+
+    bridge: Array
+    gibbs: GibbsNoise
+
+
+@dataclass(frozen=True)
+class MGDM:
+    """Mixture-guided diffusion: alternates a fitted block posterior at tau with re-noising.
+
+    Per step, for grid times t_next > t > t_prev >= tau: x_t from the bridge; R times: a diagonal
+    Gaussian fitted to the block posterior of x_tau, a draw of it, x_0 by denoising it, and x_t by
+    re-noising it. Method section 4.
+
+    Attributes:
+      denoise_fn: the prior.
+      inner: how blocks are solved whose tau has a grid index outside [low_idx, high_idx).
+      inner_low_noise: the same inside of it, at the low-noise end. LAVPS has a start with an
+        amortized network here.
+      low_idx, high_idx: the range of grid indices of `inner_low_noise`.
+      num_steps: points of the time grid, n; a run has n - 3 steps.
+      num_gibbs: repetitions, R.
+      num_ddim_steps: points of the time grid from 0 to tau on which x_tau is denoised, M; 1 is a
+        single prediction.
+      eta: stochasticity of the first bridge and of DDIM.
+      tau_rule: block time from t_prev: itself, its half, or three quarters of it.
+      schedule: noise schedule.
+    """
+
+    denoise_fn: DenoiseFn
+    inner: Inner = Inner()
+    inner_low_noise: Inner = Inner()
+    low_idx: int = 1
+    high_idx: int = 20
+    num_steps: int = 100
+    num_gibbs: int = 1
+    num_ddim_steps: int = 1
+    eta: float = 1.0
+    tau_rule: TauRule = "previous"
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        if not 4 <= self.num_steps <= self.schedule.num_times:
+            raise UserError("num_steps", self.num_steps, f"use 4 to {self.schedule.num_times}")
+        for name in ("num_gibbs", "num_ddim_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(name, getattr(self, name), "use at least 1")
+        if not 0 <= self.eta <= 1:
+            raise UserError("eta", self.eta, "use a number in [0, 1]")
+        if not 1 <= self.low_idx <= self.high_idx:
+            value = (self.low_idx, self.high_idx)
+            raise UserError("low_idx, high_idx", value, "use 1 <= low_idx <= high_idx")
+
+    def _blocks(self) -> list[tuple[Inner, range]]:
+        """Grid indices of t_prev from the noisiest on, with the inner problem's settings."""
+        top = self.num_steps - 3
+        low, high = min(self.low_idx, top + 1), min(self.high_idx, top + 1)
+        parts = [
+            (self.inner, range(top, high - 1, -1)),
+            (self.inner_low_noise, range(high - 1, low - 1, -1)),
+            (self.inner, range(low - 1, 0, -1)),
+        ]
+        return [(inner, indices) for inner, indices in parts if len(indices)]
+
+    def plan(self) -> Plan:
+        """One segment for each stretch of equal inner settings, noisiest first."""
+        times = time_grid(self.num_steps, self.schedule)
+        segments = []
+        for inner, indices in self._blocks():
+            rows = [self._row(times, i, inner.learning_rate) for i in indices]
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+            segments.append(Segment(jax.tree.map(_device_dtype, stacked), inner))
+        return tuple(segments)
+
+    def _row(self, times: np.ndarray, index: int, learning_rate: float) -> MGDMRow:
+        t_prev, t, t_next = times[index : index + 3]
+        match self.tau_rule:
+            case "previous":
+                tau = t_prev
+            case "midpoint":
+                tau = max(t_prev // 2, 1)
+            case "three_quarters":
+                tau = max(3 * t_prev // 4, 1)
+        table = self.schedule.alpha_bar
+        ddim_times, ddim = self._ddim(int(tau))
+        return MGDMRow(
+            t=t,
+            tau=tau,
+            learning_rate=np.float64(learning_rate),
+            bridge=bridge_coefficients(table, 0, t, t_next, self.eta),
+            prior=bridge_coefficients(table, 0, tau, t, 1.0),
+            renoise=bridge_coefficients(table, tau, t, t_next, 1.0),
+            ddim_times=ddim_times,
+            ddim=ddim,
+        )
+
+    def _ddim(self, tau: int) -> tuple[np.ndarray, BridgeCoefficients]:
+        """DDIM from tau to 0 on min(M, tau + 1) integer times; too few are filled up in front by
+        steps that leave x as it is, so that all rows have equal shapes."""
+        count = max(min(self.num_ddim_steps, tau + 1), 2)
+        grid = np.linspace(0, tau, count).astype(np.int64)[::-1]
+        coefficients = bridge_coefficients(
+            self.schedule.alpha_bar, 0, grid[1:], grid[:-1], self.eta
+        )
+        missing = max(self.num_ddim_steps, 2) - count
+        stay = BridgeCoefficients(np.ones(missing), np.zeros(missing), np.zeros(missing))
+        times = np.concatenate([np.full(missing, tau), grid[:-1]])
+        return times, BridgeCoefficients(*map(np.concatenate, zip(stay, coefficients, strict=True)))
+
+    def cost(self) -> Cost:
+        """Evaluations per particle of one run."""
+        calls, vjps, amortized = 1, 0, 0
+        denoising = max(self.num_ddim_steps - 1, 1)
+        for inner, indices in self._blocks():
+            repeats = len(indices) * self.num_gibbs
+            comparison, network = _start_cost(inner.start)
+            calls += repeats * (comparison + inner.num_inner_steps + denoising)
+            vjps += repeats * inner.num_inner_steps
+            amortized += repeats * network
+        return Cost(calls, vjps, amortized)
+
+    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+        """x_T ~ N(0, I) at the last grid time, and its denoised image."""
+        last = jnp.asarray(self.schedule.num_times - 1)
+        return State(eps, self.denoise_fn(params["theta"], eps, last))
+
+    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> MGDMNoise:
+        """The draws of one step, each with its own key."""
+        keys = jax.random.split(rng_key, 5)
+        repeats = self.num_gibbs
+        num_losses = max(segment.settings.num_inner_steps, 1)
+        num_ddim = max(self.num_ddim_steps - 1, 1)
+        shapes = [(), (repeats, num_losses), (repeats,), (repeats, num_ddim), (repeats,)]
+        bridge, *gibbs = (
+            jax.random.normal(key, (*shape, *x_shape))
+            for key, shape in zip(keys, shapes, strict=True)
+        )
+        return MGDMNoise(bridge, GibbsNoise(*gibbs))
+
+    def step(
+        self,
+        noise: MGDMNoise,
+        state: State,
+        params: Params,
+        problem: Problem,
+        segment: Segment,
+        row: MGDMRow,
+    ) -> State:
+        """From (x_{t_next}, x_0) to (x_t, x_0)."""
+        x_t_next = state.x_t
+
+        def repeat(state: State, noise: GibbsNoise) -> tuple[State, None]:
+            x_tau = self._block_draw(noise, state, params, problem, segment.settings, row)
+            x_0 = self._denoise(noise.ddim, x_tau, params, row)
+            x_t = bridge_draw(noise.renoise, row.renoise, x_t_next, x_tau)
+            return State(x_t, x_0), None
+
+        x_t = bridge_draw(noise.bridge, row.bridge, x_t_next, state.x_0)
+        return jax.lax.scan(repeat, State(x_t, state.x_0), noise.gibbs)[0]
+
+    def _block_draw(self, noise, state, params, problem, inner: Inner, row: MGDMRow) -> Array:
+        """x_tau from the fitted posterior of the block."""
+        mean = row.prior.c_l * state.x_t + row.prior.c_s * state.x_0
+        block = Block(state.x_0, state.x_t, mean, row.prior.std, row.t, row.tau)
+
+        def loss_fn(mu, rho, eps):
+            return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
+
+        mu, rho = inner.start(params, problem, block, noise.elbo[0], loss_fn)
+        optimizer = optax.adam(row.learning_rate)
+        mu, rho, _ = fit(mu, rho, noise.elbo[: inner.num_inner_steps], loss_fn, optimizer)
+        return draw(noise.x_tau, mu, rho)
+
+    def _denoise(self, eps: Array, x_tau: Array, params: Params, row: MGDMRow) -> Array:
+        """A clean image from x_tau: one prediction, or DDIM down to time 0."""
+        if self.num_ddim_steps == 1:
+            return self.denoise_fn(params["theta"], x_tau, row.tau)
+
+        def ddim_step(x, xs):
+            eps, time, coefficients = xs
+            x_0 = self.denoise_fn(params["theta"], x, time)
+            return bridge_draw(eps, coefficients, x, x_0), None
+
+        return jax.lax.scan(ddim_step, x_tau, (eps, row.ddim_times, row.ddim))[0]
+
+    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
+        """The last x_0."""
+        return state.x_0
+
+
+def _start_cost(start: Start) -> tuple[int, int]:
+    """(denoiser calls, amortized calls) of a start."""
+    match start:
+        case Amortized():
+            return 0, 1
+        case BestOf():
+            both = [_start_cost(start.first), _start_cost(start.second)]
+            return 2 + sum(c for c, _ in both), sum(a for _, a in both)
+        case _:
+            return 0, 0
+
+
+def _device_dtype(leaf: np.ndarray) -> Array:
+    """Integers as int32, everything else as the default float."""
+    if np.issubdtype(leaf.dtype, np.integer):
+        return jnp.asarray(leaf, jnp.int32)
+    assert not math.isnan(float(np.sum(leaf)))
+    return jnp.asarray(leaf, jnp.result_type(float))
