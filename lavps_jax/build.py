@@ -11,21 +11,34 @@ from flax import nnx
 from lavps_jax.checkpoints import load_weights, read_card
 from lavps_jax.config import (
     AmortizedTask,
+    ConditionalConfig,
     ConditionalTask,
+    DPSConfig,
+    InnerConfig,
+    LAVPSConfig,
+    MGDMConfig,
     OptimizerConfig,
     PriorTask,
+    SamplerConfig,
     TrainConfig,
     from_json,
 )
 from lavps_jax.diffusion import ConditionalDenoiserFn, EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
-from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Amortized
+from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
+from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.training import AmortizedLoss, ConditionalLoss, LossFn, PriorLoss
-from lavps_jax.types import Weights
+from lavps_jax.types import Params, Weights
 
-__all__ = ["Trainee", "build_optimizer", "build_trainee", "load_network", "load_prior"]
+__all__ = [
+    "Trainee",
+    "build_optimizer",
+    "build_sampler",
+    "build_trainee",
+    "load_network",
+    "load_prior",
+]
 
 
 class Trainee(NamedTuple):
@@ -114,3 +127,54 @@ def load_prior(path: str) -> tuple[EDMDenoiser, Weights]:
     if not isinstance(config.task, PriorTask):
         raise UserError("prior", path, f"give a prior; this is a {type(config.task).__name__}")
     return EDMDenoiser(model, config.schedule), jax.tree.map(jax.numpy.asarray, weights)
+
+
+def build_sampler(
+    config: SamplerConfig, prior: EDMDenoiser, theta: Weights
+) -> tuple[Sampler, Params]:
+    """A sampler and the weights it needs.
+
+    Raises:
+      UserError: if a network it needs is missing, or was trained for another task or schedule.
+    """
+    schedule = prior.schedule
+    params: Params = {"theta": theta}
+    match config:
+        case MGDMConfig():  # LAVPSConfig is one too.
+            start: Start = ZeroShot()
+            if isinstance(config, LAVPSConfig):
+                model, phi, trained = load_network(config.amortized)
+                if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
+                    remedy = "give an amortized network trained on the schedule of the prior"
+                    raise UserError("sampler.amortized", config.amortized, remedy)
+                params["phi"] = phi
+                start = Amortized(model, schedule)
+                start = BestOf(start, ZeroShot()) if config.best_of else start
+            sampler: Sampler = MGDM(
+                prior,
+                _inner(config.inner, ZeroShot()),
+                _inner(config.inner_low_noise, start),
+                config.low_idx,
+                config.high_idx,
+                config.num_steps,
+                config.num_gibbs,
+                config.num_ddim_steps,
+                config.eta,
+                config.tau_rule,
+                schedule,
+            )
+        case DPSConfig():
+            sampler = DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
+        case ConditionalConfig():
+            model, phi, trained = load_network(config.denoiser)
+            if not isinstance(trained.task, ConditionalTask):
+                remedy = "give a conditional denoiser"
+                raise UserError("sampler.denoiser", config.denoiser, remedy)
+            params["phi"] = phi
+            denoiser = ConditionalDenoiserFn(model, trained.schedule)
+            sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
+    return sampler, params
+
+
+def _inner(config: InnerConfig, start: Start) -> Inner:
+    return Inner(config.num_inner_steps, config.learning_rate, start)

@@ -23,9 +23,16 @@ from lavps_jax.schedules import Schedule
 
 __all__ = [
     "AmortizedTask",
+    "ConditionalConfig",
     "ConditionalTask",
+    "DPSConfig",
+    "InnerConfig",
+    "LAVPSConfig",
+    "MGDMConfig",
     "OptimizerConfig",
     "PriorTask",
+    "SampleConfig",
+    "SamplerConfig",
     "TrainConfig",
     "from_json",
     "load_preset",
@@ -137,6 +144,102 @@ class TrainConfig:
                 raise UserError(name, getattr(self, name), "use at least 1")
 
 
+@dataclass(frozen=True)
+class InnerConfig:
+    """How the inner problem of a block is solved."""
+
+    num_inner_steps: int = 3
+    """Adam steps on the negative ELBO, >= 0."""
+    learning_rate: float = 0.03
+    """Of Adam, > 0."""
+
+
+@dataclass(frozen=True)
+class MGDMConfig:
+    """Zero-shot sampling with inner fits (MGDM); see `lavps_jax.samplers.MGDM`."""
+
+    inner: InnerConfig = InnerConfig(1)
+    """Away from the low-noise end."""
+    inner_low_noise: InnerConfig = InnerConfig(10)
+    """For blocks whose tau has a grid index in [low_idx, high_idx)."""
+    low_idx: int = 1
+    high_idx: int = 30
+    num_steps: int = 100
+    num_gibbs: int = 1
+    num_ddim_steps: int = 1
+    eta: float = 1.0
+    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
+
+
+@dataclass(frozen=True)
+class LAVPSConfig(MGDMConfig):
+    """MGDM with an amortized start at the low-noise end (LAVPS)."""
+
+    inner_low_noise: InnerConfig = InnerConfig(1)
+    amortized: str = ""
+    """Folder of the exported amortized network."""
+    best_of: bool = True
+    """Compare the amortized start with the zero-shot one, for each image and particle."""
+
+
+@dataclass(frozen=True)
+class DPSConfig:
+    """Diffusion posterior sampling; see `lavps_jax.samplers.DPS`."""
+
+    num_steps: int = 100
+    gamma: float = 1.0
+    eta: float = 1.0
+
+
+@dataclass(frozen=True)
+class ConditionalConfig:
+    """DDIM with a supervised conditional denoiser."""
+
+    denoiser: str
+    """Folder of the exported conditional denoiser."""
+    num_steps: int = 100
+    eta: float = 1.0
+
+
+SamplerConfig = MGDMConfig | LAVPSConfig | DPSConfig | ConditionalConfig
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """One sampling run: degrade images and restore them."""
+
+    prior: str
+    """Folder of the exported prior."""
+    data: DataConfig
+    operator: OperatorFamily
+    sampler: SamplerConfig
+    out_dir: str
+    """Folder to make; it must not exist unless overwrite is set."""
+    sigma_y: float = 0.05
+    """Standard deviation of the measurement noise, > 0."""
+    stochastic: bool = True
+    """A new operator for every image; otherwise the same for all."""
+    first_image: int = 0
+    num_images: int = 8
+    num_particles: int = 4
+    """Posterior samples per image."""
+    batch_size: int = 8
+    """Images at a time; does not change the results."""
+    seed: int = 0
+    overwrite: bool = False
+    """Replace out_dir if it exists."""
+    compare_with: tuple[SamplerConfig, ...] = ()
+    """Other samplers that restore the same measurements, for comparison."""
+
+    def __post_init__(self):
+        _check_sigma_y(self.sigma_y)
+        for name in ("num_images", "num_particles", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(name, getattr(self, name), "use at least 1")
+        if self.first_image < 0:
+            raise UserError("first_image", self.first_image, "use 0 or more")
+
+
 def _check_sigma_y(sigma_y: float) -> None:
     if not sigma_y > 0:
         raise UserError("sigma_y", sigma_y, "use a positive number, such as 0.05")
@@ -164,6 +267,7 @@ def load_preset(path: str) -> Any:
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, ConditionalTask, OptimizerConfig, TrainConfig, Schedule,
+    SampleConfig, InnerConfig, MGDMConfig, LAVPSConfig, DPSConfig, ConditionalConfig,
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,
     networks.ConditionalDenoiserConfig,

@@ -1,0 +1,244 @@
+"""One sampling run: degrade, restore with each sampler, measure, write."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lavps_jax.build import build_sampler, load_prior
+from lavps_jax.config import (
+    ConditionalConfig,
+    DPSConfig,
+    LAVPSConfig,
+    MGDMConfig,
+    SampleConfig,
+    SamplerConfig,
+    to_json,
+)
+from lavps_jax.data import load_batch
+from lavps_jax.errors import UserError
+from lavps_jax.likelihoods import simulate
+from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
+from lavps_jax.metrics import chi2_band, psnr, residual_chi2, ssim
+from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
+from lavps_jax.samplers import Cost, make_sample_fn
+from lavps_jax.types import Problem
+
+__all__ = ["run_sampling"]
+
+
+class Measured(NamedTuple):
+    """The images of a run, their measurements and names; arrays have images on axis 0."""
+
+    x_0: np.ndarray
+    index: np.ndarray
+    problems: Problem
+    names: list[str]
+
+
+class Restored(NamedTuple):
+    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations."""
+
+    name: str
+    samples: np.ndarray
+    seconds_per_image: float
+    cost: Cost
+
+
+def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
+    """Restores the same measurements with every sampler and writes the results.
+
+    metrics.json describes the run of `config.sampler`; those of `config.compare_with` have the
+    same form and stand in its list "compared".
+
+    Raises:
+      UserError: if a file, the data or a setting is unusable, or a sample is not finite. Nothing
+        is written then.
+    """
+    console = console or Console()
+    with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
+        prior, theta = load_prior(config.prior)
+        samplers = (config.sampler, *config.compare_with)
+        built = [(sampler_name(s), *build_sampler(s, prior, theta)) for s in samplers]
+        measured = _measure(config)
+        restored = [_restore(config, measured, *entry) for entry in built]
+        metrics = [_metrics(config, measured, one) for one in restored]
+        _write(folder, config, measured, restored, metrics)
+        _print_table(console, metrics)
+        if lpips_enlarges(measured.x_0.shape[1:]):
+            console.print("LPIPS: images enlarged to 64 pixels first.")
+    console.print(f"pictures: {config.out_dir}/contact_sheet.png")
+    return Path(config.out_dir)
+
+
+def sampler_name(config: SamplerConfig) -> str:
+    """The name of the method, as it appears in files and tables."""
+    match config:
+        case LAVPSConfig():
+            return "lavps"
+        case MGDMConfig():
+            return "mgdm"
+        case DPSConfig():
+            return "dps"
+        case ConditionalConfig():
+            return "conditional"
+
+
+def _measure(config: SampleConfig) -> Measured:
+    source = config.data.open()
+    last = config.first_image + config.num_images
+    if last > len(source):
+        remedy = f"the data set has {len(source)}"
+        raise UserError("first_image + num_images", last, remedy)
+    index = np.arange(config.first_image, last)
+    images = jnp.asarray(load_batch(source, index))
+    key_operator, key_noise = jax.random.split(jax.random.key(config.seed))
+
+    def measure(i, x_0):
+        key = jax.random.fold_in(key_operator, i) if config.stochastic else key_operator
+        operator = config.operator.draw(key, x_0.shape)
+        return simulate(jax.random.fold_in(key_noise, i), x_0, operator, config.sigma_y)
+
+    problems = jax.jit(jax.vmap(measure))(jnp.asarray(index), images)
+    names = [source.name(int(i)) for i in index]
+    return Measured(np.asarray(images), index, problems, names)
+
+
+def _restore(config: SampleConfig, measured: Measured, name, sampler, params) -> Restored:
+    """All images in batches of one size; the time is that of the batches after compilation."""
+    sample_fn = make_sample_fn(sampler, num_particles=config.num_particles)
+    plan, rng_key = sampler.plan(), jax.random.key(config.seed + 1)
+    count = len(measured.index)
+    size = min(config.batch_size, count)
+    seconds, samples = 0.0, []
+    for batch, begin in enumerate(range(0, count, size)):
+        # The last batch is filled up with repeats, so that one compiled program does all.
+        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+        problems = jax.tree.map(lambda leaf, rows=rows: leaf[rows], measured.problems)
+        args = (rng_key, jnp.asarray(measured.index[rows]), params, problems, plan)
+        if batch == 0:
+            sample_fn = sample_fn.lower(*args).compile()
+        start = time.perf_counter()
+        out = jax.block_until_ready(sample_fn(*args))
+        seconds += time.perf_counter() - start
+        finite = np.asarray(out.info.is_finite)
+        if not finite.all():
+            image, particle, step = np.argwhere(~finite)[0]
+            where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
+            raise UserError("samples", f"values that are not finite ({where})",
+                            "lower learning_rate or gamma")  # fmt: skip
+        samples.append(np.asarray(out.x_0)[: count - begin])
+    batches = math.ceil(count / size)
+    return Restored(name, np.concatenate(samples), seconds / (batches * size), sampler.cost())
+
+
+def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> dict[str, Any]:
+    """The contents of metrics.json; scores of an image are means over its particles."""
+    weights = load_lpips_weights("alexnet")
+
+    def scores(x, x_0, problem):
+        # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
+        shown = jnp.clip(x, -1, 1)
+        return {
+            "psnr": psnr(shown, x_0),
+            "ssim": ssim(shown, x_0),
+            "lpips_alex": lpips(weights, shown, x_0),
+            "residual_chi2": residual_chi2(problem.operator, x, problem.y, problem.sigma_y),
+        }
+
+    over_particles = jax.vmap(scores, in_axes=(0, None, None))
+    per_image = jax.jit(
+        lambda samples, x_0, problems: jax.lax.map(
+            lambda row: over_particles(*row), (samples, x_0, problems)
+        )
+    )
+    pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))(measured.problems)
+    table = jax.tree.map(np.asarray, per_image(restored.samples, measured.x_0, measured.problems))
+    naive = jax.tree.map(np.asarray, per_image(pinv[:, None], measured.x_0, measured.problems))
+    observed = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
+    low, high = chi2_band(np.asarray(observed))
+    inside = (table["residual_chi2"] >= low[:, None]) & (table["residual_chi2"] <= high[:, None])
+    cost = restored.cost
+    fixed = {
+        "seconds_per_image": restored.seconds_per_image,
+        "network_calls": cost.network_calls * config.num_particles,
+        "vjps": cost.vjps * config.num_particles,
+        "amortized_calls": cost.amortized_calls * config.num_particles,
+    }
+    rows = []
+    for i, name in enumerate(measured.names):
+        row = {key: float(values[i].mean()) for key, values in table.items()}
+        row["residual_inside_99"] = float(inside[i].mean())
+        rows.append({"name": name, **row})
+    keys = [key for key in rows[0] if key != "name"]
+    return {
+        "sampler": restored.name,
+        "operator": type(config.operator).__name__,
+        "images": len(rows),
+        "particles": config.num_particles,
+        "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys} | fixed,
+        "per_image": rows,
+        "baseline": {key: float(values.mean()) for key, values in naive.items()},
+    }
+
+
+def _write(folder: Path, config, measured: Measured, restored: list[Restored], metrics) -> None:
+    for name, content in (
+        ("config.json", to_json(config)),
+        ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
+    ):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    rows = []
+    for i, name in enumerate(measured.names):
+        observation = np.asarray(measured.problems.x_pinv[i])
+        pictures = folder / name
+        pictures.mkdir()
+        save_png(pictures / "reference.png", measured.x_0[i])
+        save_png(pictures / "observation.png", observation)
+        cells: list[Any] = [measured.x_0[i], observation]
+        for one in restored:
+            mean, std = one.samples[i].mean(0), one.samples[i].std(0)
+            save_png(pictures / f"{one.name}_mean.png", mean)
+            save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
+            for p, x in enumerate(one.samples[i]):
+                save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
+            cells += [*one.samples[i][:2], StdMap(std)]
+        rows.append(cells)
+    titles = ["reference", "observation"]
+    for one in restored:
+        titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
+        titles += [f"{one.name} std"]
+    contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
+
+
+def _print_table(console: Console, metrics: list[dict[str, Any]]) -> None:
+    table = Table()
+    heads = ("sampler", "PSNR", "SSIM", "LPIPS", "chi2 in 99 %", "s/image", "calls", "VJPs")
+    for head in heads:
+        table.add_column(head, justify="right")
+    baseline = metrics[0]["baseline"]
+    table.add_row("A^+ y", *_scores(baseline), "", "", "", "")
+    for one in metrics:
+        mean = one["mean"]
+        table.add_row(
+            one["sampler"],
+            *_scores(mean),
+            f"{100 * mean['residual_inside_99']:.0f} %",
+            f"{mean['seconds_per_image']:.2f}",
+            str(mean["network_calls"]),
+            str(mean["vjps"]),
+        )
+    console.print(table)
+
+
+def _scores(mean: dict[str, float]) -> tuple[str, str, str]:
+    return f"{mean['psnr']:.2f}", f"{mean['ssim']:.3f}", f"{mean['lpips_alex']:.3f}"
