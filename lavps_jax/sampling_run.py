@@ -165,7 +165,7 @@ def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> di
     table = jax.tree.map(np.asarray, per_image(restored.samples, measured.x_0, measured.problems))
     naive = jax.tree.map(np.asarray, per_image(pinv[:, None], measured.x_0, measured.problems))
     observed = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
-    low, high = chi2_band(np.asarray(observed))
+    low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
     inside = (table["residual_chi2"] >= low[:, None]) & (table["residual_chi2"] <= high[:, None])
     cost = restored.cost
     fixed = {

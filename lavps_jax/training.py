@@ -188,7 +188,7 @@ def make_train_step(
         step = train_state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
         ema = optax.incremental_update(weights, train_state.ema, 1 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient), **metrics}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
         return TrainState(weights, ema, opt_state, train_state.step + 1), metrics
 
     return jax.jit(train_step, donate_argnums=0)

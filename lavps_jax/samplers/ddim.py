@@ -70,8 +70,8 @@ class DDIM:
         return ddim_plan(self.num_steps, self.eta, self.schedule)
 
     def cost(self) -> Cost:
-        """One denoiser call a step."""
-        return Cost(self.num_steps, 0, 0)
+        """One denoiser call at the start and one a step."""
+        return Cost(self.num_steps - 1, 0, 0)
 
     def _predict(self, params: Params, problem: Problem, x_t: Array, t: Array) -> Array:
         if isinstance(self.denoise_fn, ConditionalDenoiserFn):

@@ -1,0 +1,88 @@
+"""Both programs as a user runs them: in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PRESETS = '''
+from lavps_jax.config import *
+from lavps_jax.data import SyntheticData
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
+from lavps_jax.operators import RandomPixels
+
+def get_config():
+    return {config}
+'''
+TRAIN = """TrainConfig(
+        task=PriorTask(HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)),
+        train_data=SyntheticData(16, (16, 16, 1)), validation_data=SyntheticData(4, (16, 16, 1)),
+        run_dir={run!r}, batch_size=4, num_train_steps=3, validate_every=3, checkpoint_every=3)"""
+SAMPLE = """SampleConfig(
+        prior={prior!r}, data=SyntheticData(4, (16, 16, 1)), operator=RandomPixels(0.4, 0.6),
+        sampler=MGDMConfig(num_steps=8, high_idx=3), compare_with=(DPSConfig(num_steps=8),),
+        out_dir={out!r}, num_images=3, num_particles=2, batch_size=2)"""
+
+
+def program(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    train = TRAIN.format(run=str(folder / "run"))
+    sample = SAMPLE.format(prior=str(folder / "run" / "weights"), out=str(folder / "out"))
+    (folder / "train_tiny.py").write_text(PRESETS.format(config=train))
+    (folder / "sample_tiny.py").write_text(PRESETS.format(config=sample))
+    done = program("train.py", folder / "train_tiny.py")
+    assert done.returncode == 0, done.stderr
+    assert "validation at step 3" in done.stdout
+    return folder
+
+
+def test_sampling_writes_what_it_says(folder):
+    done = program("sample.py", folder / "sample_tiny.py", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert "LPIPS: images enlarged to 64 pixels first." in done.stdout
+    out = folder / "out"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["sampler"], metrics["images"], metrics["particles"]) == ("mgdm", 3, 2)
+    wanted = {"psnr", "ssim", "lpips_alex", "residual_chi2", "seconds_per_image",
+              "network_calls", "vjps"}  # fmt: skip
+    assert wanted <= set(metrics["mean"]) and len(metrics["per_image"]) == 3
+    assert [other["sampler"] for other in metrics["compared"]] == ["dps"]
+    assert json.loads((out / "config.json").read_text())["seed"] == 3
+    pictures = {path.name for path in (out / "synthetic-00002").iterdir()}
+    assert {"reference.png", "observation.png", "mgdm_sample_01.png", "mgdm_mean.png",
+            "mgdm_std.png"} <= pictures  # fmt: skip
+    assert (out / "contact_sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--sigma-y", "0"], "sigma_y"),
+        (["--prior", "nowhere"], "nowhere"),
+        (["--num-images", "9"], "first_image + num_images"),
+        (["--no-such-flag", "1"], "no-such-flag"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, arguments, words):
+    out = tmp_path / "new"
+    done = program("sample.py", folder / "sample_tiny.py", "--out-dir", out, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr + done.stdout and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_preset(tmp_path):
+    done = program("train.py", tmp_path / "nothing.py")
+    assert done.returncode == 2 and "configs/" in done.stderr

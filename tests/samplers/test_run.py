@@ -1,0 +1,101 @@
+"""Invariances of a run, and posteriors that are known exactly."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import from_forward
+from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, make_sample_fn
+
+SHAPE = (4, 1, 1)
+DENOISER = GaussianMixtureDenoiser()
+SAMPLERS = {
+    "ddim": DDIM(DENOISER, num_steps=12),
+    "dps": DPS(DENOISER, num_steps=12, gamma=0.1),
+    "mgdm": MGDM(DENOISER, Inner(1), Inner(2), num_steps=12, high_idx=4),
+    "mgdm_gibbs_ddim": MGDM(
+        DENOISER, Inner(1), Inner(2), 2, 4, 12, num_gibbs=2, num_ddim_steps=4, tau_rule="midpoint"
+    ),
+}
+
+
+def project(matrix, x):
+    return matrix @ x.reshape(-1)
+
+
+def problems(num: int):
+    matrices = jax.random.normal(jax.random.key(3), (num, 2, 4))
+    ys = jax.random.normal(jax.random.key(4), (num, 2))
+    return jax.vmap(lambda a, y: make_problem(y, from_forward(project, SHAPE, a), 0.3))(
+        matrices, ys
+    )
+
+
+def gaussian(mean: float = 0.0, std: float = 1.0):
+    return {"theta": GaussianMixture(jnp.full((1, *SHAPE), mean), jnp.zeros(1), jnp.float32(std))}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_result_does_not_depend_on_batch_order_or_particles(name):
+    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
+    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
+    run = make_sample_fn(sampler, num_particles=3)
+    all_x_0 = run(key, index, params, stacked, plan).x_0
+    assert np.ptp(np.asarray(all_x_0)) > 0.1
+    order = jnp.array([2, 0, 1])
+    permuted = run(key, index[order], params, jax.tree.map(lambda a: a[order], stacked), plan)
+    np.testing.assert_allclose(permuted.x_0, all_x_0[order], rtol=0, atol=1e-5)
+    one = jax.tree.map(lambda a: a[1:2], stacked)
+    fewer = make_sample_fn(sampler, num_particles=2)(key, index[1:2], params, one, plan)
+    np.testing.assert_allclose(fewer.x_0[0], all_x_0[1, :2], rtol=0, atol=1e-5)
+
+
+def test_ddim_samples_the_prior():
+    # One Gaussian: with eta = 1 on the full grid DDIM is exact up to its time steps.
+    sampler = DDIM(DENOISER, num_steps=1000, eta=1.0)
+    run = make_sample_fn(sampler, num_particles=2000)
+    out = run(jax.random.key(0), jnp.arange(1), gaussian(0.7, 0.5), problems(1), sampler.plan())
+    x_0 = np.asarray(out.x_0[0]).reshape(2000, 4)
+    np.testing.assert_allclose(x_0.mean(0), 0.7, atol=4 * 0.5 / np.sqrt(2000))
+    np.testing.assert_allclose(x_0.std(0), 0.5, rtol=0.08)
+
+
+def test_mgdm_is_near_the_posterior():
+    """MGDM is approximate: this bounds its gap, and shows that the prior would not pass."""
+    params, stacked = gaussian(), problems(1)
+    sampler = MGDM(DENOISER, Inner(5), Inner(10), num_steps=100)
+    out = make_sample_fn(sampler, num_particles=1000)(
+        jax.random.key(1), jnp.arange(1), params, stacked, sampler.plan()
+    )
+    assert bool(out.info.is_finite.all()) and out.info.is_finite.shape == (1, 1000, 97)
+    matrix = np.asarray(stacked.operator.data[0], np.float64)
+    covariance = np.linalg.inv(np.eye(4) + matrix.T @ matrix / 0.09)
+    mean = covariance @ matrix.T @ np.asarray(stacked.y[0]) / 0.09
+    gap = np.asarray(out.x_0[0]).reshape(1000, 4).mean(0) - mean
+    # In the measured directions, in units of the prior's spread.
+    measured = np.linalg.svd(matrix)[2][:2]
+    assert np.abs(measured @ gap).max() < 0.15
+    assert np.abs(measured @ mean).max() > 0.5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_cost_counts_the_denoiser_calls(name):
+    calls = []
+
+    class Counting(GaussianMixtureDenoiser):
+        def __call__(self, theta, x_t, t):
+            jax.debug.callback(lambda: calls.append(1))
+            return super().__call__(theta, x_t, t)
+
+    import dataclasses
+
+    sampler = dataclasses.replace(SAMPLERS[name], denoise_fn=Counting())
+    run = make_sample_fn(sampler, num_particles=1)
+    jax.block_until_ready(run(jax.random.key(0), jnp.arange(1), gaussian(), problems(1), sampler.plan()))
+    jax.effects_barrier()
+    assert len(calls) == sampler.cost().network_calls

@@ -1,0 +1,103 @@
+"""Training: the loss falls, an interrupted run repeats the uninterrupted one, errors are kind."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lavps_jax.build import load_network, load_prior
+from lavps_jax.config import AmortizedTask, OptimizerConfig, PriorTask, TrainConfig, from_json, to_json
+from lavps_jax.data import SyntheticData
+from lavps_jax.errors import UserError
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
+from lavps_jax.operators import RandomPixels
+from lavps_jax.training_run import run_training
+
+NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
+
+
+def config(run_dir, **changes) -> TrainConfig:
+    base = TrainConfig(
+        task=PriorTask(NETWORK),
+        train_data=SyntheticData(32, (8, 8, 1)),
+        validation_data=SyntheticData(16, (8, 8, 1), seed=1),
+        run_dir=str(run_dir),
+        batch_size=8,
+        num_train_steps=6,
+        optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=2),
+        log_every=1,
+        validate_every=3,
+        checkpoint_every=3,
+        keep_last=5,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    run_training(config(run_dir))
+    return run_dir
+
+
+def test_resumed_run_repeats_the_uninterrupted_one(whole_run, tmp_path, capsys):
+    resumed = config(tmp_path / "resumed")
+    (tmp_path / "resumed" / "checkpoints").mkdir(parents=True)
+    shutil.copytree(whole_run / "checkpoints" / "3", tmp_path / "resumed" / "checkpoints" / "3")
+    run_training(resumed)
+    assert "resumed at step 3" in capsys.readouterr().out
+    _, first, _ = load_network(str(whole_run / "weights"))
+    _, second, _ = load_network(str(tmp_path / "resumed" / "weights"))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_loss_falls(tmp_path):
+    run_training(config(tmp_path / "run", num_train_steps=150, checkpoint_every=150,
+                        validate_every=10, log_every=150))  # fmt: skip
+    with (tmp_path / "run" / "log.csv").open() as file:
+        values = [float(r["value"]) for r in csv.DictReader(file) if r["name"] == "validation_loss"]
+    assert len(values) == 15 and values[-1] < 0.8 * values[0]
+
+
+def test_amortized_training_beats_the_block_prior(whole_run, tmp_path):
+    task = AmortizedTask(
+        PaletteConfig(NETWORK),
+        prior=str(whole_run / "weights"),
+        operator=RandomPixels(0.4, 0.6),
+        num_steps=20,
+        high_idx=6,
+    )
+    run_training(config(tmp_path / "run", task=task, num_train_steps=60, validate_every=60,
+                        checkpoint_every=60, log_every=60))  # fmt: skip
+    with (tmp_path / "run" / "log.csv").open() as file:
+        scores = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert 0 < scores["validation_ratio"] < 0.98
+
+
+def test_directory_of_another_run_is_refused(whole_run):
+    with pytest.raises(UserError, match="another configuration"):
+        run_training(config(whole_run, batch_size=4))
+
+
+@pytest.mark.parametrize("shape,message", [((8, 8, 3), "channels"), ((8, 10, 1), "multiples of 4")])
+def test_images_that_do_not_fit_are_refused(tmp_path, shape, message):
+    with pytest.raises(UserError, match=message):
+        run_training(config(tmp_path / "run", train_data=SyntheticData(8, shape)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_configuration_survives_json(tmp_path):
+    assert from_json(to_json(config(tmp_path))) == config(tmp_path)
+
+
+def test_an_amortized_network_is_no_prior(whole_run, tmp_path):
+    with pytest.raises(UserError, match="no exported weights"):
+        load_prior(str(tmp_path / "missing"))
+    denoiser, theta = load_prior(str(whole_run / "weights"))
+    assert np.isfinite(denoiser(theta, jax.numpy.ones((8, 8, 1)), jax.numpy.int32(50))).all()

@@ -1,0 +1,103 @@
+"""The inner problem: for a Gaussian prior and a linear operator its optimum is known."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import Inpainting
+from lavps_jax.schedules import Schedule
+from lavps_jax.starts import BestOf, ZeroShot
+from lavps_jax.variational import Block, block_loss, fit
+
+SHAPE = (4, 4, 1)
+DENOISER = GaussianMixtureDenoiser()
+
+
+def gaussian_case():
+    """A unit Gaussian prior: D(x, t) = sqrt(alpha_bar[t]) x, so everything is elementwise."""
+    theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(1.0))
+    mask = (jax.random.uniform(jax.random.key(5), (4, 4, 1)) < 0.5).astype(jnp.float32)
+    operator = Inpainting(mask, x_shape=SHAPE)
+    y = operator.project(jax.random.normal(jax.random.key(6), SHAPE))
+    problem = make_problem(y, operator, 0.3)
+    mean = jax.random.normal(jax.random.key(7), SHAPE)
+    zeros = jnp.zeros(SHAPE)
+    block = Block(zeros, zeros, mean, jnp.float32(0.4), jnp.int32(150), jnp.int32(100))
+    return {"theta": theta}, problem, block
+
+
+def closed_form(problem, block):
+    slope = np.sqrt(Schedule().alpha_bar[int(block.tau)])
+    mask = np.asarray(problem.operator.mask, np.float64)
+    prior, data = 1 / float(block.prior_std) ** 2, mask * slope**2 / float(problem.sigma_y) ** 2
+    pull = mask * slope * np.asarray(problem.y) / float(problem.sigma_y) ** 2
+    mu = (prior * np.asarray(block.prior_mean) + pull) / (prior + data)
+    return mu, -0.5 * np.log(prior + data)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_fit_reaches_the_closed_form_from_every_start(far):
+    params, problem, block = gaussian_case()
+
+    def loss_fn(mu, rho, eps):
+        # Draws of +-1, and both signs: everything is elementwise and quadratic here, so their mean
+        # is the exact expectation and the optimum is reached without noise.
+        losses = [block_loss(mu, rho, e, DENOISER, params, problem, block) for e in (eps, -eps)]
+        return sum(losses) / 2
+
+    eps = jax.random.rademacher(jax.random.key(1), (4000, *SHAPE), jnp.float32)
+    mu, rho = ZeroShot()(params, problem, block, eps[0], loss_fn)
+    if far:
+        mu, rho = mu + 1.5, rho - 1.0
+    rate = optax.exponential_decay(0.05, 1000, 0.1)
+    mu, rho, losses = jax.jit(lambda m, r, e: fit(m, r, e, loss_fn, optax.adam(rate)))(mu, rho, eps)
+    expected_mu, expected_rho = closed_form(problem, block)
+    np.testing.assert_allclose(mu, expected_mu, atol=1e-3)
+    np.testing.assert_allclose(rho, expected_rho, atol=1e-3)
+    assert losses.shape == (4000,) and losses[-100:].mean() < losses[0]
+
+
+def test_loss_by_hand():
+    params, problem, block = gaussian_case()
+    mu, rho, eps = (jax.random.normal(jax.random.key(k), SHAPE) for k in (10, 11, 12))
+    x_tau = np.asarray(mu, np.float64) + np.exp(np.asarray(rho, np.float64)) * np.asarray(eps)
+    x_0 = np.sqrt(Schedule().alpha_bar[100]) * x_tau
+    residual = np.asarray(problem.operator.mask) * (np.asarray(problem.y) - x_0)
+    expected = (
+        np.sum(residual**2) / (2 * 0.3**2)
+        + np.sum((x_tau - np.asarray(block.prior_mean)) ** 2) / (2 * 0.4**2)
+        - np.sum(np.asarray(rho))
+    )
+    loss = block_loss(mu, rho, eps, DENOISER, params, problem, block)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_best_of_chooses_for_each_particle():
+    params, problem, block = gaussian_case()
+    good, bad = (lambda *a: (jnp.zeros(SHAPE), jnp.zeros(SHAPE))), (
+        lambda *a: (jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE))
+    )
+
+    def chosen(eps, target):
+        loss_fn = lambda mu, rho, e: jnp.sum((mu - target) ** 2)  # noqa: E731
+        return BestOf(good, bad)(params, problem, block, eps, loss_fn)[0][0, 0, 0]
+
+    picks = jax.vmap(chosen)(jnp.zeros((2, *SHAPE)), jnp.array([1.0, 8.0]))
+    np.testing.assert_array_equal(picks, [0.0, 9.0])
+
+
+def test_best_of_never_takes_a_loss_that_is_not_a_number():
+    params, problem, block = gaussian_case()
+    zero, one = (lambda *a: (jnp.zeros(SHAPE),) * 2), (lambda *a: (jnp.ones(SHAPE),) * 2)
+
+    def loss_fn(mu, rho, e):
+        return jnp.where(mu[0, 0, 0] == 0, jnp.nan, 5.0)
+
+    for start in (BestOf(zero, one), BestOf(one, zero)):
+        assert start(params, problem, block, jnp.zeros(SHAPE), loss_fn)[0][0, 0, 0] == 1.0
