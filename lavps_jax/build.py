@@ -97,7 +97,10 @@ def build_optimizer(
             rate = optax.warmup_constant_schedule(0.0, config.peak_lr, config.warmup_steps)
         case "cosine":
             rate = optax.warmup_cosine_decay_schedule(
-                0.0, config.peak_lr, config.warmup_steps, max(num_train_steps, config.warmup_steps + 1)
+                0.0,
+                config.peak_lr,
+                config.warmup_steps,
+                max(num_train_steps, config.warmup_steps + 1),
             )
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -28,9 +28,7 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
-    return tyro.cli(
-        kind, default=default, args=arguments[1:], config=(tyro.conf.AvoidSubcommands,)
-    )
+    return tyro.cli(kind, default=default, args=arguments[1:], config=(tyro.conf.AvoidSubcommands,))
 
 
 def main(run: Callable[[list[str]], None]) -> None:

@@ -40,7 +40,9 @@ class Schedule:
             raise UserError("schedule.num_times", self.num_times, "use at least 2")
         if not 0 < self.beta_min <= self.beta_max < 1:
             value = (self.beta_min, self.beta_max)
-            raise UserError("schedule.beta_min, beta_max", value, "use 0 < beta_min <= beta_max < 1")
+            raise UserError(
+                "schedule.beta_min, beta_max", value, "use 0 < beta_min <= beta_max < 1"
+            )
 
     @property
     def alpha_bar(self) -> np.ndarray:
@@ -49,7 +51,7 @@ class Schedule:
 
     @property
     def sigma(self) -> np.ndarray:
-        """Noise-to-signal levels sqrt((1 - alpha_bar) / alpha_bar), float64 (T + 1,); 0 at t = 0."""
+        """Noise-to-signal levels sqrt((1 - alpha_bar) / alpha_bar), float64 (T + 1,)."""
         return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
 
 
@@ -104,7 +106,11 @@ class BridgeCoefficients(NamedTuple):
 
 
 def bridge_coefficients(
-    alpha_bar: np.ndarray, s: np.ndarray | int, t: np.ndarray | int, l: np.ndarray | int, eta: float  # noqa: E741
+    alpha_bar: np.ndarray,
+    s: np.ndarray | int,
+    t: np.ndarray | int,
+    l: np.ndarray | int,  # noqa: E741
+    eta: float,
 ) -> BridgeCoefficients:
     """Coefficients of the bridge between times s < t < l.
 

@@ -154,9 +154,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
 
 
-def init_train_state(
-    weights: Weights, optimizer: optax.GradientTransformation
-) -> TrainState:
+def init_train_state(weights: Weights, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step; the average starts as a copy of the weights."""
     ema = jax.tree.map(jnp.copy, weights)
     return TrainState(weights, ema, optimizer.init(weights), jnp.zeros((), jnp.int32))

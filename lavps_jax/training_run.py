@@ -41,9 +41,7 @@ def run_training(config: TrainConfig) -> Path:
     _check_images(config, train_data, validation_data)
     trainee = build_trainee(config)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
-    train_step = make_train_step(
-        trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
-    )
+    train_step = make_train_step(trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay)
     state = init_train_state(trainee.weights, optimizer)
     _claim_directory(run_dir, config)
     rng_key = jax.random.key(config.seed)

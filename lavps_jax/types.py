@@ -25,7 +25,7 @@ class DenoiseFn(Protocol):
 
 
 class Operator(Protocol):
-    """The forward map A of one measurement y = A(x_0) + noise, a pytree whose leaves are its data."""
+    """The map A of one measurement y = A(x_0) + noise, a pytree whose leaves are its data."""
 
     def forward(self, x: Float[Array, "H W C"]) -> Array: ...
 

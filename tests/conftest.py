@@ -32,6 +32,7 @@ from lavps_jax.networks import (  # noqa: E402
 def rng_key() -> jax.Array:
     return jax.random.key(0)
 
+
 DATA = Path(__file__).parent / "data"
 
 

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from lavps_jax.build import load_network, load_prior
-from lavps_jax.config import AmortizedTask, OptimizerConfig, PriorTask, TrainConfig, from_json, to_json
+from lavps_jax.config import (
+    AmortizedTask,
+    OptimizerConfig,
+    PriorTask,
+    TrainConfig,
+    from_json,
+    to_json,
+)
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig

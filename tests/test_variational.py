@@ -80,8 +80,9 @@ def test_loss_by_hand():
 
 def test_best_of_chooses_for_each_particle():
     params, problem, block = gaussian_case()
-    good, bad = (lambda *a: (jnp.zeros(SHAPE), jnp.zeros(SHAPE))), (
-        lambda *a: (jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE))
+    good, bad = (
+        (lambda *a: (jnp.zeros(SHAPE), jnp.zeros(SHAPE))),
+        (lambda *a: (jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE))),
     )
 
     def chosen(eps, target):

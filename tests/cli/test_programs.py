@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-PRESETS = '''
+PRESETS = """
 from lavps_jax.config import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
@@ -19,7 +19,7 @@ from lavps_jax.operators import RandomPixels
 
 def get_config():
     return {config}
-'''
+"""
 TRAIN = """TrainConfig(
         task=PriorTask(HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)),
         train_data=SyntheticData(16, (16, 16, 1)), validation_data=SyntheticData(4, (16, 16, 1)),

@@ -58,7 +58,10 @@ def test_mgdm_steps_and_run(prior):
         assert (row.t, row.tau) == (golden["step_t"][k], golden["step_tau"][k])
         bridge, first, second, x_tau, renoise = draws[5 * k : 5 * k + 5]
         gibbs = GibbsNoise(
-            jnp.stack([first, second])[None], x_tau[None], jnp.zeros((1, 1, 32, 32, 3)), renoise[None]
+            jnp.stack([first, second])[None],
+            x_tau[None],
+            jnp.zeros((1, 1, 32, 32, 3)),
+            renoise[None],
         )
         noise = MGDMNoise(bridge, gibbs)
         alone = step(noise, state, params, problem, segment, row)

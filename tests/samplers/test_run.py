@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +82,8 @@ def test_mgdm_is_near_the_posterior():
     # In the measured directions, in units of the prior's spread.
     measured = np.linalg.svd(matrix)[2][:2]
     assert np.abs(measured @ gap).max() < 0.15
-    assert np.abs(measured @ mean).max() > 0.5
+    # The prior's mean, zero, misses that bound three times over.
+    assert np.abs(measured @ mean).max() > 3 * 0.15
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -92,10 +95,10 @@ def test_cost_counts_the_denoiser_calls(name):
             jax.debug.callback(lambda: calls.append(1))
             return super().__call__(theta, x_t, t)
 
-    import dataclasses
-
     sampler = dataclasses.replace(SAMPLERS[name], denoise_fn=Counting())
     run = make_sample_fn(sampler, num_particles=1)
-    jax.block_until_ready(run(jax.random.key(0), jnp.arange(1), gaussian(), problems(1), sampler.plan()))
+    jax.block_until_ready(
+        run(jax.random.key(0), jnp.arange(1), gaussian(), problems(1), sampler.plan())
+    )
     jax.effects_barrier()
     assert len(calls) == sampler.cost().network_calls
