@@ -23,7 +23,6 @@ __all__ = [
     "add_noise",
     "bridge_draw",
     "edm_preconditioning",
-    "eps_from_x_0",
 ]
 
 SIGMA_DATA = 0.5
@@ -148,8 +147,8 @@ class GaussianMixture(struct.PyTreeNode):
 class GaussianMixtureDenoiser:
     """The exact E[x_0 | x_t] of a `GaussianMixture` (its weights theta); a `DenoiseFn`.
 
-    Component k has x_t ~ N(sqrt(alpha_bar) means[k], v I) with v = alpha_bar std^2 + 1 - alpha_bar,
-    and given k, E[x_0 | x_t] = means[k] + sqrt(alpha_bar) std^2 / v (x_t - sqrt(alpha_bar) means[k]).
+    Component k has x_t ~ N(a means[k], v I) with a = sqrt(alpha_bar), v = a^2 std^2 + 1 - a^2, and
+    given k, E[x_0 | x_t] = means[k] + a std^2 / v (x_t - a means[k]).
     """
 
     schedule: Schedule = Schedule()
@@ -164,13 +163,6 @@ class GaussianMixtureDenoiser:
         posterior = jax.nn.softmax(theta.log_weights - square / (2 * variance))
         per_component = theta.means + jnp.sqrt(alpha_bar) * theta.std**2 / variance * error
         return jnp.tensordot(posterior, per_component, axes=1)
-
-
-def eps_from_x_0(x_t: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:
-    """The noise in x_t if the clean image is x_0: (x_t - sqrt(alpha_bar) x_0)/sqrt(1 - alpha_bar)."""
-    signal = jnp.asarray(schedule.alpha_bar**0.5, x_t.dtype)[t]
-    noise = jnp.asarray((1 - schedule.alpha_bar) ** 0.5, x_t.dtype)[t]
-    return (x_t - signal * x_0) / noise
 
 
 def add_noise(eps: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:

@@ -199,7 +199,10 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     rows = []
     for i, name in enumerate(measured.names):
-        observation = np.asarray(measured.problems.x_pinv[i])
+        y = np.asarray(measured.problems.y[i])
+        # What does not look like an image is shown brought back to image space.
+        seen = y if y.shape == measured.x_0.shape[1:] else measured.problems.x_pinv[i]
+        observation = np.asarray(seen)
         pictures = folder / name
         pictures.mkdir()
         save_png(pictures / "reference.png", measured.x_0[i])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array
 
 from lavps_jax.errors import UserError
 
@@ -71,11 +72,11 @@ def _even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:
     This is how the published implementation's tensor library rounds: from the left in the first
     half and from the right in the second. A float64 grid gives other betas in a third of places.
     """
-    start, stop = np.float32(start), np.float32(stop)
-    step = np.float64((stop - start) / np.float32(num - 1))
+    first, last = np.float32(start), np.float32(stop)
+    step = np.float64((last - first) / np.float32(num - 1))
     index = np.arange(num)
-    left = np.float64(start) + step * index
-    right = np.float64(stop) - step * (num - 1 - index)
+    left = np.float64(first) + step * index
+    right = np.float64(last) - step * (num - 1 - index)
     return np.where(index < num // 2, left, right).astype(np.float32)
 
 
@@ -98,11 +99,11 @@ def time_grid(num_steps: int, schedule: Schedule = Schedule()) -> np.ndarray:
 
 
 class BridgeCoefficients(NamedTuple):
-    """q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I)."""
+    """q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I): float64 on the host, float32 in a run."""
 
-    c_l: np.ndarray
-    c_s: np.ndarray
-    std: np.ndarray
+    c_l: np.ndarray | Array
+    c_s: np.ndarray | Array
+    std: np.ndarray | Array
 
 
 def bridge_coefficients(

@@ -121,7 +121,7 @@ class AmortizedLoss:
         x_t = add_noise(jax.random.normal(key_noise, x_0.shape), x_0, t, schedule)
         x_0_hat = jax.lax.stop_gradient(self.denoise_fn(frozen, x_t, t))
         mean = bridge_draw(jnp.zeros_like(x_t), row, x_t, x_0_hat)
-        block = Block(x_0_hat, x_t, mean, row.std, t, tau)
+        block = Block(x_0_hat, x_t, mean, jnp.asarray(row.std), t, tau)
         eps = jax.random.normal(key_eps, x_0.shape)
         params = {"theta": frozen, "phi": weights}
 

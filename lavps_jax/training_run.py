@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lavps_jax.build import Trainee, build_optimizer, build_trainee
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
-from lavps_jax.config import PriorTask, TrainConfig, to_json
+from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
 from lavps_jax.errors import UserError
-from lavps_jax.training import TrainState, init_train_state, make_train_step
+from lavps_jax.networks import HDiTConfig, UNetConfig
+from lavps_jax.training import PriorLoss, TrainState, init_train_state, make_train_step
 
 __all__ = ["run_training"]
 
@@ -90,7 +91,8 @@ def run_training(config: TrainConfig) -> Path:
 
 
 def _check_images(config: TrainConfig, *sources: ImageSource) -> None:
-    backbone = getattr(config.task.network, "backbone", config.task.network)
+    network = config.task.network
+    backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
     for source in sources:
         height, width, channels = source.image_shape
         if channels != backbone.in_channels:
@@ -124,7 +126,7 @@ def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource)
     def scores(weights):
         def one(key, x_0):
             loss, metrics = trainee.loss_fn(weights, key, trainee.frozen, x_0)
-            if isinstance(config.task, PriorTask):
+            if isinstance(trainee.loss_fn, PriorLoss):
                 noise = jax.random.normal(key, x_0.shape)
                 for sigma_t in VALIDATION_SIGMAS:
                     denoise = trainee.loss_fn.denoiser.at_sigma

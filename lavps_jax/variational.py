@@ -7,7 +7,7 @@ Method section 4; Janati et al. 2025, arXiv:2502.03332. The block posterior of x
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,10 +94,12 @@ def fit(
 
     def step(carry, eps_k):
         variables, state = carry
-        loss, gradient = jax.value_and_grad(lambda v: loss_fn(v[0], v[1], eps_k))(variables)
+        loss, gradient = jax.value_and_grad(lambda v: loss_fn(v["mu"], v["rho"], eps_k))(variables)
         update, state = optimizer.update(gradient, state, variables)
-        return (optax.apply_updates(variables, update), state), loss
+        moved: Any = optax.apply_updates(variables, update)
+        return (moved, state), loss
 
-    variables = (mu, rho)
-    (variables, _), losses = jax.lax.scan(step, (variables, optimizer.init(variables)), eps)
-    return *variables, losses
+    variables = {"mu": mu, "rho": rho}
+    carry = (variables, optimizer.init(variables))
+    (variables, _), losses = jax.lax.scan(step, carry, eps)
+    return variables["mu"], variables["rho"], losses

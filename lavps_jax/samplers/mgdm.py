@@ -64,11 +64,11 @@ class MGDMRow(NamedTuple):
 
     t: Int[Array, ""]
     tau: Int[Array, ""]
-    learning_rate: Float[Array, ""]
+    learning_rate: float | Float[Array, ""]
     bridge: BridgeCoefficients
     prior: BridgeCoefficients
     renoise: BridgeCoefficients
-    ddim_times: Int[Array, " M"]
+    ddim_times: np.ndarray | Int[Array, " M"]
     ddim: BridgeCoefficients
 
 
@@ -177,7 +177,7 @@ class MGDM:
         return MGDMRow(
             t=t,
             tau=tau,
-            learning_rate=np.float64(learning_rate),
+            learning_rate=learning_rate,
             bridge=bridge_coefficients(table, 0, t, t_next, self.eta),
             prior=bridge_coefficients(table, 0, tau, t, 1.0),
             renoise=bridge_coefficients(table, tau, t, t_next, 1.0),
@@ -252,7 +252,7 @@ class MGDM:
     def _block_draw(self, noise, state, params, problem, inner: Inner, row: MGDMRow) -> Array:
         """x_tau from the fitted posterior of the block."""
         mean = row.prior.c_l * state.x_t + row.prior.c_s * state.x_0
-        block = Block(state.x_0, state.x_t, mean, row.prior.std, row.t, row.tau)
+        block = Block(state.x_0, state.x_t, mean, jnp.asarray(row.prior.std), row.t, row.tau)
 
         def loss_fn(mu, rho, eps):
             return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
