@@ -12,10 +12,11 @@ from flax import nnx
 
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.likelihoods import make_problem
-from lavps_jax.networks import split
+from lavps_jax.networks import PaletteConfig, split
 from lavps_jax.operators import SuperResolution
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, State
 from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise
+from lavps_jax.starts import Amortized, ZeroShot
 
 DATA = Path(__file__).parents[1] / "data"
 OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
@@ -73,6 +74,42 @@ def test_mgdm_steps_and_run(prior):
         state = State(x_t, x_0)
     result = sampler.finish(whole, params, problem)
     np.testing.assert_allclose(result, hwc(golden["final_x0"])[0], rtol=0, atol=3.9e-5)
+
+
+def test_lavps_steps(prior, palette_golden):
+    """Every step from the published state before it, with the start that won there.
+
+    The published comparison of starts uses two draws and one winner per batch; here it is one draw
+    and each particle for itself, so the winner is taken from the file.
+    """
+    denoiser, params = prior
+    config = PaletteConfig(palette_golden.config, noise_embedding="linear")
+    model, weights = split(config.build(nnx.Rngs(0)))
+    params = params | {"phi": palette_golden.load_weights(weights)}
+    golden = dict(np.load(DATA / "traj_lavps_golden.npz"))
+    problem = problem_of(golden["y"][0])
+    problem = problem.replace(x_pinv=OPERATOR.pinv(problem.y))
+    starts = {0: Amortized(model), 1: ZeroShot()}
+    samplers = {
+        winner: MGDM(denoiser, Inner(2), Inner(2, start=start), high_idx=6, num_steps=12)
+        for winner, start in starts.items()
+    }
+    steps = {winner: jax.jit(sampler.step) for winner, sampler in samplers.items()}
+    rows = {winner: list(rows_of(sampler)) for winner, sampler in samplers.items()}
+    draws = [hwc(golden[f"noise_{i:03d}"]) for i in range(45)]
+    state = State(hwc(golden["initial_noise"])[0], hwc(golden["init_x0"])[0])
+    assert set(golden["step_best_idx"]) == {-1, 0, 1}
+    for k, winner in enumerate(golden["step_best_idx"]):
+        bridge, first, second, x_tau, renoise = draws[5 * k : 5 * k + 5]
+        elbo = jnp.stack([first[max(winner, 0)], second[0]])
+        gibbs = GibbsNoise(elbo[None], x_tau, jnp.zeros((1, 1, 32, 32, 3)), renoise)
+        segment, row = rows[abs(int(winner))][k]
+        noise = MGDMNoise(bridge[0], gibbs)
+        new = steps[abs(int(winner))](noise, state, params, problem, segment, row)
+        x_0, x_t = hwc(golden["step_x_0"][k])[0], hwc(golden["step_x_t"][k])[0]
+        np.testing.assert_allclose(new.x_0, x_0, rtol=0, atol=1.1e-4)
+        np.testing.assert_allclose(new.x_t, x_t, rtol=0, atol=8.1e-5)
+        state = State(x_t, x_0)
 
 
 def test_dps_run(prior):
