@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-__all__ = ["DenoiseFn", "Operator", "Params", "Problem", "PRNGKey", "Weights"]
+__all__ = ["DenoiseFn", "Params", "Problem", "PRNGKey", "Weights"]
 
 PRNGKey = Array
 Weights = Any
@@ -22,12 +22,6 @@ class DenoiseFn(Protocol):
     def __call__(
         self, theta: Weights, x_t: Float[Array, "H W C"], t: Int[Array, ""]
     ) -> Float[Array, "H W C"]: ...
-
-
-class Operator(Protocol):
-    """The map A of one measurement y = A(x_0) + noise, a pytree whose leaves are its data."""
-
-    def forward(self, x: Float[Array, "H W C"]) -> Array: ...
 
 
 class Problem(struct.PyTreeNode):
