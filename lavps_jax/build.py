@@ -25,6 +25,12 @@ from lavps_jax.config import (
 )
 from lavps_jax.diffusion import ConditionalDenoiserFn, EDMDenoiser
 from lavps_jax.errors import UserError
+from lavps_jax.networks import (
+    ConditionalDenoiserConfig,
+    HDiTConfig,
+    PaletteConfig,
+    UNetConfig,
+)
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
@@ -36,6 +42,7 @@ __all__ = [
     "build_optimizer",
     "build_sampler",
     "build_trainee",
+    "check_image_shape",
     "load_network",
     "load_prior",
 ]
@@ -78,7 +85,7 @@ def build_trainee(config: TrainConfig) -> Trainee:
                 raise UserError("schedule", schedule, remedy)
             loss_fn = AmortizedLoss(
                 denoiser,
-                Amortized(model, schedule),
+                Amortized(model, schedule, task.network.mean_unit),
                 task.operator,
                 task.sigma_y,
                 task.num_steps,
@@ -108,6 +115,22 @@ def build_optimizer(
     )
 
 
+def check_image_shape(
+    network: HDiTConfig | UNetConfig | PaletteConfig | ConditionalDenoiserConfig,
+    image_shape: tuple[int, ...],
+) -> None:
+    """Raises a UserError unless the network takes images of this shape (H, W, C)."""
+    backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
+    height, width, channels = image_shape
+    if channels != backbone.in_channels:
+        remedy = f"the network expects {backbone.in_channels} (data.channels)"
+        raise UserError("channels of the images", channels, remedy)
+    multiple = backbone.size_multiple
+    if height % multiple or width % multiple:
+        remedy = f"use sides that are multiples of {multiple} (data.size, data.pad_to)"
+        raise UserError("size of the images", f"{height}x{width}", remedy)
+
+
 def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
     """An exported network, its weights, and the configuration that trained it.
 
@@ -124,11 +147,19 @@ def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
     return model, load_weights(path, weights), config
 
 
-def load_prior(path: str) -> tuple[EDMDenoiser, Weights]:
-    """The exported diffusion prior at `path` as a denoiser and its weights theta."""
+def load_prior(
+    path: str, image_shape: tuple[int, ...] | None = None
+) -> tuple[EDMDenoiser, Weights]:
+    """The exported diffusion prior at `path` as a denoiser and its weights theta.
+
+    Raises:
+      UserError: if there is none, or it does not take images of `image_shape`, (H, W, C), if given.
+    """
     model, weights, config = load_network(path)
     if not isinstance(config.task, PriorTask):
         raise UserError("prior", path, f"give a prior; this is a {type(config.task).__name__}")
+    if image_shape is not None:
+        check_image_shape(config.task.network, image_shape)
     return EDMDenoiser(model, config.schedule), jax.tree.map(jax.numpy.asarray, weights)
 
 
@@ -146,12 +177,15 @@ def build_sampler(
         case MGDMConfig():  # LAVPSConfig is one too.
             start: Start = ZeroShot()
             if isinstance(config, LAVPSConfig):
+                if not config.amortized:
+                    remedy = "give the folder of an exported amortized network"
+                    raise UserError("sampler.amortized", "nothing", remedy)
                 model, phi, trained = load_network(config.amortized)
                 if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
                     remedy = "give an amortized network trained on the schedule of the prior"
                     raise UserError("sampler.amortized", config.amortized, remedy)
                 params["phi"] = phi
-                start = Amortized(model, schedule)
+                start = Amortized(model, schedule, trained.task.network.mean_unit)
                 start = BestOf(start, ZeroShot()) if config.best_of else start
             sampler: Sampler = MGDM(
                 prior,
@@ -169,6 +203,9 @@ def build_sampler(
         case DPSConfig():
             sampler = DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
         case ConditionalConfig():
+            if not config.denoiser:
+                remedy = "give the folder of an exported conditional denoiser"
+                raise UserError("sampler.denoiser", "nothing", remedy)
             model, phi, trained = load_network(config.denoiser)
             if not isinstance(trained.task, ConditionalTask):
                 remedy = "give a conditional denoiser"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import jax
 import tyro
 
 from lavps_jax.config import load_preset
 from lavps_jax.errors import UserError
 
-__all__ = ["main", "parse"]
+__all__ = ["fail", "main", "parse"]
 
 Config = TypeVar("Config")
 
@@ -19,16 +22,45 @@ Config = TypeVar("Config")
 def parse(arguments: list[str], kind: type[Config]) -> Config:
     """The configuration of `PRESET.py --flag value ...`.
 
+    A field that can be of several kinds is of the preset's kind, unless a word such as
+    `operator:gaussian-blur` chooses another; flags of its fields may stand before or after it.
+
+    A wrong flag ends the program with one line.
+
     Raises:
-      UserError: if the preset is missing or of another kind.
+      UserError: if the preset is missing or of another kind, or a value is out of range.
     """
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"usage: {sys.argv[0]} PRESET.py [flags]; PRESET.py --help lists the flags")
+        sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("preset", " ".join(arguments) or "nothing", "name a file of configs/ first")
     default: Any = load_preset(arguments[0])
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
-    return tyro.cli(kind, default=default, args=arguments[1:], config=(tyro.conf.AvoidSubcommands,))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                prog=f"{sys.argv[0]} {arguments[0]}",
+                default=default,
+                args=arguments[1:],
+                config=(tyro.conf.CascadeSubcommandArgs,),
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        fail(f"{_message(errors.getvalue())}; {arguments[0]} --help lists all flags")
+
+
+def _message(box: str) -> str:
+    """The one sentence of tyro's framed message that says what is wrong."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    inside = lines[1:]  # Below the title.
+    rule = next((i for i, line in enumerate(inside) if not line.strip("─╰╯")), len(inside))
+    return " ".join(inside[:rule])
 
 
 def main(run: Callable[[list[str]], None]) -> None:
@@ -36,8 +68,18 @@ def main(run: Callable[[list[str]], None]) -> None:
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        # Whatever else the runtime reports is not the user's mistake.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program for a mistake that the message names."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -7,7 +7,9 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from lavps_jax import data, networks, operators
 from lavps_jax.data import DataConfig
@@ -195,7 +197,7 @@ class DPSConfig:
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
-    denoiser: str
+    denoiser: str = ""
     """Folder of the exported conditional denoiser."""
     num_steps: int = 100
     eta: float = 1.0
@@ -228,8 +230,13 @@ class SampleConfig:
     seed: int = 0
     overwrite: bool = False
     """Replace out_dir if it exists."""
-    compare_with: tuple[SamplerConfig, ...] = ()
-    """Other samplers that restore the same measurements, for comparison."""
+    observations: str | None = None
+    """Restore these measurements instead of degrading images of `data`: a .npz file or a folder,
+    see `lavps_jax.measurements.load_measurements`. All of it is restored."""
+    compare: bool = True
+    """Run `compare_with` too."""
+    compare_with: Annotated[tuple[SamplerConfig, ...], tyro.conf.Suppress] = ()
+    """Other samplers that restore the same measurements."""
 
     def __post_init__(self):
         _check_sigma_y(self.sigma_y)

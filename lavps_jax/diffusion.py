@@ -130,25 +130,25 @@ class ConditionalDenoiserFn:
 
 
 class GaussianMixture(struct.PyTreeNode):
-    """p(x_0) = sum_k weights[k] N(means[k], std^2 I) over arrays of any one shape.
+    """p(x_0) = sum_k weights[k] N(means[k], diag std^2) over arrays of any one shape.
 
     Attributes:
       means: float (K, ...).
       log_weights: float (K,), normalised.
-      std: standard deviation of every component, float ().
+      std: standard deviations, the same for every component, float () or the shape of x_0.
     """
 
     means: Array
     log_weights: Float[Array, " K"]
-    std: Float[Array, ""]
+    std: Array
 
 
 @dataclass(frozen=True)
 class GaussianMixtureDenoiser:
     """The exact E[x_0 | x_t] of a `GaussianMixture` (its weights theta); a `DenoiseFn`.
 
-    Component k has x_t ~ N(a means[k], v I) with a = sqrt(alpha_bar), v = a^2 std^2 + 1 - a^2, and
-    given k, E[x_0 | x_t] = means[k] + a std^2 / v (x_t - a means[k]).
+    Component k has x_t ~ N(a means[k], diag v) with a = sqrt(alpha_bar), v = a^2 std^2 + 1 - a^2,
+    and given k, E[x_0 | x_t] = means[k] + a std^2 / v (x_t - a means[k]).
     """
 
     schedule: Schedule = Schedule()
@@ -159,8 +159,8 @@ class GaussianMixtureDenoiser:
         noise_variance = jnp.asarray(1 - self.schedule.alpha_bar, x_t.dtype)[t]
         variance = alpha_bar * theta.std**2 + noise_variance
         error = x_t[None] - jnp.sqrt(alpha_bar) * theta.means
-        square = jnp.sum(error**2, axis=range(1, error.ndim))
-        posterior = jax.nn.softmax(theta.log_weights - square / (2 * variance))
+        square = jnp.sum(error**2 / variance, axis=range(1, error.ndim))
+        posterior = jax.nn.softmax(theta.log_weights - square / 2)
         per_component = theta.means + jnp.sqrt(alpha_bar) * theta.std**2 / variance * error
         return jnp.tensordot(posterior, per_component, axes=1)
 

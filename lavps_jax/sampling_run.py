@@ -24,25 +24,15 @@ from lavps_jax.config import (
     SamplerConfig,
     to_json,
 )
-from lavps_jax.data import load_batch
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import simulate
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
+from lavps_jax.measurements import Measured, load_measurements, simulate_measurements
+from lavps_jax.memory import check_memory
 from lavps_jax.metrics import chi2_band, psnr, residual_chi2, ssim
 from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
 from lavps_jax.samplers import Cost, make_sample_fn
-from lavps_jax.types import Problem
 
 __all__ = ["run_sampling"]
-
-
-class Measured(NamedTuple):
-    """The images of a run, their measurements and names; arrays have images on axis 0."""
-
-    x_0: np.ndarray
-    index: np.ndarray
-    problems: Problem
-    names: list[str]
 
 
 class Restored(NamedTuple):
@@ -66,15 +56,18 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
-        prior, theta = load_prior(config.prior)
-        samplers = (config.sampler, *config.compare_with)
+        if config.observations is None:
+            measured = simulate_measurements(config)
+        else:
+            measured = load_measurements(config.observations, config.operator, config.sigma_y)
+        prior, theta = load_prior(config.prior, measured.image_shape)
+        samplers = (config.sampler, *(config.compare_with if config.compare else ()))
         built = [(sampler_name(s), *build_sampler(s, prior, theta)) for s in samplers]
-        measured = _measure(config)
         restored = [_restore(config, measured, *entry) for entry in built]
         metrics = [_metrics(config, measured, one) for one in restored]
         _write(folder, config, measured, restored, metrics)
         _print_table(console, metrics)
-        if lpips_enlarges(measured.x_0.shape[1:]):
+        if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     console.print(f"pictures: {config.out_dir}/contact_sheet.png")
     return Path(config.out_dir)
@@ -93,29 +86,9 @@ def sampler_name(config: SamplerConfig) -> str:
             return "conditional"
 
 
-def _measure(config: SampleConfig) -> Measured:
-    source = config.data.open()
-    last = config.first_image + config.num_images
-    if last > len(source):
-        remedy = f"the data set has {len(source)}"
-        raise UserError("first_image + num_images", last, remedy)
-    index = np.arange(config.first_image, last)
-    images = jnp.asarray(load_batch(source, index))
-    key_operator, key_noise = jax.random.split(jax.random.key(config.seed))
-
-    def measure(i, x_0):
-        key = jax.random.fold_in(key_operator, i) if config.stochastic else key_operator
-        operator = config.operator.draw(key, x_0.shape)
-        return simulate(jax.random.fold_in(key_noise, i), x_0, operator, config.sigma_y)
-
-    problems = jax.jit(jax.vmap(measure))(jnp.asarray(index), images)
-    names = [source.name(int(i)) for i in index]
-    return Measured(np.asarray(images), index, problems, names)
-
-
 def _restore(config: SampleConfig, measured: Measured, name, sampler, params) -> Restored:
     """All images in batches of one size; the time is that of the batches after compilation."""
-    sample_fn = make_sample_fn(sampler, num_particles=config.num_particles)
+    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
     plan, rng_key = sampler.plan(), jax.random.key(config.seed + 1)
     count = len(measured.index)
     size = min(config.batch_size, count)
@@ -127,6 +100,8 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
         args = (rng_key, jnp.asarray(measured.index[rows]), params, problems, plan)
         if batch == 0:
             sample_fn = sample_fn.lower(*args).compile()
+            value = f"{size} images x {config.num_particles} particles"
+            check_memory(sample_fn, "batch_size, num_particles", value)
         start = time.perf_counter()
         out = jax.block_until_ready(sample_fn(*args))
         seconds += time.perf_counter() - start
@@ -142,31 +117,18 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
 
 
 def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> dict[str, Any]:
-    """The contents of metrics.json; scores of an image are means over its particles."""
-    weights = load_lpips_weights("alexnet")
+    """The contents of metrics.json; scores of an image are means over its particles.
 
-    def scores(x, x_0, problem):
-        # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
-        shown = jnp.clip(x, -1, 1)
-        return {
-            "psnr": psnr(shown, x_0),
-            "ssim": ssim(shown, x_0),
-            "lpips_alex": lpips(weights, shown, x_0),
-            "residual_chi2": residual_chi2(problem.operator, x, problem.y, problem.sigma_y),
-        }
-
-    over_particles = jax.vmap(scores, in_axes=(0, None, None))
-    per_image = jax.jit(
-        lambda samples, x_0, problems: jax.lax.map(
-            lambda row: over_particles(*row), (samples, x_0, problems)
-        )
-    )
-    pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))(measured.problems)
-    table = jax.tree.map(np.asarray, per_image(restored.samples, measured.x_0, measured.problems))
-    naive = jax.tree.map(np.asarray, per_image(pinv[:, None], measured.x_0, measured.problems))
-    observed = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
+    Without a clean image there is only the residual.
+    """
+    problems = measured.problems
+    pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))(problems)
+    table = _scores(measured, restored.samples)
+    baseline = _scores(measured, np.asarray(pinv)[:, None])
+    observed = jax.vmap(lambda problem: problem.operator.num_observed())(problems)
     low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
-    inside = (table["residual_chi2"] >= low[:, None]) & (table["residual_chi2"] <= high[:, None])
+    chi2 = table["residual_chi2"]
+    table["residual_inside_99"] = (chi2 >= low[:, None]) & (chi2 <= high[:, None])
     cost = restored.cost
     fixed = {
         "seconds_per_image": restored.seconds_per_image,
@@ -174,21 +136,44 @@ def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> di
         "vjps": cost.vjps * config.num_particles,
         "amortized_calls": cost.amortized_calls * config.num_particles,
     }
-    rows = []
-    for i, name in enumerate(measured.names):
-        row = {key: float(values[i].mean()) for key, values in table.items()}
-        row["residual_inside_99"] = float(inside[i].mean())
-        rows.append({"name": name, **row})
-    keys = [key for key in rows[0] if key != "name"]
     return {
         "sampler": restored.name,
         "operator": type(config.operator).__name__,
-        "images": len(rows),
+        "images": len(measured.names),
         "particles": config.num_particles,
-        "mean": {key: float(np.mean([row[key] for row in rows])) for key in keys} | fixed,
-        "per_image": rows,
-        "baseline": {key: float(values.mean()) for key, values in naive.items()},
+        "mean": {key: float(values.mean()) for key, values in table.items()} | fixed,
+        "per_image": [
+            {"name": name} | {key: float(values[i].mean()) for key, values in table.items()}
+            for i, name in enumerate(measured.names)
+        ],
+        "baseline": {key: float(values.mean()) for key, values in baseline.items()},
     }
+
+
+def _scores(measured: Measured, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of samples (B, P, H, W, C), each (B, P)."""
+    weights = load_lpips_weights("alexnet")
+
+    def scores(x, x_0, problem):
+        chi2 = residual_chi2(problem.operator, x, problem.y, problem.sigma_y)
+        if x_0 is None:
+            return {"residual_chi2": chi2}
+        # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
+        shown = jnp.clip(x, -1, 1)
+        return {
+            "psnr": psnr(shown, x_0),
+            "ssim": ssim(shown, x_0),
+            "lpips_alex": lpips(weights, shown, x_0),
+            "residual_chi2": chi2,
+        }
+
+    over_particles = jax.vmap(scores, in_axes=(0, None, None))
+
+    @jax.jit
+    def per_image(samples, x_0, problems):
+        return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
+
+    return jax.tree.map(np.asarray, per_image(samples, measured.x_0, measured.problems))
 
 
 def _write(folder: Path, config, measured: Measured, restored: list[Restored], metrics) -> None:
@@ -201,13 +186,15 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
     for i, name in enumerate(measured.names):
         y = np.asarray(measured.problems.y[i])
         # What does not look like an image is shown brought back to image space.
-        seen = y if y.shape == measured.x_0.shape[1:] else measured.problems.x_pinv[i]
+        seen = y if y.shape == measured.image_shape else measured.problems.x_pinv[i]
         observation = np.asarray(seen)
         pictures = folder / name
-        pictures.mkdir()
-        save_png(pictures / "reference.png", measured.x_0[i])
+        pictures.mkdir(parents=True)  # An image in a sub-folder has that in its name.
         save_png(pictures / "observation.png", observation)
-        cells: list[Any] = [measured.x_0[i], observation]
+        cells: list[Any] = [observation]
+        if measured.x_0 is not None:
+            save_png(pictures / "reference.png", measured.x_0[i])
+            cells.insert(0, measured.x_0[i])
         for one in restored:
             mean, std = one.samples[i].mean(0), one.samples[i].std(0)
             save_png(pictures / f"{one.name}_mean.png", mean)
@@ -216,7 +203,7 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
                 save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
             cells += [*one.samples[i][:2], StdMap(std)]
         rows.append(cells)
-    titles = ["reference", "observation"]
+    titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
     for one in restored:
         titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
         titles += [f"{one.name} std"]
@@ -229,12 +216,12 @@ def _print_table(console: Console, metrics: list[dict[str, Any]]) -> None:
     for head in heads:
         table.add_column(head, justify="right")
     baseline = metrics[0]["baseline"]
-    table.add_row("A^+ y", *_scores(baseline), "", "", "", "")
+    table.add_row("A^+ y", *_distances(baseline), "", "", "", "")
     for one in metrics:
         mean = one["mean"]
         table.add_row(
             one["sampler"],
-            *_scores(mean),
+            *_distances(mean),
             f"{100 * mean['residual_inside_99']:.0f} %",
             f"{mean['seconds_per_image']:.2f}",
             str(mean["network_calls"]),
@@ -243,5 +230,7 @@ def _print_table(console: Console, metrics: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _scores(mean: dict[str, float]) -> tuple[str, str, str]:
+def _distances(mean: dict[str, float]) -> tuple[str, str, str]:
+    if "psnr" not in mean:
+        return "", "", ""
     return f"{mean['psnr']:.2f}", f"{mean['ssim']:.3f}", f"{mean['lpips_alex']:.3f}"

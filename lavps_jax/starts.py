@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lavps_jax.networks.amortized import MeanUnit
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, Problem
@@ -51,10 +52,12 @@ class Amortized:
     Attributes:
       model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau) -> (d_mu, d_rho).
       schedule: noise schedule of the times.
+      mean_unit: unit of d_mu, see `PaletteConfig`.
     """
 
     model: PureModel
     schedule: Schedule = Schedule()
+    mean_unit: MeanUnit = "image"
 
     def __call__(
         self, params, problem, block, eps, loss_fn, dropout_key=None
@@ -72,7 +75,8 @@ class Amortized:
             dropout_key=dropout_key,
         )
         mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
-        return mu + d_mu, rho + d_rho
+        unit = block.prior_std if self.mean_unit == "prior_std" else 1.0
+        return mu + unit * d_mu, rho + d_rho
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lavps_jax.build import Trainee, build_optimizer, build_trainee
+from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
 from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
 from lavps_jax.errors import UserError
-from lavps_jax.networks import HDiTConfig, UNetConfig
+from lavps_jax.memory import check_memory
 from lavps_jax.training import PriorLoss, TrainState, init_train_state, make_train_step
 
 __all__ = ["run_training"]
@@ -39,10 +39,13 @@ def run_training(config: TrainConfig) -> Path:
     run_dir = Path(config.run_dir)
     train_data = in_memory(config.train_data.open())
     validation_data = config.validation_data.open()
-    _check_images(config, train_data, validation_data)
+    for source in (train_data, validation_data):
+        check_image_shape(config.task.network, source.image_shape)
     trainee = build_trainee(config)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
-    train_step = make_train_step(trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay)
+    train_step: Any = make_train_step(
+        trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
+    )
     state = init_train_state(trainee.weights, optimizer)
     _claim_directory(run_dir, config)
     rng_key = jax.random.key(config.seed)
@@ -68,6 +71,10 @@ def run_training(config: TrainConfig) -> Path:
             for step in range(first, config.num_train_steps):
                 indices = batch_indices(config.seed, step, config.batch_size, len(train_data))
                 images = jnp.asarray(load_batch(train_data, indices))
+                if step == first:
+                    arguments = (state, trainee.frozen, images, rng_key)
+                    train_step = train_step.lower(*arguments).compile()
+                    check_memory(train_step, "batch_size", config.batch_size)
                 state, metrics = train_step(state, trainee.frozen, images, rng_key)
                 done = step + 1
                 if done % config.log_every == 0 or done == config.num_train_steps:
@@ -88,20 +95,6 @@ def run_training(config: TrainConfig) -> Path:
                     _export(config, state, scores)
                     began, since = time.perf_counter(), done
     return run_dir / "weights"
-
-
-def _check_images(config: TrainConfig, *sources: ImageSource) -> None:
-    network = config.task.network
-    backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
-    for source in sources:
-        height, width, channels = source.image_shape
-        if channels != backbone.in_channels:
-            remedy = f"the network expects {backbone.in_channels}"
-            raise UserError("channels of the images", channels, remedy)
-        multiple = backbone.size_multiple
-        if height % multiple or width % multiple:
-            remedy = f"use sides that are multiples of {multiple} (data.pad_to)"
-            raise UserError("size of the images", f"{height}x{width}", remedy)
 
 
 def _claim_directory(run_dir: Path, config: TrainConfig) -> None:

@@ -192,6 +192,16 @@ def test_sliced_wasserstein_is_of_order_two_within_and_across_slices():
     assert value == pytest.approx(np.sqrt(0.5), rel=0.01)
 
 
+def test_sliced_wasserstein_of_order_one():
+    """The mean over the same directions of SciPy's W_1."""
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((30, 3)), 1 + generator.standard_normal((20, 3))
+    directions = np.random.default_rng(7).standard_normal((5, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    expected = np.mean([stats.wasserstein_distance(a @ u, b @ u) for u in directions])
+    assert sliced_wasserstein(7, a, b, 5, order=1) == pytest.approx(expected, rel=1e-12)
+
+
 def test_sliced_wasserstein_laws():
     generator = np.random.default_rng(0)
     a, b = generator.standard_normal((30, 5)), 1 + generator.standard_normal((20, 5))

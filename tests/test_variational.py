@@ -12,7 +12,7 @@ from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import Inpainting
 from lavps_jax.schedules import Schedule
-from lavps_jax.starts import BestOf, ZeroShot
+from lavps_jax.starts import Amortized, BestOf, ZeroShot
 from lavps_jax.variational import Block, block_loss, fit
 
 SHAPE = (4, 4, 1)
@@ -61,6 +61,24 @@ def test_fit_reaches_the_closed_form_from_every_start(far):
     np.testing.assert_allclose(mu, expected_mu, atol=1e-3)
     np.testing.assert_allclose(rho, expected_rho, atol=1e-3)
     assert losses.shape == (4000,) and losses[-100:].mean() < losses[0]
+
+
+@pytest.mark.parametrize("unit,scale", [("image", 1.0), ("prior_std", 0.4)])
+def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
+    params, problem, block = gaussian_case()
+    d_mu, d_rho = (jax.random.normal(jax.random.key(k), SHAPE) for k in (20, 21))
+    seen = []
+
+    def model(phi, x_0, x_t_scaled, x_pinv, sigma_t, sigma_tau, dropout_key=None):
+        seen.extend([float(sigma_t), float(sigma_tau)])
+        return phi, d_rho
+
+    start = Amortized(model, mean_unit=unit)  # type: ignore[arg-type]
+    mu, rho = start({**params, "phi": d_mu}, problem, block, d_mu, lambda *_: 0.0)
+    np.testing.assert_allclose(mu, block.prior_mean + scale * d_mu, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rho, np.log(0.4) + d_rho, rtol=1e-5, atol=1e-6)
+    alpha_bar = Schedule().alpha_bar[[150, 100]]
+    np.testing.assert_allclose(seen, np.sqrt(1 / alpha_bar - 1), rtol=1e-6)
 
 
 def test_loss_by_hand():

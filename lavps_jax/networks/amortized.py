@@ -18,7 +18,15 @@ from lavps_jax.networks.conditioning import require
 from lavps_jax.networks.hdit import HDiTConfig
 from lavps_jax.networks.unet import UNetConfig
 
-__all__ = ["ConditionalDenoiser", "ConditionalDenoiserConfig", "Palette", "PaletteConfig"]
+__all__ = [
+    "ConditionalDenoiser",
+    "ConditionalDenoiserConfig",
+    "MeanUnit",
+    "Palette",
+    "PaletteConfig",
+]
+
+MeanUnit = Literal["image", "prior_std"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,14 @@ class PaletteConfig:
         built follow from them.
       noise_embedding: how sigma_t and sigma_tau enter: "log" as log(sigma) / 4, "linear" as they
         are (the published networks).
+      mean_unit: unit of d_mu: that of images (the published networks), or the standard deviation
+        of the block prior. The loss counts an error of the mean in the latter, which shrinks to
+        hundredths at the low-noise end: the network's output is then of order one at all levels.
     """
 
     backbone: HDiTConfig | UNetConfig
     noise_embedding: Literal["log", "linear"] = "log"
+    mean_unit: MeanUnit = "image"
 
     def __post_init__(self):
         _check_template(self.backbone)
@@ -49,7 +61,8 @@ class PaletteConfig:
 class Palette(nnx.Module):
     """The amortized residual (d_mu, d_rho) on the prior of a block.
 
-    The start of the inner fit is mu = prior_mean + d_mu, rho = log(prior_std) + d_rho.
+    The start of the inner fit is mu = prior_mean + d_mu (in `mean_unit`), rho = log(prior_std) +
+    d_rho.
 
     Args:
       config: shape of the network.

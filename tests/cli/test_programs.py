@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +74,41 @@ def test_sampling_writes_what_it_says(folder):
         (["--prior", "nowhere"], "nowhere"),
         (["--num-images", "9"], "first_image + num_images"),
         (["--no-such-flag", "1"], "no-such-flag"),
+        (["--num-particles", "100000000"], "GiB of memory"),
+        (["data:synthetic-data", "--data.image-shape", "16", "16", "3"], "channels of the images"),
+        (["data:synthetic-data", "--data.image-shape", "18", "18", "1"], "size of the images"),
+        (["data:folder-data", "--data.path", "{folder}/run"], "data.path"),
+        (["data:folder-data", "--data.path", "{folder}/broken"], "bad.png"),
+        (["--observations", "{folder}/nan.npz", "operator:denoise"], "y: got nan"),
+        (["sampler:lavps-config"], "amortized"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, arguments, words):
+    (folder / "broken").mkdir(exist_ok=True)
+    (folder / "broken" / "bad.png").write_bytes(b"no picture")
+    np.savez(folder / "nan.npz", y=np.full((1, 16, 16, 1), np.nan))
+    arguments = [argument.format(folder=folder) for argument in arguments]
     out = tmp_path / "new"
     done = program("sample.py", folder / "sample_tiny.py", "--out-dir", out, *arguments)
     assert done.returncode == 2
-    assert words in done.stderr + done.stdout and "Traceback" not in done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_given_observations_and_another_operator(folder, tmp_path):
+    y = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
+    np.savez(tmp_path / "given.npz", y=y)
+    done = program(
+        "sample.py", folder / "sample_tiny.py", "--observations", tmp_path / "given.npz",
+        "--out-dir", tmp_path / "out", "--no-compare",
+        "operator:super-resolve", "--operator.factor", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["operator"], metrics["images"], metrics["compared"]) == ("SuperResolve", 2, [])
+    assert "residual_chi2" in metrics["mean"] and "psnr" not in metrics["mean"]
+    pictures = {path.name for path in (tmp_path / "out" / "observation-00001").iterdir()}
+    assert "observation.png" in pictures and "reference.png" not in pictures
 
 
 def test_missing_preset(tmp_path):

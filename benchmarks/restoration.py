@@ -1,0 +1,99 @@
+"""LAVPS next to MGDM and DPS on test images of Fashion-MNIST, in distribution.
+
+For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
+and MGDM on the same images, and the ratio of their times.
+
+Command: python benchmarks/restoration.py --data-dir DIR
+(DIR from python tools/prepare_fashion_mnist.py --data-dir DIR)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from record import record
+from rich.console import Console
+from scipy import stats
+
+from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
+from lavps_jax.data import TfdsData
+from lavps_jax.operators import MotionBlur, OperatorFamily, RandomPixels, SuperResolve
+from lavps_jax.sampling_run import run_sampling
+
+TASKS: dict[str, OperatorFamily] = {
+    "motion_blur": MotionBlur(size=9, intensity=0.9),
+    "super_resolution": SuperResolve(factor=2),
+    "inpainting": RandomPixels(),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    data_dir: str
+    """Where Fashion-MNIST was prepared."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    num_images: int = 128
+    num_particles: int = 1
+    batch_size: int = 16
+    out: str = "docs/results/restoration.json"
+    pictures: str = "outputs/restoration"
+
+
+def task_config(config: Config, task: str) -> SampleConfig:
+    """The shipped preset on the task's operator, amortized network and test images."""
+    preset: SampleConfig = load_preset("configs/fashion_mnist.py")
+    assert isinstance(preset.sampler, LAVPSConfig)
+    return dataclasses.replace(
+        preset,
+        data=TfdsData("fashion_mnist", "test[:5000]", data_dir=config.data_dir, pad_to=32),
+        operator=TASKS[task],
+        sampler=dataclasses.replace(preset.sampler, amortized=f"pretrained/fashion_mnist/{task}"),
+        num_images=config.num_images,
+        num_particles=config.num_particles,
+        batch_size=config.batch_size,
+        out_dir=f"{config.pictures}/{task}",
+        overwrite=True,
+    )
+
+
+def paired(metrics: dict[str, Any], other: dict[str, Any], key: str) -> dict[str, float]:
+    """Mean difference metrics - other over the same images, with its 95 % t interval."""
+    difference = np.array(
+        [a[key] - b[key] for a, b in zip(metrics["per_image"], other["per_image"], strict=True)]
+    )
+    low, high = stats.t.interval(
+        0.95, len(difference) - 1, difference.mean(), stats.sem(difference)
+    )
+    return {"mean": float(difference.mean()), "low": float(low), "high": float(high)}
+
+
+def main(config: Config) -> None:
+    console = Console()
+    results = {}
+    for task in config.tasks:
+        console.print(f"[bold]{task}")
+        folder = run_sampling(task_config(config, task), console)
+        metrics = json.loads((Path(folder) / "metrics.json").read_text())
+        samplers = {one["sampler"]: one for one in [metrics, *metrics["compared"]]}
+        lavps, mgdm = samplers["lavps"], samplers["mgdm"]
+        times = [one["mean"]["seconds_per_image"] for one in (lavps, mgdm)]
+        results[task] = {
+            "baseline": metrics["baseline"],
+            "samplers": {name: one["mean"] for name, one in samplers.items()},
+            "lpips_lavps_minus_mgdm": paired(lavps, mgdm, "lpips_alex"),
+            "time_lavps_over_mgdm": times[0] / times[1],
+        }
+        console.print({k: results[task][k] for k in list(results[task])[2:]})
+        record(config.out, {"settings": dataclasses.asdict(config), "tasks": results})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

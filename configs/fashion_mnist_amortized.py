@@ -1,0 +1,53 @@
+"""The shipped amortized networks for Fashion-MNIST; as it stands, the one for motion blur.
+
+Commands:
+  python train.py configs/fashion_mnist_amortized.py --run-dir runs/motion_blur
+  python train.py configs/fashion_mnist_amortized.py --run-dir runs/super_resolution \
+      task:amortized-task task.operator:super-resolve --task.operator.factor 2
+  python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
+      task:amortized-task task.operator:random-pixels
+Hardware and time: see pretrained/fashion_mnist/README.md.
+"""
+
+from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
+from lavps_jax.data import TfdsData
+from lavps_jax.networks import (
+    GlobalAttention,
+    HDiTConfig,
+    LevelConfig,
+    NeighbourhoodAttention,
+    PaletteConfig,
+)
+from lavps_jax.operators import MotionBlur
+
+
+def get_config() -> TrainConfig:
+    backbone = HDiTConfig(
+        in_channels=1,
+        out_channels=1,
+        patch_size=2,
+        levels=(
+            LevelConfig(width=48, depth=1, attention=NeighbourhoodAttention(3, head_size=16)),
+            LevelConfig(width=128, depth=3, attention=GlobalAttention(head_size=32)),
+        ),
+        mapping_width=96,
+        mapping_depth=1,
+    )
+    return TrainConfig(
+        task=AmortizedTask(
+            network=PaletteConfig(backbone, mean_unit="prior_std"),
+            prior="pretrained/fashion_mnist/prior",
+            operator=MotionBlur(size=9, intensity=0.9),
+            num_steps=50,
+            high_idx=30,
+        ),
+        train_data=TfdsData("fashion_mnist", "train", pad_to=32),
+        validation_data=TfdsData("fashion_mnist", "test[:5000]", pad_to=32),
+        run_dir="runs/motion_blur",
+        batch_size=16,
+        num_train_steps=1_200,
+        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, ema_decay=0.99),
+        validate_every=300,
+        checkpoint_every=100,
+        export_dtype="float16",
+    )

@@ -1,0 +1,51 @@
+"""Whether a compiled program fits the memory of its device, before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lavps_jax.errors import UserError
+
+__all__ = ["available_bytes", "check_memory", "required_bytes"]
+
+
+def check_memory(compiled: Any, field: str, value: object) -> None:
+    """Refuses a program that the device cannot hold; a device that tells nothing passes.
+
+    Args:
+      compiled: result of `jax.jit(...).lower(...).compile()`.
+      field: what to lower, named as the user knows it.
+      value: what it is now.
+
+    Raises:
+      UserError: if the program needs more memory than there is.
+    """
+    needed, available = required_bytes(compiled), available_bytes()
+    if needed is not None and available is not None and needed > available:
+        found = f"{value}, which needs {needed / 2**30:.1f} GiB of memory"
+        raise UserError(field, found, f"lower it; {available / 2**30:.1f} GiB are free")
+
+
+def required_bytes(compiled: Any) -> int | None:
+    """Bytes of the buffers a program makes: results and intermediates, without its arguments."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def available_bytes() -> int | None:
+    """Free bytes of the default device, or of the machine where that is the device."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else limit - stats.get("bytes_in_use", 0)
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,0 +1,114 @@
+"""With a Gaussian prior and exact block fits MGDM is linear: its law is known in closed form.
+
+Mean and covariance of the samples are propagated step by step in float64 NumPy from the formulas
+of the method, and compared with many runs of the sampler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import from_forward
+from lavps_jax.samplers import MGDM, Inner, make_sample_fn
+from lavps_jax.schedules import Schedule
+
+SIZE, SIGMA_Y, NUM_STEPS, ETA = 3, 0.4, 8, 0.7
+RNG = np.random.default_rng(1)
+A = RNG.standard_normal((2, SIZE))
+Y = RNG.standard_normal(2)
+ALPHA_BAR = np.asarray(Schedule().alpha_bar, np.float64)
+NUM_SAMPLES = 40_000
+
+
+def project(matrix, x):
+    return matrix @ x[0, 0]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The optimum of the negative ELBO of D(x, t) = sqrt(alpha_bar[t]) x, plus a mistake in rho."""
+
+    mistake: float = 0.0
+
+    def __call__(self, params, problem, block, eps, loss_fn):
+        slope = jnp.sqrt(jnp.asarray(ALPHA_BAR, jnp.float32)[block.tau])
+        a = slope * problem.operator.data
+        precision = jnp.eye(SIZE) / block.prior_std**2 + a.T @ a / problem.sigma_y**2
+        pull = block.prior_mean[0, 0] / block.prior_std**2 + a.T @ problem.y / problem.sigma_y**2
+        mu = jnp.linalg.solve(precision, pull)
+        rho = -0.5 * jnp.log(jnp.diagonal(precision)) + self.mistake
+        return mu[None, None], rho[None, None]
+
+
+def bridge(s, t, u, eta):
+    """(c_l, c_s, std) of q(x_t | x_s, x_u), s < t < u: method section 3."""
+
+    def a(u, v):
+        return ALPHA_BAR[v] / ALPHA_BAR[u]
+
+    std = eta * np.sqrt((1 - a(t, u)) * (1 - a(s, t)) / (1 - a(s, u)))
+    c_l = np.sqrt((1 - a(s, t) - std**2) / (1 - a(s, u)))
+    return c_l, np.sqrt(a(s, t)) - c_l * np.sqrt(a(s, u)), std
+
+
+def predicted_law():
+    """Mean and covariance of the sample; the state is (x_{t_next}, x_0) with 2 SIZE entries."""
+    eye, zero = np.eye(SIZE), np.zeros((SIZE, SIZE))
+    times = np.floor(np.linspace(0, 999, NUM_STEPS)).astype(int)
+    slope = np.sqrt(ALPHA_BAR[999])
+    first = np.vstack([eye, slope * eye])
+    mean, covariance = np.zeros(2 * SIZE), first @ first.T
+    for k in range(NUM_STEPS - 3, 0, -1):
+        tau, t, t_next = times[k : k + 3]
+        slope = np.sqrt(ALPHA_BAR[tau])
+        c_l, c_s, std = bridge(0, t, t_next, ETA)
+        p_l, p_s, p_std = bridge(0, tau, t, 1.0)
+        r_l, r_s, r_std = bridge(tau, t, t_next, 1.0)
+        precision = eye / p_std**2 + slope**2 * A.T @ A / SIGMA_Y**2
+        gain = np.linalg.inv(precision) / p_std**2
+        offset = np.linalg.solve(precision, slope * A.T @ Y / SIGMA_Y**2)
+        width = np.diag(1 / np.sqrt(np.diagonal(precision)))
+        # x_tau as a map of (x_{t_next}, x_0), and of the draws of the bridge and of the block.
+        of_state = gain @ np.hstack([p_l * c_l * eye, (p_l * c_s + p_s) * eye])
+        of_draws = np.hstack([gain * p_l * std, width])
+        state = np.vstack([np.hstack([r_l * eye, zero]) + r_s * of_state, slope * of_state])
+        draws = np.vstack(
+            [np.hstack([r_s * of_draws, r_std * eye]), np.hstack([slope * of_draws, zero])]
+        )
+        mean = state @ mean + np.concatenate([r_s * offset, slope * offset])
+        covariance = state @ covariance @ state.T + draws @ draws.T
+    return mean[SIZE:], covariance[SIZE:, SIZE:]
+
+
+def z_scores(mistake):
+    """Whitened deviations of mean, variances and cross terms, in standard errors."""
+    inner = Inner(0, 0.03, Exact(mistake))
+    sampler = MGDM(GaussianMixtureDenoiser(), inner, inner, num_steps=NUM_STEPS, eta=ETA)
+    theta = GaussianMixture(jnp.zeros((1, 1, 1, SIZE)), jnp.zeros(1), jnp.ones(()))
+    operator = from_forward(project, (1, 1, SIZE), jnp.asarray(A, jnp.float32))
+    problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)
+    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
+              sampler.plan())  # fmt: skip
+    samples = np.asarray(out.x_0[0, :, 0, 0], np.float64)
+    mean, covariance = predicted_law()
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (samples - mean).T)
+    second = white @ white.T / NUM_SAMPLES - np.eye(SIZE)
+    second /= np.sqrt(1 + np.eye(SIZE))  # Variance of w_i w_j: 1, and 2 on the diagonal.
+    return np.sqrt(NUM_SAMPLES) * np.concatenate([white.mean(1), second[np.triu_indices(SIZE)]])
+
+
+def test_the_samples_have_the_predicted_law():
+    assert np.abs(z_scores(0.0)).max() < 4.5
+
+
+def test_a_small_mistake_is_found():
+    """Standard deviations of the block posteriors that are 5 % too large."""
+    assert np.abs(z_scores(0.05)).max() > 6

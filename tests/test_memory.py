@@ -1,0 +1,27 @@
+"""A program that cannot fit is refused before it runs."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lavps_jax.errors import UserError
+from lavps_jax.memory import available_bytes, check_memory, required_bytes
+
+
+def compiled(count):
+    return jax.jit(lambda x: jnp.sort(jnp.broadcast_to(x, (count,)))).lower(1.0).compile()
+
+
+def test_the_result_is_counted():
+    needed = required_bytes(compiled(1_000_000))
+    assert needed is not None and needed >= 4_000_000
+
+
+def test_too_large_a_program_is_refused():
+    available = available_bytes()
+    assert available is not None
+    check_memory(compiled(1000), "batch_size", 1)
+    with pytest.raises(UserError, match="batch_size: got 7, which needs .* GiB of memory; lower"):
+        check_memory(compiled(available // 4 + 1000), "batch_size", 7)
