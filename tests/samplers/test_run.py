@@ -102,3 +102,35 @@ def test_cost_counts_the_denoiser_calls(name):
     )
     jax.effects_barrier()
     assert len(calls) == sampler.cost().network_calls
+
+
+@pytest.mark.parametrize("name", ["dps", "mgdm"])
+def test_eight_devices_give_what_one_gives(name):
+    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
+    plan, stacked, index = sampler.plan(), problems(8), jnp.arange(8)
+    run = make_sample_fn(sampler, num_particles=2)
+    alone = run(key, index, params, stacked, plan).x_0
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    together = run(key, *jax.device_put((index,), spread), params,
+                   jax.device_put(stacked, spread), plan).x_0  # fmt: skip
+    assert len(together.sharding.device_set) == 8
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+
+
+def test_new_numbers_do_not_compile_again():
+    traces = []
+
+    class Tracing(GaussianMixtureDenoiser):
+        def __call__(self, theta, x_t, t):
+            traces.append(1)
+            return super().__call__(theta, x_t, t)
+
+    sampler = dataclasses.replace(SAMPLERS["mgdm"], denoise_fn=Tracing())
+    run = make_sample_fn(sampler, num_particles=1)
+    run(jax.random.key(0), jnp.arange(2), gaussian(), problems(2), sampler.plan())
+    count = len(traces)
+    assert count > 0
+    shifted = jax.tree.map(lambda a: a + 0.1, problems(2))
+    run(jax.random.key(1), jnp.array([7, 3]), gaussian(0.3, 0.7), shifted, sampler.plan())
+    assert len(traces) == count
