@@ -1,0 +1,88 @@
+"""Copies the exported weights of a training run to where they are shipped, and completes the card.
+
+The card gets the command, the time of training and the machine; paths of this machine are taken
+out of its configuration.
+
+Command: python tools/publish_weights.py --run-dir runs/fashion_mnist_prior \
+    --out pretrained/fashion_mnist/prior --command "python train.py configs/fashion_mnist_prior.py"
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from lavps_jax import cli
+from lavps_jax.build import load_network
+from lavps_jax.outputs import write_directory
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to publish, and where."""
+
+    run_dir: str
+    """Folder of the training run."""
+    out: str
+    """Folder to make or replace."""
+    command: str
+    """The command that trained the weights."""
+
+
+def training_minutes(run_dir: Path, batch_size: int) -> float:
+    """Time spent in training steps, from the speeds in the log; resumed runs count in full."""
+    seconds, last = 0.0, 0
+    with (run_dir / "log.csv").open(newline="") as file:
+        for step, name, value in list(csv.reader(file))[1:]:
+            if name == "images_per_second":
+                seconds += (int(step) - last) * batch_size / float(value)
+                last = int(step)
+    return seconds / 60
+
+
+def without_paths(stored: Any, run_name: str) -> Any:
+    """The stored configuration without paths of this machine."""
+    if isinstance(stored, list):
+        return [without_paths(item, run_name) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    fixed = {"data_dir": None, "run_dir": f"runs/{run_name}"}
+    return {key: fixed.get(key, without_paths(value, run_name)) for key, value in stored.items()}
+
+
+def processor() -> str:
+    """The processor's name and its cores."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def main(arguments: list[str]) -> None:
+    config = tyro.cli(Config, args=arguments)
+    run_dir = Path(config.run_dir)
+    trained = load_network(str(run_dir / "weights"))[2]
+    with write_directory(config.out, overwrite=True) as folder:
+        shutil.copytree(run_dir / "weights", folder, dirs_exist_ok=True)
+        card = json.loads((folder / "card.json").read_text())
+        card |= {
+            "config": without_paths(card["config"], Path(config.out).name),
+            "command": config.command,
+            "training_minutes": round(training_minutes(run_dir, trained.batch_size), 1),
+            "machine": processor(),
+        }
+        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    load_network(config.out)  # Reads and verifies what was published.
+    print(config.out)
+
+
+if __name__ == "__main__":
+    cli.main(main)
