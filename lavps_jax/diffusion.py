@@ -15,6 +15,7 @@ from lavps_jax.schedules import Schedule
 from lavps_jax.types import Weights
 
 __all__ = [
+    "SIGMA_DATA",
     "ConditionalDenoiserFn",
     "EDMDenoiser",
     "GaussianMixture",

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lavps_jax.diffusion import SIGMA_DATA
+from lavps_jax.operators import LinearOperator
 from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["IMAGE_VARIANCE", "log_likelihood", "make_problem", "simulate"]
-
-IMAGE_VARIANCE = 0.25
-"""Variance of pixels in [-1, 1] that the regularised pseudo-inverse assumes: sigma_data^2 of the
-denoisers."""
+__all__ = ["log_likelihood", "make_problem", "simulate"]
 
 
 def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
@@ -29,16 +27,20 @@ def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Probl
 
     Args:
       y: observation of shape operator.y_shape.
-      operator: a linear operator on images (H, W, C).
+      operator: an operator on images (H, W, C).
       sigma_y: noise standard deviation, positive.
 
     Returns:
       The problem; its x_pinv is A^+ y, regularised as the posterior mean of an image with
       independent pixels of variance 0.25: (A^T A + 4 sigma_y^2 I)^-1 A^T y. It tends to A^+ y as
-      sigma_y goes to 0; A^+ y itself would drown a deblurred image in noise.
+      sigma_y goes to 0; A^+ y itself would drown a deblurred image in noise. An operator that is
+      not linear has no such inverse: its x_pinv is zero.
     """
     sigma_y = jnp.asarray(sigma_y, jnp.float32)
-    x_pinv = operator.ridge(y, sigma_y**2 / IMAGE_VARIANCE)
+    if isinstance(operator, LinearOperator):
+        x_pinv = operator.ridge(y, sigma_y**2 / SIGMA_DATA**2)
+    else:
+        x_pinv = jnp.zeros(operator.x_shape, jnp.float32)
     return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv)
 
 
@@ -50,7 +52,7 @@ def simulate(
     Args:
       rng_key: key of the noise.
       x_0: clean image, float (H, W, C) in [-1, 1].
-      operator: a linear operator on such images.
+      operator: an operator on such images.
       sigma_y: noise standard deviation, positive.
     """
     clean = operator.forward(x_0)

@@ -11,7 +11,7 @@ import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import from_forward
+from lavps_jax.operators import from_forward, from_function
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, make_sample_fn
 
 SHAPE = (4, 1, 1)
@@ -134,3 +134,26 @@ def test_new_numbers_do_not_compile_again():
     shifted = jax.tree.map(lambda a: a + 0.1, problems(2))
     run(jax.random.key(1), jnp.array([7, 3]), gaussian(0.3, 0.7), shifted, sampler.plan())
     assert len(traces) == count
+
+
+def squash(data, x):
+    return jnp.tanh(data * x)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        DPS(DENOISER, num_steps=40, gamma=0.1),
+        MGDM(DENOISER, Inner(5, 0.1), Inner(5, 0.1), num_steps=40),
+    ],
+)
+def test_operators_that_are_not_linear(sampler):
+    operator = from_function(squash, SHAPE, jnp.float32(2.0))
+    y = jnp.tanh(2 * jnp.array([0.8, -0.5, 0.1, -1.2])).reshape(SHAPE)
+    problem = make_problem(y, operator, 0.2)
+    stacked = jax.tree.map(lambda a: a[None], problem)
+    run = make_sample_fn(sampler, num_particles=200)
+    x_0 = run(jax.random.key(0), jnp.arange(1), gaussian(), stacked, sampler.plan()).x_0[0]
+    residual = np.mean((np.tanh(2 * np.asarray(x_0)) - np.asarray(y)) ** 2)
+    assert residual < 0.3 * np.mean((np.tanh(2 * np.random.default_rng(0).standard_normal(
+        (200, *SHAPE))) - np.asarray(y)) ** 2)  # fmt: skip
