@@ -184,6 +184,7 @@ def build_sampler(
                 if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
                     remedy = "give an amortized network trained on the schedule of the prior"
                     raise UserError("sampler.amortized", config.amortized, remedy)
+                _check_grid(config, trained.task)
                 params["phi"] = phi
                 start = Amortized(model, schedule, trained.task.network.mean_unit)
                 start = BestOf(start, ZeroShot()) if config.best_of else start
@@ -214,6 +215,19 @@ def build_sampler(
             denoiser = ConditionalDenoiserFn(model, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
     return sampler, params
+
+
+def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
+    """Refuses pairs (t, tau) on which the amortized network was not trained."""
+    if config.num_steps != task.num_steps:
+        remedy = f"use {task.num_steps}, with which the amortized network was trained"
+        raise UserError("sampler.num_steps", config.num_steps, remedy)
+    if config.low_idx < task.low_idx or config.high_idx > task.high_idx:
+        remedy = f"stay in ({task.low_idx}, {task.high_idx}), where the network was trained"
+        raise UserError("sampler.low_idx, high_idx", (config.low_idx, config.high_idx), remedy)
+    if config.tau_rule != "previous":
+        remedy = 'use "previous", with which amortized networks are trained'
+        raise UserError("sampler.tau_rule", config.tau_rule, remedy)
 
 
 def _inner(config: InnerConfig, start: Start) -> Inner:

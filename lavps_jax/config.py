@@ -163,7 +163,7 @@ class MGDMConfig:
     inner: InnerConfig = InnerConfig(1)
     """Away from the low-noise end."""
     inner_low_noise: InnerConfig = InnerConfig(10)
-    """For blocks whose tau has a grid index in [low_idx, high_idx)."""
+    """For blocks whose t_prev has a grid index in [low_idx, high_idx)."""
     low_idx: int = 1
     high_idx: int = 30
     num_steps: int = 100

@@ -158,12 +158,14 @@ class GaussianMixtureDenoiser:
         """E[x_0 | x_t], of the shape of x_t (any); 0 <= t <= T."""
         alpha_bar = jnp.asarray(self.schedule.alpha_bar, x_t.dtype)[t]
         noise_variance = jnp.asarray(1 - self.schedule.alpha_bar, x_t.dtype)[t]
-        variance = alpha_bar * theta.std**2 + noise_variance
+        std = jnp.broadcast_to(theta.std, x_t.shape)[None]
+        variance = alpha_bar * std**2 + noise_variance
         error = x_t[None] - jnp.sqrt(alpha_bar) * theta.means
         square = jnp.sum(error**2 / variance, axis=range(1, error.ndim))
         posterior = jax.nn.softmax(theta.log_weights - square / 2)
-        per_component = theta.means + jnp.sqrt(alpha_bar) * theta.std**2 / variance * error
-        return jnp.tensordot(posterior, per_component, axes=1)
+        per_component = theta.means + jnp.sqrt(alpha_bar) * std**2 / variance * error
+        # Means may be large beside std: the shorter products of accelerators would lose it.
+        return jnp.tensordot(posterior, per_component, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
 def add_noise(eps: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:

@@ -57,4 +57,7 @@ def simulate(
     """
     clean = operator.forward(x_0)
     noise = jax.random.normal(rng_key, clean.shape, clean.dtype)
+    if jnp.iscomplexobj(clean):
+        # JAX draws complex numbers of variance 1; here each part has the variance of the noise.
+        noise = noise * jnp.sqrt(2.0)
     return make_problem(operator.project(clean + sigma_y * noise), operator, sigma_y)

@@ -121,8 +121,12 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
         found = f"{path} with {sorted(arrays)}" if y is None else f"y of shape {y.shape}"
         raise UserError("observations", found, 'give an array "y" with measurements on axis 0')
     for name, array in arrays.items():
-        if not (np.issubdtype(array.dtype, np.floating) or array.dtype == bool or name != "y"):
-            remedy = "give floats in the units of images in [-1, 1]"
+        if name == "mask":
+            if not np.isin(array, (0, 1)).all():
+                found = f"values from {array.min()} to {array.max()}"
+                raise UserError(name, found, "give 1 where a pixel was measured and 0 elsewhere")
+        elif not np.issubdtype(array.dtype, np.floating):
+            remedy = "give floats; images are in [-1, 1]"
             raise UserError(name, f"dtype {array.dtype}", remedy)
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
 

@@ -30,11 +30,12 @@ def check_memory(compiled: Any, field: str, value: object) -> None:
 
 
 def required_bytes(compiled: Any) -> int | None:
-    """Bytes of the buffers a program makes: results and intermediates, without its arguments."""
+    """Bytes of the buffers a program makes: intermediates, and results that reuse no argument."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.temp_size_in_bytes + results
 
 
 def available_bytes() -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +63,13 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             measured = load_measurements(config.observations, config.operator, config.sigma_y)
         prior, theta = load_prior(config.prior, measured.image_shape)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
-        built = [(sampler_name(s), *build_sampler(s, prior, theta)) for s in samplers]
-        restored = [_restore(config, measured, *entry) for entry in built]
-        metrics = [_metrics(config, measured, one) for one in restored]
+        built = [build_sampler(sampler, prior, theta) for sampler in samplers]
+        score = _make_score(measured)
+        restored = [
+            _restore(config, measured, name, *entry)
+            for name, entry in zip(_names(samplers), built, strict=True)
+        ]
+        metrics = [_metrics(config, measured, one, score) for one in restored]
         _write(folder, config, measured, restored, metrics)
         _print_table(console, metrics)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
@@ -73,8 +78,17 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     return Path(config.out_dir)
 
 
-def sampler_name(config: SamplerConfig) -> str:
-    """The name of the method, as it appears in files and tables."""
+Score = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def _names(samplers: Sequence[SamplerConfig]) -> list[str]:
+    """One name per sampler, as in files and tables: the method, numbered from its second on."""
+    methods = [_method(sampler) for sampler in samplers]
+    counts = [methods[: i + 1].count(method) for i, method in enumerate(methods)]
+    return [m if k == 1 else f"{m}_{k}" for m, k in zip(methods, counts, strict=True)]
+
+
+def _method(config: SamplerConfig) -> str:
     match config:
         case LAVPSConfig():
             return "lavps"
@@ -105,7 +119,9 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
         start = time.perf_counter()
         out = jax.block_until_ready(sample_fn(*args))
         seconds += time.perf_counter() - start
-        finite = np.asarray(out.info.is_finite)
+        # The last prediction belongs to no step.
+        ends = jnp.isfinite(out.x_0).all(axis=(2, 3, 4))[..., None]
+        finite = np.concatenate([out.info.is_finite, ends], axis=-1)
         if not finite.all():
             image, particle, step = np.argwhere(~finite)[0]
             where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
@@ -116,15 +132,17 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
     return Restored(name, np.concatenate(samples), seconds / (batches * size), sampler.cost())
 
 
-def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> dict[str, Any]:
+def _metrics(
+    config: SampleConfig, measured: Measured, restored: Restored, score: Score
+) -> dict[str, Any]:
     """The contents of metrics.json; scores of an image are means over its particles.
 
     Without a clean image there is only the residual.
     """
     problems = measured.problems
     pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))(problems)
-    table = _scores(measured, restored.samples)
-    baseline = _scores(measured, np.asarray(pinv)[:, None])
+    table = score(restored.samples)
+    baseline = score(np.asarray(pinv)[:, None])
     observed = jax.vmap(lambda problem: problem.operator.num_observed())(problems)
     low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
     chi2 = table["residual_chi2"]
@@ -150,11 +168,11 @@ def _metrics(config: SampleConfig, measured: Measured, restored: Restored) -> di
     }
 
 
-def _scores(measured: Measured, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of samples (B, P, H, W, C), each (B, P)."""
-    weights = load_lpips_weights("alexnet")
+def _make_score(measured: Measured) -> Score:
+    """The function from samples (B, P, H, W, C) to their scores, each (B, P)."""
+    lpips_weights = None if measured.x_0 is None else load_lpips_weights("alexnet")
 
-    def scores(x, x_0, problem):
+    def scores(weights, x, x_0, problem):
         chi2 = residual_chi2(problem.operator, x, problem.y, problem.sigma_y)
         if x_0 is None:
             return {"residual_chi2": chi2}
@@ -167,13 +185,17 @@ def _scores(measured: Measured, samples: np.ndarray) -> dict[str, np.ndarray]:
             "residual_chi2": chi2,
         }
 
-    over_particles = jax.vmap(scores, in_axes=(0, None, None))
+    over_particles = jax.vmap(scores, in_axes=(None, 0, None, None))
 
     @jax.jit
-    def per_image(samples, x_0, problems):
-        return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
+    def per_image(weights, samples, x_0, problems):
+        return jax.lax.map(lambda row: over_particles(weights, *row), (samples, x_0, problems))
 
-    return jax.tree.map(np.asarray, per_image(samples, measured.x_0, measured.problems))
+    def score(samples: np.ndarray) -> dict[str, np.ndarray]:
+        found = per_image(lpips_weights, samples, measured.x_0, measured.problems)
+        return jax.tree.map(np.asarray, found)
+
+    return score
 
 
 def _write(folder: Path, config, measured: Measured, restored: list[Restored], metrics) -> None:

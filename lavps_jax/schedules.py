@@ -58,7 +58,7 @@ class Schedule:
 
 @functools.cache
 def _alpha_bar(schedule: Schedule) -> np.ndarray:
-    betas = _even_grid_float32(schedule.beta_min, schedule.beta_max, schedule.num_times)
+    betas = even_grid_float32(schedule.beta_min, schedule.beta_max, schedule.num_times)
     product = np.cumprod(1.0 - betas, dtype=np.float64)
     # The published table is kept in float32; its rounded values are the schedule.
     table = np.concatenate([[1.0], np.clip(product, _SMALLEST_ALPHA_BAR, 1.0).astype(np.float32)])
@@ -66,7 +66,7 @@ def _alpha_bar(schedule: Schedule) -> np.ndarray:
     return table
 
 
-def _even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:
+def even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:
     """`num` points from start to stop in float32, counted from the nearer end.
 
     This is how the published implementation's tensor library rounds: from the left in the first
@@ -95,7 +95,7 @@ def time_grid(num_steps: int, schedule: Schedule = Schedule()) -> np.ndarray:
     """
     if not 2 <= num_steps <= schedule.num_times:
         raise UserError("num_steps", num_steps, f"use 2 to {schedule.num_times}")
-    return _even_grid_float32(0, schedule.num_times - 1, num_steps).astype(np.int64)
+    return even_grid_float32(0, schedule.num_times - 1, num_steps).astype(np.int64)
 
 
 class BridgeCoefficients(NamedTuple):

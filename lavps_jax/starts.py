@@ -94,6 +94,7 @@ class BestOf:
         """Cost: both starts and two denoiser calls."""
         first = self.first(params, problem, block, eps, loss_fn)
         second = self.second(params, problem, block, eps, loss_fn)
+        loss_first, loss_second = loss_fn(*first, eps), loss_fn(*second, eps)
         # A candidate whose loss is not a number loses.
-        keep_first = loss_fn(*first, eps) <= jnp.nan_to_num(loss_fn(*second, eps), nan=jnp.inf)
+        keep_first = (loss_first <= loss_second) | jnp.isnan(loss_second)
         return jax.tree.map(lambda a, b: jnp.where(keep_first, a, b), first, second)

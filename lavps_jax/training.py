@@ -39,10 +39,19 @@ Metrics = dict[str, Array]
 
 
 class LossFn(Protocol):
-    """Loss of ONE image; frozen, hashable. `frozen` holds weights that are used, not trained."""
+    """Loss of ONE image; frozen, hashable. `frozen` holds weights that are used, not trained.
+
+    Dropout is active in training only, not where the loss is a validation score.
+    """
 
     def __call__(
-        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0: Float[Array, "H W C"]
+        self,
+        weights: Weights,
+        rng_key: PRNGKey,
+        frozen: Weights,
+        x_0: Float[Array, "H W C"],
+        *,
+        train: bool,
     ) -> tuple[Array, Metrics]: ...
 
 
@@ -58,12 +67,12 @@ class PriorLoss:
     log_sigma_mean: float
     log_sigma_std: float
 
-    def __call__(self, weights, rng_key, frozen, x_0):
+    def __call__(self, weights, rng_key, frozen, x_0, *, train):
         key_sigma, key_noise, key_dropout = jax.random.split(rng_key, 3)
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
-        x_0_hat = self.denoiser.at_sigma(weights, z, sigma_t, key_dropout)
+        x_0_hat = self.denoiser.at_sigma(weights, z, sigma_t, key_dropout if train else None)
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
 
@@ -78,13 +87,14 @@ class ConditionalLoss:
     log_sigma_mean: float
     log_sigma_std: float
 
-    def __call__(self, weights, rng_key, frozen, x_0):
+    def __call__(self, weights, rng_key, frozen, x_0, *, train):
         key_operator, key_y, key_sigma, key_noise, key_dropout = jax.random.split(rng_key, 5)
         problem = simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
-        x_0_hat = self.denoiser.at_sigma(weights, z, problem.x_pinv, sigma_t, key_dropout)
+        dropout_key = key_dropout if train else None
+        x_0_hat = self.denoiser.at_sigma(weights, z, problem.x_pinv, sigma_t, dropout_key)
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
 
@@ -107,7 +117,7 @@ class AmortizedLoss:
     low_idx: int
     high_idx: int
 
-    def __call__(self, weights, rng_key, frozen, x_0):
+    def __call__(self, weights, rng_key, frozen, x_0, *, train):
         keys = jax.random.split(rng_key, 6)
         key_operator, key_y, key_index, key_noise, key_eps, key_dropout = keys
         problem = simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
@@ -128,7 +138,8 @@ class AmortizedLoss:
         def loss_fn(mu, rho, eps):
             return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
 
-        mu, rho = self.start(params, problem, block, eps, loss_fn, dropout_key=key_dropout)
+        dropout_key = key_dropout if train else None
+        mu, rho = self.start(params, problem, block, eps, loss_fn, dropout_key=dropout_key)
         loss = loss_fn(mu, rho, eps)
         at_prior = loss_fn(*ZeroShot()(params, problem, block, eps, loss_fn), eps)
         return loss, {"loss_at_block_prior": jax.lax.stop_gradient(at_prior)}
@@ -172,7 +183,7 @@ def make_train_step(
 
     def batch_loss(weights, key, frozen, images):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
-        per_image = jax.vmap(lambda k, x_0: loss_fn(weights, k, frozen, x_0))
+        per_image = jax.vmap(lambda k, x_0: loss_fn(weights, k, frozen, x_0, train=True))
         losses, metrics = per_image(keys, images)
         return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
 

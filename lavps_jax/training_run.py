@@ -83,18 +83,28 @@ def run_training(config: TrainConfig) -> Path:
                     began, since = time.perf_counter(), done
                     log.write(done, row | {"images_per_second": speed})
                     progress.update(bar, completed=done, loss=row["loss"], speed=speed)
-                    if not np.isfinite(row["loss"]):
-                        remedy = f"lower optimizer.peak_lr; checkpoints lie in {run_dir}"
-                        raise UserError(f"loss at step {done}", row["loss"], remedy)
-                if done % config.checkpoint_every == 0 or done == config.num_train_steps:
-                    checkpoints.save(done, state)
-                if done % config.validate_every == 0 or done == config.num_train_steps:
+                    _check_finite(run_dir, done, metrics)
+                last = done == config.num_train_steps
+                # Before the checkpoint, so that a run that has its last one is complete.
+                if done % config.validate_every == 0 or last:
+                    _check_finite(run_dir, done, metrics)
                     scores = validate(state.ema)
                     progress.console.print(_validation_line(done, scores))
                     log.write(done, scores)
                     _export(config, state, scores)
                     began, since = time.perf_counter(), done
+                if done % config.checkpoint_every == 0 or last:
+                    _check_finite(run_dir, done, metrics)
+                    checkpoints.save(done, state)
     return run_dir / "weights"
+
+
+def _check_finite(run_dir: Path, step: int, metrics: dict[str, Any]) -> None:
+    """Stops a diverged run before it overwrites a good checkpoint."""
+    for name in ("loss", "gradient_norm"):
+        if not np.isfinite(metrics[name]):
+            remedy = f"lower optimizer.peak_lr; checkpoints lie in {run_dir}"
+            raise UserError(f"{name} at step {step}", float(metrics[name]), remedy)
 
 
 def _claim_directory(run_dir: Path, config: TrainConfig) -> None:
@@ -116,21 +126,25 @@ def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource)
     keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
 
     @jax.jit
-    def scores(weights):
-        def one(key, x_0):
-            loss, metrics = trainee.loss_fn(weights, key, trainee.frozen, x_0)
+    def scores(weights, frozen, keys, images):
+        def one(row):
+            key, x_0 = row
+            key_loss, key_noise = jax.random.split(key)
+            loss, metrics = trainee.loss_fn(weights, key_loss, frozen, x_0, train=False)
             if isinstance(trainee.loss_fn, PriorLoss):
-                noise = jax.random.normal(key, x_0.shape)
+                noise = jax.random.normal(key_noise, x_0.shape)
                 for sigma_t in VALIDATION_SIGMAS:
                     denoise = trainee.loss_fn.denoiser.at_sigma
                     x_0_hat = denoise(weights, x_0 + sigma_t * noise, jnp.float32(sigma_t))
                     metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
             return {"loss": loss, **metrics}
 
-        return jax.tree.map(jnp.mean, jax.vmap(one)(keys, images))
+        rows = jax.lax.map(one, (keys, images), batch_size=config.batch_size)
+        return jax.tree.map(jnp.mean, rows)
 
     def validate(weights) -> dict[str, float]:
-        values = {f"validation_{k}": float(v) for k, v in scores(weights).items()}
+        found = scores(weights, trainee.frozen, keys, images)
+        values = {f"validation_{k}": float(v) for k, v in found.items()}
         at_prior = values.get("validation_loss_at_block_prior")
         if at_prior is not None:
             values["validation_ratio"] = values["validation_loss"] / at_prior

@@ -25,3 +25,9 @@ def test_too_large_a_program_is_refused():
     check_memory(compiled(1000), "batch_size", 1)
     with pytest.raises(UserError, match="batch_size: got 7, which needs .* GiB of memory; lower"):
         check_memory(compiled(available // 4 + 1000), "batch_size", 7)
+
+
+def test_a_donated_argument_is_reused():
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    needed = required_bytes(add.lower(jnp.zeros(1_000_000)).compile())
+    assert needed is not None and needed < 100_000

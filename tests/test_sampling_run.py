@@ -22,6 +22,7 @@ from lavps_jax.config import (
 )
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.measurements import simulate_measurements
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
     GlobalAttention,
@@ -30,7 +31,8 @@ from lavps_jax.networks import (
     PaletteConfig,
 )
 from lavps_jax.operators import Denoise, RandomPixels
-from lavps_jax.sampling_run import run_sampling
+from lavps_jax.samplers import Cost
+from lavps_jax.sampling_run import Restored, _make_score, _metrics, run_sampling
 from lavps_jax.training_run import run_training
 
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
@@ -120,3 +122,53 @@ def test_a_prior_is_no_amortized_network(prior, tmp_path):
     with pytest.raises(UserError, match=r"sampler.amortized"):
         sample(tmp_path / "out", prior, LAVPSConfig(amortized=prior))
     assert not list(tmp_path.iterdir())
+
+
+def base_config(**changes):
+    data, operator = SyntheticData(64, (8, 8, 1)), RandomPixels(0.4, 0.6)
+    config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=64)
+    return dataclasses.replace(config, **changes)
+
+
+def test_the_truth_lies_inside_the_band():
+    config = base_config()
+    measured = simulate_measurements(config)
+    assert measured.x_0 is not None
+    truth = Restored("truth", measured.x_0[:, None], 0.0, Cost(0, 0, 0))
+    mean = _metrics(config, measured, truth, _make_score(measured))["mean"]
+    assert 0.95 < mean["residual_inside_99"] <= 1 and mean["ssim"] > 0.999
+    tight = measured._replace(x_0=0.9 * measured.x_0)
+    wrong = truth._replace(samples=truth.samples + 0.1)
+    assert _metrics(config, tight, wrong, _make_score(measured))["mean"]["residual_inside_99"] < 0.1
+
+
+def test_operators_are_new_for_every_image_only_if_stochastic():
+    masks = np.asarray(simulate_measurements(base_config()).problems.operator.mask)
+    assert len(np.unique(masks.reshape(64, -1), axis=0)) == 64
+    fixed = base_config(stochastic=False)
+    masks = np.asarray(simulate_measurements(fixed).problems.operator.mask)
+    assert len(np.unique(masks.reshape(64, -1), axis=0)) == 1
+
+
+def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
+    one, two = MGDMConfig(num_steps=6, high_idx=2), MGDMConfig(num_steps=7, high_idx=2)
+    metrics = sample(tmp_path / "out", prior, one, compare_with=(two,), num_images=1)
+    assert (metrics["sampler"], metrics["compared"][0]["sampler"]) == ("mgdm", "mgdm_2")
+    files = {path.name for path in (tmp_path / "out" / "synthetic-00000").iterdir()}
+    assert {"mgdm_mean.png", "mgdm_2_mean.png"} <= files
+
+
+def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
+    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
+                         high_idx=6)  # fmt: skip
+    amortized = train(tmp_path / "run", task, 1)
+    for wrong, words in (
+        (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),
+        (LAVPSConfig(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
+        (
+            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6, tau_rule="midpoint"),
+            "tau_rule",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            sample(tmp_path / "out", prior, wrong)

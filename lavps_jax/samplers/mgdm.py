@@ -18,7 +18,13 @@ from jaxtyping import Array, Float, Int
 from lavps_jax.diffusion import bridge_draw
 from lavps_jax.errors import UserError
 from lavps_jax.samplers.base import Cost, Plan, Segment, State
-from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
+from lavps_jax.schedules import (
+    BridgeCoefficients,
+    Schedule,
+    bridge_coefficients,
+    even_grid_float32,
+    time_grid,
+)
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 from lavps_jax.variational import Block, block_loss, draw, fit
@@ -105,7 +111,7 @@ class MGDM:
 
     Attributes:
       denoise_fn: the prior.
-      inner: how blocks are solved whose tau has a grid index outside [low_idx, high_idx).
+      inner: how blocks are solved whose t_prev has a grid index outside [low_idx, high_idx).
       inner_low_noise: the same inside of it, at the low-noise end. LAVPS has a start with an
         amortized network here.
       low_idx, high_idx: the range of grid indices of `inner_low_noise`.
@@ -189,7 +195,7 @@ class MGDM:
         """DDIM from tau to 0 on min(M, tau + 1) integer times; too few are filled up in front by
         steps that leave x as it is, so that all rows have equal shapes."""
         count = max(min(self.num_ddim_steps, tau + 1), 2)
-        grid = np.linspace(0, tau, count).astype(np.int64)[::-1]
+        grid = even_grid_float32(0, tau, count).astype(np.int64)[::-1]
         coefficients = bridge_coefficients(
             self.schedule.alpha_bar, 0, grid[1:], grid[:-1], self.eta
         )

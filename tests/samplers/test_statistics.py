@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
@@ -57,39 +58,68 @@ def bridge(s, t, u, eta):
     return c_l, np.sqrt(a(s, t)) - c_l * np.sqrt(a(s, u)), std
 
 
-def predicted_law():
-    """Mean and covariance of the sample; the state is (x_{t_next}, x_0) with 2 SIZE entries."""
+def predicted_law(num_gibbs, num_ddim_steps, tau_rule):
+    """Mean and covariance of the sample; the state is (x_{t_next}, x_t, x_0)."""
     eye, zero = np.eye(SIZE), np.zeros((SIZE, SIZE))
     times = np.floor(np.linspace(0, 999, NUM_STEPS)).astype(int)
-    slope = np.sqrt(ALPHA_BAR[999])
-    first = np.vstack([eye, slope * eye])
-    mean, covariance = np.zeros(2 * SIZE), first @ first.T
+    first = np.vstack([eye, zero, np.sqrt(ALPHA_BAR[999]) * eye])
+    mean, covariance = np.zeros(3 * SIZE), first @ first.T
+
+    def advance(rows, offset, noise):
+        nonlocal mean, covariance
+        matrix, noise = np.block(rows), np.block(noise)
+        mean = matrix @ mean + offset
+        covariance = matrix @ covariance @ matrix.T + noise @ noise.T
+
     for k in range(NUM_STEPS - 3, 0, -1):
-        tau, t, t_next = times[k : k + 3]
-        slope = np.sqrt(ALPHA_BAR[tau])
+        t_prev, t, t_next = times[k : k + 3]
+        tau = {"previous": t_prev, "midpoint": t_prev // 2}[tau_rule]
         c_l, c_s, std = bridge(0, t, t_next, ETA)
+        advance(
+            [[eye, zero, zero], [c_l * eye, zero, c_s * eye], [zero, zero, eye]],
+            0.0,
+            [[zero], [std * eye], [zero]],
+        )
+        slope = np.sqrt(ALPHA_BAR[tau])
         p_l, p_s, p_std = bridge(0, tau, t, 1.0)
         r_l, r_s, r_std = bridge(tau, t, t_next, 1.0)
         precision = eye / p_std**2 + slope**2 * A.T @ A / SIGMA_Y**2
         gain = np.linalg.inv(precision) / p_std**2
         offset = np.linalg.solve(precision, slope * A.T @ Y / SIGMA_Y**2)
         width = np.diag(1 / np.sqrt(np.diagonal(precision)))
-        # x_tau as a map of (x_{t_next}, x_0), and of the draws of the bridge and of the block.
-        of_state = gain @ np.hstack([p_l * c_l * eye, (p_l * c_s + p_s) * eye])
-        of_draws = np.hstack([gain * p_l * std, width])
-        state = np.vstack([np.hstack([r_l * eye, zero]) + r_s * of_state, slope * of_state])
-        draws = np.vstack(
-            [np.hstack([r_s * of_draws, r_std * eye]), np.hstack([slope * of_draws, zero])]
-        )
-        mean = state @ mean + np.concatenate([r_s * offset, slope * offset])
-        covariance = state @ covariance @ state.T + draws @ draws.T
-    return mean[SIZE:], covariance[SIZE:, SIZE:]
+        # x_0 = scale x_tau + spread noise: DDIM down to 0, where a single step is D(x_tau, tau).
+        ddim_times = np.linspace(0, tau, max(num_ddim_steps, 2)).astype(int)[::-1]
+        scale, variance = 1.0, 0.0
+        for high, low in zip(ddim_times[:-1], ddim_times[1:], strict=True):
+            d_l, d_s, d_std = bridge(0, low, high, ETA)
+            factor = d_l + d_s * np.sqrt(ALPHA_BAR[high])
+            scale, variance = factor * scale, factor**2 * variance + d_std**2
+        spread = np.sqrt(variance)
+        for _ in range(num_gibbs):
+            # x_tau = gain (p_l x_t + p_s x_0) + offset + width noise.
+            advance(
+                [
+                    [eye, zero, zero],
+                    [r_l * eye, r_s * p_l * gain, r_s * p_s * gain],
+                    [zero, scale * p_l * gain, scale * p_s * gain],
+                ],
+                np.concatenate([0 * offset, r_s * offset, scale * offset]),
+                [
+                    [zero, zero, zero],
+                    [r_s * width, r_std * eye, zero],
+                    [scale * width, zero, spread * eye],
+                ],
+            )
+        # The next step starts at x_t.
+        advance([[zero, eye, zero], [zero, zero, zero], [zero, zero, eye]], 0.0, [[zero]] * 3)
+    return mean[2 * SIZE :], covariance[2 * SIZE :, 2 * SIZE :]
 
 
-def z_scores(mistake):
+def z_scores(mistake=0.0, num_gibbs=1, num_ddim_steps=1, tau_rule="previous"):
     """Whitened deviations of mean, variances and cross terms, in standard errors."""
     inner = Inner(0, 0.03, Exact(mistake))
-    sampler = MGDM(GaussianMixtureDenoiser(), inner, inner, num_steps=NUM_STEPS, eta=ETA)
+    counts = {"num_gibbs": num_gibbs, "num_ddim_steps": num_ddim_steps, "tau_rule": tau_rule}
+    sampler = MGDM(GaussianMixtureDenoiser(), inner, inner, num_steps=NUM_STEPS, eta=ETA, **counts)
     theta = GaussianMixture(jnp.zeros((1, 1, 1, SIZE)), jnp.zeros(1), jnp.ones(()))
     operator = from_forward(project, (1, 1, SIZE), jnp.asarray(A, jnp.float32))
     problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
@@ -98,17 +128,24 @@ def z_scores(mistake):
     out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
               sampler.plan())  # fmt: skip
     samples = np.asarray(out.x_0[0, :, 0, 0], np.float64)
-    mean, covariance = predicted_law()
+    mean, covariance = predicted_law(num_gibbs, num_ddim_steps, tau_rule)
     white = np.linalg.solve(np.linalg.cholesky(covariance), (samples - mean).T)
     second = white @ white.T / NUM_SAMPLES - np.eye(SIZE)
     second /= np.sqrt(1 + np.eye(SIZE))  # Variance of w_i w_j: 1, and 2 on the diagonal.
     return np.sqrt(NUM_SAMPLES) * np.concatenate([white.mean(1), second[np.triu_indices(SIZE)]])
 
 
-def test_the_samples_have_the_predicted_law():
-    assert np.abs(z_scores(0.0)).max() < 4.5
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_gibbs": 2, "num_ddim_steps": 3, "tau_rule": "midpoint"},
+    ],
+)
+def test_the_samples_have_the_predicted_law(settings):
+    assert np.abs(z_scores(**settings)).max() < 4.5
 
 
 def test_a_small_mistake_is_found():
     """Standard deviations of the block posteriors that are 5 % too large."""
-    assert np.abs(z_scores(0.05)).max() > 6
+    assert np.abs(z_scores(mistake=0.05)).max() > 6

@@ -1,0 +1,161 @@
+"""The training losses against closed forms, and what a training step does with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lavps_jax.diffusion import ConditionalDenoiserFn, GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.operators import Denoise
+from lavps_jax.samplers import MGDM
+from lavps_jax.schedules import Schedule
+from lavps_jax.training import (
+    AmortizedLoss,
+    ConditionalLoss,
+    PriorLoss,
+    init_train_state,
+    make_train_step,
+)
+from lavps_jax.variational import block_loss
+
+SHAPE = (16, 16, 1)
+
+
+@dataclass(frozen=True)
+class Predicts:
+    """A denoiser that returns the noise level (so that losses tell it), or its input."""
+
+    what: str
+
+    def at_sigma(self, weights, z, *arguments):
+        sigma_t = arguments[-2]
+        return jnp.broadcast_to(sigma_t, z.shape) if self.what == "sigma" else z
+
+
+def test_prior_loss_draws_and_weighs_noise_levels():
+    x_0 = jnp.zeros(SHAPE)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    loss_fn = PriorLoss(Predicts("sigma"), -0.8, 1.5)  # type: ignore[arg-type]
+    losses = jax.vmap(lambda key: loss_fn({}, key, {}, x_0, train=True)[0])(keys)
+    # weight sigma^2 = (sigma^2 + 1/4) / (1/4) gives sigma back.
+    log_sigma = np.log((np.asarray(losses, np.float64) - 1) / 4) / 2
+    log_sigma = log_sigma[np.isfinite(log_sigma)]
+    assert abs(np.median(log_sigma) + 0.8) < 0.12
+    assert abs(np.std(log_sigma[log_sigma > -0.8]) / (1.5 * np.sqrt(1 - 2 / np.pi)) - 1) < 0.08
+
+
+def test_prior_loss_of_no_denoising():
+    """With D(z) = z the error is the noise: the loss is weight sigma^2, whatever the image."""
+    x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
+    for log_sigma in (-2.0, 1.0):
+        loss_fn = PriorLoss(Predicts("input"), log_sigma, 0.0)  # type: ignore[arg-type]
+        loss, _ = loss_fn({}, jax.random.key(2), {}, x_0, train=True)
+        expected = (np.exp(2 * log_sigma) + 0.25) / 0.25
+        np.testing.assert_allclose(loss, expected, rtol=0.08)
+
+
+def test_conditional_loss_shows_a_new_measurement():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Spy(ConditionalDenoiserFn):
+        def at_sigma(self, theta, z, x_pinv, sigma_t, dropout_key=None):
+            seen.append((np.asarray(z), np.asarray(x_pinv), float(sigma_t)))
+            return z
+
+    x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
+    loss_fn = ConditionalLoss(Spy(None), Denoise(), 0.2, 0.5, 0.0)  # type: ignore[arg-type]
+    for k in range(2):
+        loss, _ = loss_fn({}, jax.random.key(k), {}, x_0, train=True)
+        np.testing.assert_allclose(loss, (np.exp(1.0) + 0.25) / 0.25, rtol=0.08)
+    (z, x_pinv, sigma_t), (_, other, _) = seen
+    np.testing.assert_allclose(sigma_t, np.exp(0.5), rtol=1e-5)
+    noise_y = x_pinv * (1 + 4 * 0.2**2) - x_0
+    assert abs(np.std(noise_y) - 0.2) < 0.01 and np.abs(x_pinv - other).max() > 0.1
+    noise = (z - x_0) / sigma_t
+    assert abs(np.mean(noise * noise_y) / 0.2) < 0.06  # Independent draws.
+
+
+@dataclass(frozen=True)
+class Spy:
+    """A start that keeps what it was shown."""
+
+    schedule: Schedule = Schedule()
+    seen: list = field(default_factory=list, hash=False, compare=False)
+
+    def __call__(self, params, problem, block, eps, loss_fn, dropout_key=None):
+        self.seen.append((params, problem, block, eps))
+        return block.prior_mean + 0.1, jnp.full(SHAPE, jnp.log(block.prior_std) - 0.2)
+
+
+def test_amortized_loss_poses_the_sampler_s_blocks():
+    denoiser, spy = GaussianMixtureDenoiser(), Spy()
+    theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.5))
+    loss_fn = AmortizedLoss(denoiser, spy, Denoise(), 0.05, 20, 2, 7)  # type: ignore[arg-type]
+    x_0 = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1.0)
+    rows = {}
+    for segment in MGDM(denoiser, num_steps=20).plan():
+        for k in range(len(segment.rows.tau)):
+            row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
+            rows[int(row.tau)] = row
+    grid = np.floor(np.linspace(0, 999, 20)).astype(int)
+    for k in range(40):
+        loss, metrics = loss_fn({}, jax.random.key(k), theta, x_0, train=True)
+        params, problem, block, eps = spy.seen[-1]
+        row = rows[int(block.tau)]
+        assert block.t == row.t
+        mean = row.prior.c_l * block.x_t + row.prior.c_s * block.x_0
+        np.testing.assert_allclose(block.prior_mean, mean, atol=1e-5)
+        np.testing.assert_allclose(block.prior_std, row.prior.std, rtol=1e-5)
+        np.testing.assert_allclose(block.x_0, denoiser(theta, block.x_t, block.t), atol=1e-5)
+        alpha_bar = Schedule().alpha_bar[int(block.t)]
+        noise = (block.x_t - np.sqrt(alpha_bar) * x_0) / np.sqrt(1 - alpha_bar)
+        assert abs(np.std(noise) - 1) < 0.2
+        rho = jnp.full(SHAPE, jnp.log(block.prior_std))
+        at_prior = metrics["loss_at_block_prior"]
+        for found, mu, width in (
+            (loss, block.prior_mean + 0.1, rho - 0.2),
+            (at_prior, block.prior_mean, rho),
+        ):
+            expected = block_loss(mu, width, eps, denoiser, params, problem, block)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert {int(block.tau) for _, _, block, _ in spy.seen} == set(grid[2:7].tolist())
+
+
+def draws_a_number(weights, rng_key, frozen, x_0, *, train):
+    assert train
+    return weights["w"] * jax.random.normal(rng_key), {}
+
+
+def test_every_image_and_step_has_its_own_key():
+    optimizer = optax.sgd(1.0)
+    step = make_train_step(draws_a_number, optimizer, ema_decay=0.5)
+    key = jax.random.key(0)
+
+    def moves(batch, num_steps):
+        state = init_train_state({"w": jnp.zeros(())}, optimizer)
+        values = [0.0]
+        for _ in range(num_steps):
+            state, _ = step(state, {}, jnp.zeros((batch, *SHAPE)), key)
+            values.append(float(state.weights["w"]))
+        return np.diff(values)
+
+    one, two = moves(1, 2), moves(2, 2)
+    assert abs(one[0] - one[1]) > 1e-3 and abs(one[0] - two[0]) > 1e-3
+    np.testing.assert_array_equal(one, moves(1, 2))
+
+
+def test_average_of_the_weights():
+    optimizer = optax.sgd(1.0)
+    step = make_train_step(draws_a_number, optimizer, ema_decay=0.25)
+    state = init_train_state({"w": jnp.ones(())}, optimizer)
+    average = 1.0
+    for k in range(5):
+        state, _ = step(state, {}, jnp.zeros((1, *SHAPE)), jax.random.key(0))
+        decay = min(0.25, (1 + k) / (10 + k))
+        average = decay * average + (1 - decay) * float(state.weights["w"])
+        np.testing.assert_allclose(state.ema["w"], average, rtol=1e-5)
