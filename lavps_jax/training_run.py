@@ -47,8 +47,11 @@ def run_training(config: TrainConfig) -> Path:
         trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
     )
     state = init_train_state(trainee.weights, optimizer)
-    _claim_directory(run_dir, config)
     rng_key = jax.random.key(config.seed)
+    images_like = jax.ShapeDtypeStruct((config.batch_size, *train_data.image_shape), jnp.float32)
+    train_step = train_step.lower(state, trainee.frozen, images_like, rng_key).compile()
+    check_memory(train_step, "batch_size", config.batch_size)
+    _claim_directory(run_dir, config)
     validate = _make_validation(config, trainee, validation_data)
 
     columns = (
@@ -71,10 +74,6 @@ def run_training(config: TrainConfig) -> Path:
             for step in range(first, config.num_train_steps):
                 indices = batch_indices(config.seed, step, config.batch_size, len(train_data))
                 images = jnp.asarray(load_batch(train_data, indices))
-                if step == first:
-                    arguments = (state, trainee.frozen, images, rng_key)
-                    train_step = train_step.lower(*arguments).compile()
-                    check_memory(train_step, "batch_size", config.batch_size)
                 state, metrics = train_step(state, trainee.frozen, images, rng_key)
                 done = step + 1
                 if done % config.log_every == 0 or done == config.num_train_steps:
