@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax
+from lavps_jax.machine import describe_machine
 
 __all__ = ["record"]
 
 
 def record(path: str | Path, results: Any) -> None:
-    """Writes {"command", "commit", "date", "machine", "jax", "results"} as JSON to `path`.
+    """Writes {"command", "commit", "date", "machine", "results"} as JSON to `path`.
 
     A work tree with uncommitted changes gives a commit that ends in "-dirty".
     """
@@ -31,12 +29,7 @@ def record(path: str | Path, results: Any) -> None:
         "command": " ".join(["python", *sys.argv]),
         "commit": described.stdout.strip() or "unknown",
         "date": datetime.date.today().isoformat(),
-        "machine": {
-            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
-        "jax": jax.__version__,
+        "machine": describe_machine(),
         "results": results,
     }
     path = Path(path)
@@ -44,13 +37,3 @@ def record(path: str | Path, results: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.rename(path)
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -56,11 +56,12 @@ class Trainee(NamedTuple):
     frozen: Weights
 
 
-def build_trainee(config: TrainConfig) -> Trainee:
+def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
     """Fresh network and loss of the configured task.
 
     Raises:
-      UserError: if the prior of an amortized task cannot be loaded or is for another schedule.
+      UserError: if the prior of an amortized task cannot be loaded, or is for another schedule or
+        other images than `image_shape`, (H, W, C).
     """
     task, schedule = config.task, config.schedule
     model, weights = split(task.network.build(nnx.Rngs(config.seed)))
@@ -79,7 +80,7 @@ def build_trainee(config: TrainConfig) -> Trainee:
             )
             return Trainee(loss_fn, weights, {})
         case AmortizedTask():
-            denoiser, theta = load_prior(task.prior)
+            denoiser, theta = load_prior(task.prior, image_shape)
             if denoiser.schedule != schedule:
                 remedy = f"use the schedule of the prior, {denoiser.schedule}"
                 raise UserError("schedule", schedule, remedy)
@@ -101,7 +102,10 @@ def build_optimizer(
     """AdamW with clipping; buffers and their decay are left out."""
     match config.schedule:
         case "constant":
-            rate = optax.warmup_constant_schedule(0.0, config.peak_lr, config.warmup_steps)
+            # Joined by hand: optax.warmup_constant_schedule stays at zero without a warm-up.
+            warm_up = optax.linear_schedule(0.0, config.peak_lr, config.warmup_steps)
+            constant = optax.constant_schedule(config.peak_lr)
+            rate = optax.join_schedules([warm_up, constant], [config.warmup_steps])
         case "cosine":
             rate = optax.warmup_cosine_decay_schedule(
                 0.0,
@@ -164,12 +168,13 @@ def load_prior(
 
 
 def build_sampler(
-    config: SamplerConfig, prior: EDMDenoiser, theta: Weights
+    config: SamplerConfig, prior: EDMDenoiser, theta: Weights, image_shape: tuple[int, ...]
 ) -> tuple[Sampler, Params]:
-    """A sampler and the weights it needs.
+    """A sampler of images of `image_shape`, (H, W, C), and the weights it needs.
 
     Raises:
-      UserError: if a network it needs is missing, or was trained for another task or schedule.
+      UserError: if a network it needs is missing, or was trained for another task, schedule or
+        kind of images.
     """
     schedule = prior.schedule
     params: Params = {"theta": theta}
@@ -184,6 +189,7 @@ def build_sampler(
                 if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
                     remedy = "give an amortized network trained on the schedule of the prior"
                     raise UserError("sampler.amortized", config.amortized, remedy)
+                check_image_shape(trained.task.network, image_shape)
                 _check_grid(config, trained.task)
                 params["phi"] = phi
                 start = Amortized(model, schedule, trained.task.network.mean_unit)
@@ -211,6 +217,7 @@ def build_sampler(
             if not isinstance(trained.task, ConditionalTask):
                 remedy = "give a conditional denoiser"
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
+            check_image_shape(trained.task.network, image_shape)
             params["phi"] = phi
             denoiser = ConditionalDenoiserFn(model, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)

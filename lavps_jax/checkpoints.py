@@ -134,9 +134,15 @@ class TrainingCheckpoints:
             remedy = f"give one of the steps {steps}" if steps else "give the directory of a run"
             raise UserError("checkpoint directory", f"{self.directory} without {wanted}", remedy)
         step = steps[-1] if step is None else step
+        folder = self.directory / str(step)
         wanted = _named_leaves(abstract_state)
-        metadata: Any = self._manager.item_metadata(step)
-        _check_leaves(self.directory / str(step), metadata.state.tree, wanted)
+        remedy = "delete this folder, it is damaged; the checkpoint before it is used then"
+        try:
+            metadata: Any = self._manager.item_metadata(step)
+            found = metadata.state.tree
+        except Exception as error:  # Orbax and TensorStore raise whatever they stumble over.
+            raise UserError("checkpoint", folder, remedy) from error
+        _check_leaves(folder, found, wanted)
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         targets = {
             name: jax.ShapeDtypeStruct(
@@ -145,7 +151,10 @@ class TrainingCheckpoints:
             for name, leaf in wanted.items()
         }
         item = ocp.args.StandardRestore(targets)
-        restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=item))
+        try:
+            restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=item))
+        except Exception as error:
+            raise UserError("checkpoint", folder, remedy) from error
         return _rebuild(abstract_state, restored.state)
 
     def close(self) -> None:
@@ -214,13 +223,17 @@ def read_card(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     card = path / CARD
     if not card.is_file() or not (path / WEIGHTS).is_dir():
-        nearby = sorted(str(found.parent) for found in path.parent.glob(f"*/{CARD}"))
+        places = (path.glob(f"*/{CARD}"), path.parent.glob(f"*/{CARD}"))
+        nearby = sorted({str(found.parent) for place in places for found in place})
         remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
         raise UserError("weights", f"{path}, where no exported weights are", remedy)
     try:
-        return json.loads(card.read_text(encoding="utf-8"))
+        content = json.loads(card.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
     except ValueError as error:
         raise UserError("weights", card, "get the file again, it is damaged") from error
+    return content
 
 
 def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
@@ -64,7 +66,11 @@ def _message(box: str) -> str:
 
 
 def main(run: Callable[[list[str]], None]) -> None:
-    """Runs a program; a user's mistake becomes one line and exit code 2."""
+    """Runs a program; a user's mistake becomes one line and exit code 2.
+
+    SIGTERM, with which batch systems end a job, cleans up as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, _stop)
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -74,9 +80,16 @@ def main(run: Callable[[list[str]], None]) -> None:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The runtime's threads may still compute; a normal exit can crash under them.
+        os._exit(143 if interrupt.args else 130)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt("SIGTERM")
 
 
 def fail(message: str) -> NoReturn:

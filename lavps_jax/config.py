@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +44,16 @@ __all__ = [
 ]
 
 
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise UserError(name, value, "use a positive number")
+
+
+def _check_at_least(name: str, value: float, least: int) -> None:
+    if not least <= value < math.inf:
+        raise UserError(name, value, f"use at least {least}")
+
+
 @dataclass(frozen=True)
 class PriorTask:
     """Train the diffusion prior E[x_0 | x_t]."""
@@ -51,6 +63,9 @@ class PriorTask:
     """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5
     """Standard deviation of log sigma, > 0."""
+
+    def __post_init__(self):
+        _check_positive("task.log_sigma_std", self.log_sigma_std)
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class AmortizedTask:
     """One past the last grid index of tau that is learned."""
 
     def __post_init__(self):
-        _check_sigma_y(self.sigma_y)
+        _check_positive("sigma_y", self.sigma_y)
         if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 1:
             value = (self.low_idx, self.high_idx)
             remedy = f"use 1 <= low_idx < high_idx <= num_steps - 1 = {self.num_steps - 1}"
@@ -87,10 +102,13 @@ class ConditionalTask:
     sigma_y: float = 0.05
     """Standard deviation of the measurement noise, > 0."""
     log_sigma_mean: float = -0.8
+    """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5
+    """Standard deviation of log sigma, > 0."""
 
     def __post_init__(self):
-        _check_sigma_y(self.sigma_y)
+        _check_positive("sigma_y", self.sigma_y)
+        _check_positive("task.log_sigma_std", self.log_sigma_std)
 
 
 @dataclass(frozen=True)
@@ -98,18 +116,23 @@ class OptimizerConfig:
     """AdamW with warm-up, gradient clipping and an average of the weights."""
 
     peak_lr: float = 1e-3
+    """Learning rate after the warm-up, > 0."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After the warm-up: constant, or a cosine down to zero at the last step."""
     warmup_steps: int = 200
+    """Steps over which the learning rate rises from zero, >= 0."""
     weight_decay: float = 0.0
+    """Of AdamW, >= 0; biases and scales decay too, buffers do not."""
     clip_norm: float = 1.0
-    """Gradients of a larger global norm are scaled down to it."""
+    """Gradients of a larger global norm are scaled down to it, > 0."""
     ema_decay: float = 0.999
     """Decay of the average of the weights, in [0, 1)."""
 
     def __post_init__(self):
-        if not self.peak_lr > 0:
-            raise UserError("optimizer.peak_lr", self.peak_lr, "use a positive number")
+        _check_positive("optimizer.peak_lr", self.peak_lr)
+        _check_positive("optimizer.clip_norm", self.clip_norm)
+        _check_at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        _check_at_least("optimizer.weight_decay", self.weight_decay, 0)
         if not 0 <= self.ema_decay < 1:
             raise UserError("optimizer.ema_decay", self.ema_decay, "use a number in [0, 1)")
 
@@ -124,26 +147,31 @@ class TrainConfig:
     run_dir: str
     """Folder of the run: checkpoints, log, exported weights."""
     batch_size: int = 32
+    """Images per step."""
     num_train_steps: int = 10_000
+    """Steps of the whole run."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Schedule()
     seed: int = 0
+    """Of the initial weights, the order of images, and all random draws."""
     log_every: int = 50
     """Steps between lines of the log."""
     validate_every: int = 1000
     """Steps between validations; weights are exported at the same time."""
     num_validation_images: int = 128
+    """The first ones of `validation_data`."""
     checkpoint_every: int = 500
     """Steps between checkpoints, from which an interrupted run goes on."""
     keep_last: int = 2
     """Number of checkpoints to keep."""
     export_dtype: Literal["float32", "float16"] = "float32"
+    """In which exported weights are stored."""
 
     def __post_init__(self):
         for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
-                     "num_validation_images", "checkpoint_every"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise UserError(name, getattr(self, name), "use at least 1")
+                     "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
+            _check_at_least(name, getattr(self, name), 1)
+        _check_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -155,6 +183,10 @@ class InnerConfig:
     learning_rate: float = 0.03
     """Of Adam, > 0."""
 
+    def __post_init__(self):
+        _check_at_least("num_inner_steps", self.num_inner_steps, 0)
+        _check_positive("learning_rate", self.learning_rate)
+
 
 @dataclass(frozen=True)
 class MGDMConfig:
@@ -165,12 +197,19 @@ class MGDMConfig:
     inner_low_noise: InnerConfig = InnerConfig(10)
     """For blocks whose t_prev has a grid index in [low_idx, high_idx)."""
     low_idx: int = 1
+    """First grid index of the low-noise end, >= 1."""
     high_idx: int = 30
+    """One past its last grid index."""
     num_steps: int = 100
+    """Points of the time grid."""
     num_gibbs: int = 1
+    """Repetitions of a step."""
     num_ddim_steps: int = 1
+    """Points of the grid on which x_tau is denoised; 1 is a single prediction."""
     eta: float = 1.0
+    """Stochasticity of the bridges, in [0, 1]."""
     tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
+    """Block time from t_prev: itself, its half, or three quarters of it."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +228,14 @@ class DPSConfig:
     """Diffusion posterior sampling; see `lavps_jax.samplers.DPS`."""
 
     num_steps: int = 100
+    """Points of the time grid."""
     gamma: float = 1.0
+    """Step size of the guidance, >= 0."""
     eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+    def __post_init__(self):
+        _check_at_least("gamma", self.gamma, 0)
 
 
 @dataclass(frozen=True)
@@ -200,7 +245,9 @@ class ConditionalConfig:
     denoiser: str = ""
     """Folder of the exported conditional denoiser."""
     num_steps: int = 100
+    """Points of the time grid."""
     eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
 
 
 SamplerConfig = MGDMConfig | LAVPSConfig | DPSConfig | ConditionalConfig
@@ -222,12 +269,15 @@ class SampleConfig:
     stochastic: bool = True
     """A new operator for every image; otherwise the same for all."""
     first_image: int = 0
+    """Number of the first image in `data`."""
     num_images: int = 8
+    """How many images of `data`, from there on."""
     num_particles: int = 4
     """Posterior samples per image."""
     batch_size: int = 8
     """Images at a time; does not change the results."""
     seed: int = 0
+    """Of operators, noise and samples."""
     overwrite: bool = False
     """Replace out_dir if it exists."""
     observations: str | None = None
@@ -239,17 +289,11 @@ class SampleConfig:
     """Other samplers that restore the same measurements."""
 
     def __post_init__(self):
-        _check_sigma_y(self.sigma_y)
+        _check_positive("sigma_y", self.sigma_y)
         for name in ("num_images", "num_particles", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(name, getattr(self, name), "use at least 1")
-        if self.first_image < 0:
-            raise UserError("first_image", self.first_image, "use 0 or more")
-
-
-def _check_sigma_y(sigma_y: float) -> None:
-    if not sigma_y > 0:
-        raise UserError("sigma_y", sigma_y, "use a positive number, such as 0.05")
+            _check_at_least(name, getattr(self, name), 1)
+        for name in ("first_image", "seed"):
+            _check_at_least(name, getattr(self, name), 0)
 
 
 def load_preset(path: str) -> Any:
@@ -261,14 +305,24 @@ def load_preset(path: str) -> Any:
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
         found = sorted(str(p) for p in Path("configs").glob("*.py"))
-        raise UserError("preset", path, f"give one of {', '.join(found)}")
+        remedy = f"give one of {', '.join(found)}" if found else "give the path of a .py file"
+        raise UserError("preset", path, remedy)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError("preset", path, "define get_config() in it")
-    return module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError("preset", path, "define get_config() in it")
+        return module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # Whatever a user's file may raise.
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == str(file)]  # fmt: skip
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        remedy = f"mend line {line}: {type(error).__name__}: {error}"
+        raise UserError("preset", path, " ".join(remedy.split())) from error
 
 
 # The classes that a stored configuration may name.

@@ -23,9 +23,12 @@ from lavps_jax.operators import (
     RandomPixels,
     SuperResolve,
 )
-from lavps_jax.types import Problem
+from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["Measured", "load_measurements", "simulate_measurements"]
+__all__ = ["Measured", "RunKeys", "load_measurements", "run_keys", "simulate_measurements"]
+
+LARGEST = 10.0
+"""Measurements of images in [-1, 1] are smaller; pixels from 0 to 255 are larger."""
 
 
 class Measured(NamedTuple):
@@ -49,6 +52,19 @@ class Measured(NamedTuple):
         return self.problems.operator.x_shape
 
 
+class RunKeys(NamedTuple):
+    """The independent random keys of one run."""
+
+    operator: PRNGKey
+    noise: PRNGKey
+    sampling: PRNGKey
+
+
+def run_keys(seed: int) -> RunKeys:
+    """From the seed of a sampling run."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), 3))
+
+
 def simulate_measurements(config: SampleConfig) -> Measured:
     """Degrades the chosen images of `config.data`; image i depends on the seed and on i alone.
 
@@ -62,12 +78,12 @@ def simulate_measurements(config: SampleConfig) -> Measured:
         raise UserError("first_image + num_images", last, remedy)
     index = np.arange(config.first_image, last)
     images = jnp.asarray(load_batch(source, index))
-    key_operator, key_noise = jax.random.split(jax.random.key(config.seed))
+    keys = run_keys(config.seed)
 
     def measure(i, x_0):
-        key = jax.random.fold_in(key_operator, i) if config.stochastic else key_operator
+        key = jax.random.fold_in(keys.operator, i) if config.stochastic else keys.operator
         operator = config.operator.draw(key, x_0.shape)
-        return simulate(jax.random.fold_in(key_noise, i), x_0, operator, config.sigma_y)
+        return simulate(jax.random.fold_in(keys.noise, i), x_0, operator, config.sigma_y)
 
     problems = jax.jit(jax.vmap(measure))(jnp.asarray(index), images)
     names = [source.name(int(i)) for i in index]
@@ -98,6 +114,9 @@ def load_measurements(path: str, family: OperatorFamily, sigma_y: float) -> Meas
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
     for name, array in arrays.items():
         _check_finite(name, array)
+    if np.abs(arrays["y"]).max() > LARGEST:
+        found = f"values up to {np.abs(arrays['y']).max():g}"
+        raise UserError("y", found, "give it in the units of images in [-1, 1]")
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
     operators = _operators(family, y, arrays)
     if x_0 is not None and x_0.shape != (len(y), *operators.x_shape):
@@ -113,7 +132,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError("observations", path, "give an .npz file or a folder") from error
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it"
         raise UserError("observations", path, remedy) from error
     y = arrays.get("y")
@@ -121,8 +140,8 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
         found = f"{path} with {sorted(arrays)}" if y is None else f"y of shape {y.shape}"
         raise UserError("observations", found, 'give an array "y" with measurements on axis 0')
     for name, array in arrays.items():
-        if name == "mask":
-            if not np.isin(array, (0, 1)).all():
+        if name == "mask" and array.dtype.kind in "buif":
+            if not np.isin(array, (0, 1)).all() or not array.any():
                 found = f"values from {array.min()} to {array.max()}"
                 raise UserError(name, found, "give 1 where a pixel was measured and 0 elsewhere")
         elif not np.issubdtype(array.dtype, np.floating):

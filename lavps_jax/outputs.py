@@ -31,19 +31,25 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
     Args:
       path: the directory to make; parents are made as needed.
-      overwrite: replace an existing directory, at the very end.
+      overwrite: replace an existing directory, at the very end, if it is empty or was made by
+        this function's callers, which its `MARKS` tell.
 
     Raises:
-      UserError: if `path` exists and `overwrite` is False, before anything is computed; or if it
-        is a file.
+      UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
+        or cannot be made.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if path.exists() and not path.is_dir():
         raise UserError("output directory", path, "give a directory, this is a file")
+    if Path.cwd().is_relative_to(path):
+        raise UserError("output directory", path, "give a directory below the current one")
     _refuse_existing(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same parent, because renaming is atomic only within one file system.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same parent, because renaming is atomic only within one file system.
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise UserError("output directory", path, f"choose another: {error.strerror}") from error
     try:
         temporary.chmod(0o755)  # mkdtemp gives 0o700, which others could not read.
         yield temporary
@@ -60,9 +66,17 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+MARKS = ("metrics.json", "card.json")
+"""Files that tell a directory of results or weights from one with files of the user."""
+
+
 def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError("output directory", path, "choose a new name or allow overwriting")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise UserError("output directory", path, "choose a new name or set overwrite")
+    if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
+        raise UserError("output directory", path, "choose a new name, it holds other files")
 
 
 # ---- Images ----

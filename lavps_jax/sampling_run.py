@@ -27,7 +27,12 @@ from lavps_jax.config import (
 )
 from lavps_jax.errors import UserError
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
-from lavps_jax.measurements import Measured, load_measurements, simulate_measurements
+from lavps_jax.measurements import (
+    Measured,
+    load_measurements,
+    run_keys,
+    simulate_measurements,
+)
 from lavps_jax.memory import check_memory
 from lavps_jax.metrics import chi2_band, psnr, residual_chi2, ssim
 from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
@@ -63,7 +68,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             measured = load_measurements(config.observations, config.operator, config.sigma_y)
         prior, theta = load_prior(config.prior, measured.image_shape)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
-        built = [build_sampler(sampler, prior, theta) for sampler in samplers]
+        built = [build_sampler(sampler, prior, theta, measured.image_shape) for sampler in samplers]
         score = _make_score(measured)
         restored = [
             _restore(config, measured, name, *entry)
@@ -74,7 +79,8 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         _print_table(console, metrics)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
-    console.print(f"pictures: {config.out_dir}/contact_sheet.png")
+    picture = f"pictures: {config.out_dir}/contact_sheet.png"
+    console.print(picture, markup=False, soft_wrap=True)
     return Path(config.out_dir)
 
 
@@ -103,7 +109,7 @@ def _method(config: SamplerConfig) -> str:
 def _restore(config: SampleConfig, measured: Measured, name, sampler, params) -> Restored:
     """All images in batches of one size; the time is that of the batches after compilation."""
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    plan, rng_key = sampler.plan(), jax.random.key(config.seed + 1)
+    plan, rng_key = sampler.plan(), run_keys(config.seed).sampling
     count = len(measured.index)
     size = min(config.batch_size, count)
     seconds, samples = 0.0, []
@@ -210,8 +216,9 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
         # What does not look like an image is shown brought back to image space.
         seen = y if y.shape == measured.image_shape else measured.problems.x_pinv[i]
         observation = np.asarray(seen)
-        pictures = folder / name
-        pictures.mkdir(parents=True)  # An image in a sub-folder has that in its name.
+        # Images of a sub-folder have that in their name; a dot would make it a file's name.
+        pictures = folder / "images" / name.replace(".", "_")
+        pictures.mkdir(parents=True)
         save_png(pictures / "observation.png", observation)
         cells: list[Any] = [observation]
         if measured.x_0 is not None:

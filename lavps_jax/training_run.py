@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
 from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
 from lavps_jax.errors import UserError
+from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
 from lavps_jax.training import PriorLoss, TrainState, init_train_state, make_train_step
 
@@ -27,6 +27,8 @@ __all__ = ["run_training"]
 VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
 """Noise levels at which the denoising error of a prior is reported."""
 _VALIDATION_SEED = 1
+_FREE_FIELDS = ("run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last")
+"""What may change when a run goes on: it does not change the weights."""
 
 
 def run_training(config: TrainConfig) -> Path:
@@ -41,7 +43,7 @@ def run_training(config: TrainConfig) -> Path:
     validation_data = config.validation_data.open()
     for source in (train_data, validation_data):
         check_image_shape(config.task.network, source.image_shape)
-    trainee = build_trainee(config)
+    trainee = build_trainee(config, train_data.image_shape)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
     train_step: Any = make_train_step(
         trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
@@ -88,13 +90,16 @@ def run_training(config: TrainConfig) -> Path:
                 if done % config.validate_every == 0 or last:
                     _check_finite(run_dir, done, metrics)
                     scores = validate(state.ema)
-                    progress.console.print(_validation_line(done, scores))
+                    line = _validation_line(done, scores)
+                    progress.console.print(line, markup=False, soft_wrap=True)
                     log.write(done, scores)
                     _export(config, state, scores)
                     began, since = time.perf_counter(), done
                 if done % config.checkpoint_every == 0 or last:
                     _check_finite(run_dir, done, metrics)
                     checkpoints.save(done, state)
+    if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
+        _export(config, state, validate(state.ema))
     return run_dir / "weights"
 
 
@@ -108,14 +113,22 @@ def _check_finite(run_dir: Path, step: int, metrics: dict[str, Any]) -> None:
 
 def _claim_directory(run_dir: Path, config: TrainConfig) -> None:
     """Writes the resolved configuration, or checks that the run there has the same one."""
-    run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / "config.json"
-    text = json.dumps(to_json(config), indent=2) + "\n"
-    if file.exists() and file.read_text() != text:
-        raise UserError(
-            "run_dir", run_dir, "it holds a run of another configuration; choose another folder"
-        )
-    file.write_text(text)
+    stored = to_json(config)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        found = json.loads(file.read_text()) if file.exists() else stored
+    except OSError as error:
+        raise UserError("run_dir", run_dir, f"choose another: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError("run_dir", file, "delete this file, it is damaged") from error
+    for name in stored.keys() | found.keys():
+        if name not in _FREE_FIELDS and stored.get(name) != found.get(name):
+            remedy = f"choose another folder: it holds a run with another {name}"
+            raise UserError("run_dir", run_dir, remedy)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(stored, indent=2) + "\n")
+    temporary.rename(file)
 
 
 def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource):
@@ -162,8 +175,7 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float]) ->
         "config": to_json(config),
         "step": int(state.step),
         "validation": scores,
-        "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
-        "jax": jax.__version__,
+        "machine": describe_machine(),
     }
     path = Path(config.run_dir) / "weights"
     export_weights(path, state.ema, card, dtype=config.export_dtype, overwrite=True)
@@ -176,7 +188,11 @@ class _Log:
         kept = [["step", "name", "value"]]
         if path.exists():
             with path.open(newline="") as file:
-                kept += [row for row in list(csv.reader(file))[1:] if int(row[0]) <= first_step]
+                kept += [
+                    row
+                    for row in csv.reader(file)
+                    if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
+                ]
         self._file = path.open("w", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerows(kept)

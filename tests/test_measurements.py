@@ -92,6 +92,9 @@ HOLE[1, 2, 3, 0] = np.nan
         (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), 255)}, "mask: got values from 255"),
         (Denoise(), {"y": Y, "x_0": np.full(Y.shape, 200, np.uint8)}, "x_0: got dtype uint8"),
         (Denoise(), {"y": Y[:0]}, "y of shape"),
+        (Denoise(), {"y": 100 * Y}, "units of images"),
+        (RandomPixels(), {"y": Y, "mask": np.zeros((8, 8, 1))}, "mask: got values from 0.0 to 0.0"),
+        (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), "a")}, "mask: got dtype"),
     ],
 )
 def test_unusable_measurements_are_refused(tmp_path, family, arrays, words):
@@ -107,6 +110,8 @@ def test_files_that_are_no_measurements(tmp_path):
     np.savez(pickled, y=np.array([{"a": 1}], dtype=object))
     empty = tmp_path / "empty"
     empty.mkdir()
-    for path in (text, pickled, empty, tmp_path / "nothing.npz"):
+    array = tmp_path / "y.npy"
+    np.save(array, Y)
+    for path in (text, pickled, array, empty, tmp_path / "nothing.npz"):
         with pytest.raises(UserError):
             load_measurements(str(path), Denoise(), 0.1)

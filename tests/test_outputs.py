@@ -36,22 +36,36 @@ def test_failure_leaves_nothing(tmp_path):
 def test_an_existing_directory_is_kept_unless_asked_and_until_the_end(tmp_path):
     target = tmp_path / "run"
     target.mkdir()
-    (target / "old.txt").write_text("old")
+    (target / "metrics.json").write_text("old")
     with pytest.raises(UserError, match="run; choose a new name"):
         with write_directory(target):
             pytest.fail("refused before anything is computed")
     with pytest.raises(RuntimeError):
         with write_directory(target, overwrite=True) as folder:
             raise RuntimeError
-    assert (target / "old.txt").read_text() == "old"
+    assert (target / "metrics.json").read_text() == "old"
     with write_directory(target, overwrite=True) as folder:
         (folder / "new.txt").write_text("new")
-        assert (target / "old.txt").exists()
+        assert (target / "metrics.json").exists()
     assert _entries(target) == ["new.txt"] and _entries(tmp_path) == ["run"]
     (tmp_path / "file").write_text("file")
     with pytest.raises(UserError, match="this is a file"):
         with write_directory(tmp_path / "file", overwrite=True):
             pass
+
+
+def test_files_of_somebody_else_are_never_replaced(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("a photo")
+    with pytest.raises(UserError, match="it holds other files"):
+        with write_directory(tmp_path / "photos", overwrite=True):
+            pass
+    monkeypatch.chdir(tmp_path / "photos")
+    for here in (".", "..", tmp_path):
+        with pytest.raises(UserError, match="below the current one"):
+            with write_directory(here, overwrite=True):
+                pass
+    assert _entries(tmp_path / "photos") == ["a.png"]
 
 
 def test_a_directory_made_meanwhile_is_not_replaced(tmp_path):

@@ -154,7 +154,7 @@ def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
     one, two = MGDMConfig(num_steps=6, high_idx=2), MGDMConfig(num_steps=7, high_idx=2)
     metrics = sample(tmp_path / "out", prior, one, compare_with=(two,), num_images=1)
     assert (metrics["sampler"], metrics["compared"][0]["sampler"]) == ("mgdm", "mgdm_2")
-    files = {path.name for path in (tmp_path / "out" / "synthetic-00000").iterdir()}
+    files = {path.name for path in (tmp_path / "out" / "images" / "synthetic-00000").iterdir()}
     assert {"mgdm_mean.png", "mgdm_2_mean.png"} <= files
 
 

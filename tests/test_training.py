@@ -88,8 +88,40 @@ def test_amortized_training_beats_the_block_prior(whole_run, tmp_path):
 
 
 def test_directory_of_another_run_is_refused(whole_run):
-    with pytest.raises(UserError, match="another configuration"):
+    with pytest.raises(UserError, match="another batch_size"):
         run_training(config(whole_run, batch_size=4))
+
+
+def test_a_run_whose_weights_were_taken_away_exports_again(whole_run, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(whole_run, copied)
+    shutil.rmtree(copied / "weights")
+    # How often a run logs may change when it goes on.
+    run_training(config(copied, log_every=2))
+    first, second = (load_network(str(run / "weights"))[1] for run in (whole_run, copied))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(whole_run, copied)
+    for file in (copied / "checkpoints" / "6").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"checkpoints/6; delete this folder"):
+        run_training(config(copied, num_train_steps=6))
+    (copied / "config.json").write_text('{"is": ')
+    with pytest.raises(UserError, match=r"config.json; delete this file"):
+        run_training(config(copied))
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
+    wild = OptimizerConfig(peak_lr=1e30, warmup_steps=0, schedule="constant")
+    with pytest.raises(UserError, match=r"at step .*: got .*; lower optimizer.peak_lr"):
+        run_training(config(tmp_path / "run", optimizer=wild, log_every=100, checkpoint_every=1))
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert saved == [] or max(saved) < 6
 
 
 @pytest.mark.parametrize("shape,message", [((8, 8, 3), "channels"), ((8, 10, 1), "multiples of 4")])

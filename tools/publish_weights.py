@@ -1,7 +1,7 @@
 """Copies the exported weights of a training run to where they are shipped, and completes the card.
 
-The card gets the command, the time of training and the machine; paths of this machine are taken
-out of its configuration.
+The card gets the command and the time of training; paths of this machine are taken out of its
+configuration.
 
 Command: python tools/publish_weights.py --run-dir runs/fashion_mnist_prior \
     --out pretrained/fashion_mnist/prior --command "python train.py configs/fashion_mnist_prior.py"
@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +36,7 @@ class Config:
 
 
 def training_minutes(run_dir: Path, batch_size: int) -> float:
-    """Time spent in training steps, from the speeds in the log; resumed runs count in full."""
+    """Time of the training steps, from the speeds in the log; repeated steps count once."""
     seconds, last = 0.0, 0
     with (run_dir / "log.csv").open(newline="") as file:
         for step, name, value in list(csv.reader(file))[1:]:
@@ -58,14 +56,6 @@ def without_paths(stored: Any, run_name: str) -> Any:
     return {key: fixed.get(key, without_paths(value, run_name)) for key, value in stored.items()}
 
 
-def processor() -> str:
-    """The processor's name and its cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
 def main(arguments: list[str]) -> None:
     config = tyro.cli(Config, args=arguments)
     run_dir = Path(config.run_dir)
@@ -77,7 +67,6 @@ def main(arguments: list[str]) -> None:
             "config": without_paths(card["config"], Path(config.out).name),
             "command": config.command,
             "training_minutes": round(training_minutes(run_dir, trained.batch_size), 1),
-            "machine": processor(),
         }
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     load_network(config.out)  # Reads and verifies what was published.

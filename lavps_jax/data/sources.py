@@ -55,6 +55,7 @@ class TfdsData:
         """Raises UserError if the data set or split does not exist, or is not prepared."""
         import tensorflow_datasets as tfds  # Takes seconds, and only this source needs it.
 
+        _check_size(self.size)
         try:
             builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
@@ -149,8 +150,7 @@ class FolderData:
         root = Path(self.path)
         if not root.is_dir():
             raise UserError("data.path", self.path, "give the path of an existing folder")
-        if self.size is not None and self.size < 1:
-            raise UserError("data.size", self.size, "give a whole number from 1")
+        _check_size(self.size)
         files = sorted(
             file
             for file in root.rglob("*")
@@ -269,6 +269,8 @@ class SyntheticData:
         for field, value in (("num_images", self.num_images), ("image_shape", self.image_shape)):
             if np.min(value) < 1:
                 raise UserError(f"data.{field}", value, "give whole numbers from 1")
+        if self.seed < 0:
+            raise UserError("data.seed", self.seed, "give a whole number from 0")
         images = np.stack([self._draw(index) for index in range(self.num_images)])
         return ArraySource(images, tuple(f"synthetic-{k:05d}" for k in range(self.num_images)))
 
@@ -288,6 +290,11 @@ class SyntheticData:
 
 
 DataConfig = TfdsData | FolderData | ShippedData | SyntheticData
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise UserError("data.size", size, "give a whole number from 1")
 
 
 def _square(picture: Image.Image, size: int) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_sampling_writes_what_it_says(folder):
     assert wanted <= set(metrics["mean"]) and len(metrics["per_image"]) == 3
     assert [other["sampler"] for other in metrics["compared"]] == ["dps"]
     assert json.loads((out / "config.json").read_text())["seed"] == 3
-    pictures = {path.name for path in (out / "synthetic-00002").iterdir()}
+    pictures = {path.name for path in (out / "images" / "synthetic-00002").iterdir()}
     assert {"reference.png", "observation.png", "mgdm_sample_01.png", "mgdm_mean.png",
             "mgdm_std.png"} <= pictures  # fmt: skip
     assert (out / "contact_sheet.png").stat().st_size > 1000
@@ -107,8 +108,52 @@ def test_given_observations_and_another_operator(folder, tmp_path):
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["operator"], metrics["images"], metrics["compared"]) == ("SuperResolve", 2, [])
     assert "residual_chi2" in metrics["mean"] and "psnr" not in metrics["mean"]
-    pictures = {path.name for path in (tmp_path / "out" / "observation-00001").iterdir()}
+    pictures = {path.name for path in (tmp_path / "out" / "images" / "observation-00001").iterdir()}
     assert "observation.png" in pictures and "reference.png" not in pictures
+
+
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("def get_config(:", "line 1: SyntaxError"),
+        ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
+        ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("def get_conf(): pass", "define get_config"),
+        ("def get_config(): return 3", "must give a SampleConfig"),
+    ],
+)
+def test_presets_that_do_not_work(tmp_path, text, words):
+    (tmp_path / "preset.py").write_text(text)
+    done = program("sample.py", tmp_path / "preset.py")
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_folder_with_other_files_is_not_replaced(folder, tmp_path):
+    (tmp_path / "photo.txt").write_text("mine")
+    flags = ["--overwrite", "--out-dir", tmp_path]
+    done = program("sample.py", folder / "sample_tiny.py", *flags)
+    assert done.returncode == 2 and "it holds other files" in done.stderr
+    assert (tmp_path / "photo.txt").read_text() == "mine"
+    done = program(
+        "sample.py", folder / "sample_tiny.py", "--out-dir", tmp_path / "photo.txt" / "x"
+    )
+    assert done.returncode == 2 and "choose another" in done.stderr
+
+
+def test_a_terminated_job_leaves_nothing(folder, tmp_path):
+    command = [
+        sys.executable,
+        "sample.py",
+        folder / "sample_tiny.py",
+        "--out-dir",
+        tmp_path / "out",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and not list(tmp_path.iterdir())
 
 
 def test_missing_preset(tmp_path):
