@@ -35,7 +35,7 @@ def get_config() -> TrainConfig:
     )
     return TrainConfig(
         task=AmortizedTask(
-            network=PaletteConfig(backbone, mean_unit="prior_std"),
+            network=PaletteConfig(backbone, mean_unit="prior_std", guidance=True),
             prior="pretrained/fashion_mnist/prior",
             operator=MotionBlur(size=9, intensity=0.9),
             num_steps=100,

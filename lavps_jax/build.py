@@ -33,6 +33,7 @@ from lavps_jax.networks import (
 )
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
+from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.training import AmortizedLoss, ConditionalLoss, LossFn, PriorLoss
 from lavps_jax.types import Params, Weights
@@ -86,7 +87,7 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 raise UserError("schedule", schedule, remedy)
             loss_fn = AmortizedLoss(
                 denoiser,
-                Amortized(model, schedule, task.network.mean_unit),
+                _amortized(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.num_steps,
@@ -192,7 +193,7 @@ def build_sampler(
                 check_image_shape(trained.task.network, image_shape)
                 _check_grid(config, trained.task)
                 params["phi"] = phi
-                start = Amortized(model, schedule, trained.task.network.mean_unit)
+                start = _amortized(model, trained.task, schedule)
                 start = BestOf(start, ZeroShot()) if config.best_of else start
             sampler: Sampler = MGDM(
                 prior,
@@ -222,6 +223,10 @@ def build_sampler(
             denoiser = ConditionalDenoiserFn(model, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
     return sampler, params
+
+
+def _amortized(model: PureModel, task: AmortizedTask, schedule: Schedule) -> Amortized:
+    return Amortized(model, schedule, task.network.mean_unit, task.network.guidance)
 
 
 def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lavps_jax.likelihoods import log_likelihood
 from lavps_jax.networks.amortized import MeanUnit
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, Problem
 from lavps_jax.variational import Block, BlockLossFn
 
-__all__ = ["Amortized", "BestOf", "Start", "ZeroShot"]
+__all__ = ["Amortized", "BestOf", "Start", "ZeroShot", "guidance"]
 
 
 class Start(Protocol):
@@ -43,6 +44,20 @@ class ZeroShot:
         return block.prior_mean, rho
 
 
+def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
+    """A first guess of d_mu in units of prior_std, float (H, W, C), order one at all noise levels.
+
+    s sigma_y^2 / (s^2 + sigma_y^2) grad log l(y | x_0) with s = prior_std: the shift (mu - m) / s
+    that minimises the negative ELBO if the denoiser and A were identities and x_0 = m. It tells
+    the network what A makes of x_0, for any differentiable A.
+
+    Cost: A and its transpose, once.
+    """
+    gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))(block.x_0)
+    variance = problem.sigma_y**2
+    return block.prior_std * variance / (block.prior_std**2 + variance) * gradient
+
+
 @dataclass(frozen=True)
 class Amortized:
     """The block prior plus the residual that a network predicts (LAVPS, arXiv:2602.07102).
@@ -50,14 +65,17 @@ class Amortized:
     mu = prior_mean + d_mu, rho = log prior_std + d_rho with (d_mu, d_rho) from the network.
 
     Attributes:
-      model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau) -> (d_mu, d_rho).
+      model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau, [guidance]) ->
+        (d_mu, d_rho).
       schedule: noise schedule of the times.
       mean_unit: unit of d_mu, see `PaletteConfig`.
+      guidance: whether the network is given `guidance` as its last input.
     """
 
     model: PureModel
     schedule: Schedule = Schedule()
     mean_unit: MeanUnit = "image"
+    guidance: bool = False
 
     def __call__(
         self, params, problem, block, eps, loss_fn, dropout_key=None
@@ -72,6 +90,7 @@ class Amortized:
             problem.x_pinv,
             sigma[block.t],
             sigma[block.tau],
+            *((guidance(problem, block),) if self.guidance else ()),
             dropout_key=dropout_key,
         )
         mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)

@@ -10,9 +10,9 @@ import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import Inpainting
+from lavps_jax.operators import Identity, Inpainting
 from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Amortized, BestOf, ZeroShot
+from lavps_jax.starts import Amortized, BestOf, ZeroShot, guidance
 from lavps_jax.variational import Block, block_loss, fit
 
 SHAPE = (4, 4, 1)
@@ -79,6 +79,23 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
     np.testing.assert_allclose(rho, np.log(0.4) + d_rho, rtol=1e-5, atol=1e-6)
     alpha_bar = Schedule().alpha_bar[[150, 100]]
     np.testing.assert_allclose(seen, np.sqrt(1 / alpha_bar - 1), rtol=1e-6)
+
+
+def test_guidance_is_the_optimum_where_everything_is_an_identity():
+    """At tau = 1 the denoiser of a wide Gaussian returns its input, but for 1e-4."""
+    theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(100.0))
+    y, mean = jax.random.normal(jax.random.key(30), (2, *SHAPE))
+    problem = make_problem(y, Identity(x_shape=SHAPE), 0.3)
+    for prior_std in (0.01, 1.0, 20.0):
+        block = Block(mean, mean, mean, jnp.float32(prior_std), jnp.int32(2), jnp.int32(1))
+
+        def loss_fn(mu, block=block):
+            zeros = jnp.zeros(SHAPE)
+            return block_loss(mu, zeros, zeros, DENOISER, {"theta": theta}, problem, block)
+
+        mu = mean + prior_std * guidance(problem, block)
+        flat = jnp.abs(jax.grad(loss_fn)(mu)).max() / jnp.abs(jax.grad(loss_fn)(mean)).max()
+        assert flat < 2e-3
 
 
 def test_loss_by_hand():

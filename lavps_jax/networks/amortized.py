@@ -42,11 +42,15 @@ class PaletteConfig:
       mean_unit: unit of d_mu: that of images (the published networks), or the standard deviation
         of the block prior. The loss counts an error of the mean in the latter, which shrinks to
         hundredths at the low-noise end: the network's output is then of order one at all levels.
+      guidance: whether the network also sees the gradient of the log-likelihood at x_0, scaled as
+        in `lavps_jax.starts.guidance`; the published networks see x_pinv only, which does not tell
+        what A does to x_0 (the kernel of a blur, for one).
     """
 
     backbone: HDiTConfig | UNetConfig
     noise_embedding: Literal["log", "linear"] = "log"
     mean_unit: MeanUnit = "image"
+    guidance: bool = False
 
     def __post_init__(self):
         _check_template(self.backbone)
@@ -74,7 +78,7 @@ class Palette(nnx.Module):
         self.config = config
         self.backbone = dataclasses.replace(
             config.backbone,
-            in_channels=3 * channels,
+            in_channels=(4 if config.guidance else 3) * channels,
             out_channels=2 * channels,
             num_noise_levels=2,
         ).build(rngs)
@@ -86,6 +90,7 @@ class Palette(nnx.Module):
         x_pinv: Float[Array, "H W C"],
         sigma_t: Float[Array, ""],
         sigma_tau: Float[Array, ""],
+        guidance: Float[Array, "H W C"] | None = None,
         *,
         label: Float[Array, " K"] | None = None,
         dropout_key: Array | None = None,
@@ -98,6 +103,8 @@ class Palette(nnx.Module):
           x_pinv: A^+ y, float (H, W, C).
           sigma_t: noise-to-signal level at t, float (), positive.
           sigma_tau: noise-to-signal level at tau, float (), positive.
+          guidance: scaled gradient of the log-likelihood, float (H, W, C), if and only if the
+            configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
@@ -111,7 +118,10 @@ class Palette(nnx.Module):
         noise_levels = jnp.stack([jnp.asarray(sigma_t), jnp.asarray(sigma_tau)])
         if self.config.noise_embedding == "log":
             noise_levels = jnp.log(noise_levels) / 4
-        x = jnp.concatenate([x_t_scaled, x_0, x_pinv], axis=-1)
+        require((guidance is not None) == self.config.guidance, "guidance", guidance is not None,
+                f"this network has guidance={self.config.guidance}")  # fmt: skip
+        images = [x_t_scaled, x_0, x_pinv] + ([] if guidance is None else [guidance])
+        x = jnp.concatenate(images, axis=-1)
         out = self.backbone(x, noise_levels, label=label, dropout_key=dropout_key)
         d_mu, d_rho = jnp.split(out, 2, axis=-1)
         return d_mu, d_rho
