@@ -8,6 +8,7 @@ import jax
 import optax
 from flax import nnx
 
+from lavps_jax.amortized_training import AmortizedLoss, ChainLoss
 from lavps_jax.checkpoints import load_weights, read_card
 from lavps_jax.config import (
     AmortizedTask,
@@ -35,7 +36,7 @@ from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
-from lavps_jax.training import AmortizedLoss, ConditionalLoss, LossFn, PriorLoss
+from lavps_jax.training import ConditionalLoss, LossFn, PriorLoss
 from lavps_jax.types import Params, Weights
 
 __all__ = [
@@ -85,7 +86,7 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
             if denoiser.schedule != schedule:
                 remedy = f"use the schedule of the prior, {denoiser.schedule}"
                 raise UserError("schedule", schedule, remedy)
-            loss_fn = AmortizedLoss(
+            blocks = AmortizedLoss(
                 denoiser,
                 _amortized(model, task, schedule),
                 task.operator,
@@ -93,7 +94,9 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 task.num_steps,
                 task.low_idx,
                 task.high_idx,
+                task.block_weight,
             )
+            loss_fn = ChainLoss(blocks) if task.states == "chain" else blocks
             return Trainee(loss_fn, weights, theta)
 
 

@@ -84,12 +84,18 @@ class AmortizedTask:
     """First grid index of tau that is learned, >= 1."""
     high_idx: int = 30
     """One past the last grid index of tau that is learned."""
+    states: Literal["forward", "chain"] = "forward"
+    """Where the blocks come from: the forward process on the training image, as published, or the
+    sampler's own runs with the network as it is so far."""
+    block_weight: Literal["none", "expected_residual"] = "none"
+    """Weight of a block's loss: none, as published, or the inverse of the residual expected at its
+    noise level."""
 
     def __post_init__(self):
         _check_positive("sigma_y", self.sigma_y)
-        if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 1:
+        if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
             value = (self.low_idx, self.high_idx)
-            remedy = f"use 1 <= low_idx < high_idx <= num_steps - 1 = {self.num_steps - 1}"
+            remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"
             raise UserError("task.low_idx, task.high_idx", value, remedy)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -11,26 +12,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import (
-    SIGMA_DATA,
-    ConditionalDenoiserFn,
-    EDMDenoiser,
-    add_noise,
-    bridge_draw,
-)
+from lavps_jax.amortized_training import Chain, ChainLoss
+from lavps_jax.diffusion import SIGMA_DATA, ConditionalDenoiserFn, EDMDenoiser
 from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import OperatorFamily
-from lavps_jax.schedules import BridgeCoefficients, bridge_coefficients, time_grid
-from lavps_jax.starts import Amortized, ZeroShot
-from lavps_jax.types import DenoiseFn, PRNGKey, Weights
-from lavps_jax.variational import Block, block_loss
+from lavps_jax.types import PRNGKey, Weights
 
 __all__ = [
-    "AmortizedLoss",
     "ConditionalLoss",
     "LossFn",
     "PriorLoss",
     "TrainState",
+    "begin_chains",
     "init_train_state",
     "make_train_step",
 ]
@@ -99,52 +92,6 @@ class ConditionalLoss:
         return loss, {}
 
 
-@dataclass(frozen=True)
-class AmortizedLoss:
-    """Negative ELBO of the amortized start on a random block of the sampler's grid, nats.
-
-    Method section 5: an operator of the family and noise for every image; grid index i uniform in
-    [low_idx, high_idx); tau = times[i], t = times[i + 1]; x_t from the forward process, and the
-    denoiser's x_0_hat in the place of the sampler's x_0. `frozen` is the prior's theta. The metrics
-    hold L at the block prior with the same draw: their ratio says what the network gains.
-    """
-
-    denoise_fn: DenoiseFn
-    start: Amortized
-    operator: OperatorFamily
-    sigma_y: float
-    num_steps: int
-    low_idx: int
-    high_idx: int
-
-    def __call__(self, weights, rng_key, frozen, x_0, *, train):
-        keys = jax.random.split(rng_key, 6)
-        key_operator, key_y, key_index, key_noise, key_eps, key_dropout = keys
-        problem = simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
-        schedule = self.start.schedule
-        times = time_grid(self.num_steps, schedule)
-        table = bridge_coefficients(schedule.alpha_bar, 0, times[1:-1], times[2:], eta=1.0)
-        index = jax.random.randint(key_index, (), self.low_idx, self.high_idx)
-        t, tau = jnp.asarray(times)[index + 1], jnp.asarray(times)[index]
-        row = BridgeCoefficients(*(jnp.asarray(c, jnp.float32)[index - 1] for c in table))
-
-        x_t = add_noise(jax.random.normal(key_noise, x_0.shape), x_0, t, schedule)
-        x_0_hat = jax.lax.stop_gradient(self.denoise_fn(frozen, x_t, t))
-        mean = bridge_draw(jnp.zeros_like(x_t), row, x_t, x_0_hat)
-        block = Block(x_0_hat, x_t, mean, jnp.asarray(row.std), t, tau)
-        eps = jax.random.normal(key_eps, x_0.shape)
-        params = {"theta": frozen, "phi": weights}
-
-        def loss_fn(mu, rho, eps):
-            return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
-
-        dropout_key = key_dropout if train else None
-        mu, rho = self.start(params, problem, block, eps, loss_fn, dropout_key=dropout_key)
-        loss = loss_fn(mu, rho, eps)
-        at_prior = loss_fn(*ZeroShot()(params, problem, block, eps, loss_fn), eps)
-        return loss, {"loss_at_block_prior": jax.lax.stop_gradient(at_prior)}
-
-
 def _edm_weight(sigma_t: Float[Array, ""]) -> Float[Array, ""]:
     return (sigma_t**2 + SIGMA_DATA**2) / (sigma_t * SIGMA_DATA) ** 2
 
@@ -157,47 +104,81 @@ class TrainState(NamedTuple):
       ema: their exponential moving average, what is used afterwards.
       opt_state: state of the optimizer.
       step: steps done, int32 ().
+      chains: the sampler's runs of a `ChainLoss`, one per image of the batch; otherwise ().
     """
 
     weights: Weights
     ema: Weights
     opt_state: Any
     step: Int[Array, ""]
+    chains: Any = ()
 
 
-def init_train_state(weights: Weights, optimizer: optax.GradientTransformation) -> TrainState:
+def init_train_state(
+    weights: Weights, optimizer: optax.GradientTransformation, chains: Any = ()
+) -> TrainState:
     """The state before the first step; the average starts as a copy of the weights."""
     ema = jax.tree.map(jnp.copy, weights)
-    return TrainState(weights, ema, optimizer.init(weights), jnp.zeros((), jnp.int32))
+    return TrainState(weights, ema, optimizer.init(weights), jnp.zeros((), jnp.int32), chains)
+
+
+def begin_chains(
+    loss_fn: ChainLoss, frozen: Weights, images: Float[Array, "B H W C"], rng_key: PRNGKey
+) -> Chain:
+    """One run of the sampler per image, each at a random index, leaves with runs on axis 0."""
+    keys = jax.random.split(rng_key, len(images))
+    return jax.vmap(lambda key, x_0: loss_fn.begin_anywhere(key, frozen, x_0))(keys, images)
 
 
 def make_train_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, ema_decay: float
+    loss_fn: LossFn | ChainLoss, optimizer: optax.GradientTransformation, *, ema_decay: float
 ) -> Callable[[TrainState, Weights, Array, PRNGKey], tuple[TrainState, Metrics]]:
     """The jitted step (train_state, frozen, images (B, H, W, C), rng_key) -> (state, metrics).
 
     The keys of a step are folded from train_state.step and the position in the batch, so a resumed
-    run repeats the uninterrupted one. The state is donated. The average warms up: its decay is
+    run repeats the uninterrupted one. The state is donated. With a `ChainLoss` the images are
+    those on which new runs begin. The average warms up: its decay is
     min(ema_decay, (1 + step) / (10 + step)), so that early it is not held back by the start.
     """
 
-    def batch_loss(weights, key, frozen, images):
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
-        per_image = jax.vmap(lambda k, x_0: loss_fn(weights, k, frozen, x_0, train=True))
-        losses, metrics = per_image(keys, images)
-        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+    def batch_loss(weights, keys, frozen, images, chains):
+        match loss_fn:
+            case ChainLoss():
+                advance = jax.vmap(loss_fn.advance, in_axes=(None, 0, None, 0))
+                losses, metrics, chains = advance(weights, keys, frozen, chains)
+            case _:
+                per_image = jax.vmap(lambda k, x_0: loss_fn(weights, k, frozen, x_0, train=True))
+                losses, metrics = per_image(keys, images)
+        return jnp.mean(losses), (jax.tree.map(jnp.mean, metrics), chains)
 
     def train_step(train_state, frozen, images, rng_key):
         key = jax.random.fold_in(rng_key, train_state.step)
-        (loss, metrics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
-            train_state.weights, key, frozen, images
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
+        (loss, (metrics, chains)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
+            train_state.weights, keys, frozen, images, train_state.chains
         )
+        if isinstance(loss_fn, ChainLoss):
+            chains = _replace_ended(loss_fn, keys, frozen, images, chains)
         update, opt_state = optimizer.update(gradient, train_state.opt_state, train_state.weights)
         weights = optax.apply_updates(train_state.weights, update)
         step = train_state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
         ema = optax.incremental_update(weights, train_state.ema, 1 - decay)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-        return TrainState(weights, ema, opt_state, train_state.step + 1), metrics
+        return TrainState(weights, ema, opt_state, train_state.step + 1, chains), metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _replace_ended(loss_fn: ChainLoss, keys, frozen, images, chains: Chain) -> Chain:
+    """The runs with those that are over replaced by new ones on the images of the batch."""
+    over = jax.vmap(loss_fn.is_over)(chains)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
+
+    def replaced():
+        begin = jax.vmap(lambda key, x_0: loss_fn.begin(key, frozen, x_0, loss_fn.top_idx))
+        pick = jax.vmap(lambda one, *both: jax.tree.map(partial(jnp.where, one), *both))
+        return pick(over, begin(keys, images), chains)
+
+    # Most steps end no run: the new ones' denoiser calls are worth a branch.
+    return jax.lax.cond(jnp.any(over), replaced, lambda: chains)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lavps_jax.amortized_training import ChainLoss
 from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
 from lavps_jax.config import TrainConfig, to_json
@@ -20,13 +21,20 @@ from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
-from lavps_jax.training import PriorLoss, TrainState, init_train_state, make_train_step
+from lavps_jax.training import (
+    PriorLoss,
+    TrainState,
+    begin_chains,
+    init_train_state,
+    make_train_step,
+)
 
 __all__ = ["run_training"]
 
 VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
 """Noise levels at which the denoising error of a prior is reported."""
 _VALIDATION_SEED = 1
+_CHAINS_SEED = 2
 _FREE_FIELDS = ("run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last")
 """What may change when a run goes on: it does not change the weights."""
 
@@ -48,8 +56,8 @@ def run_training(config: TrainConfig) -> Path:
     train_step: Any = make_train_step(
         trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
     )
-    state = init_train_state(trainee.weights, optimizer)
     rng_key = jax.random.key(config.seed)
+    state = init_train_state(trainee.weights, optimizer, _begin_chains(config, trainee, train_data))
     images_like = jax.ShapeDtypeStruct((config.batch_size, *train_data.image_shape), jnp.float32)
     train_step = train_step.lower(state, trainee.frozen, images_like, rng_key).compile()
     check_memory(train_step, "batch_size", config.batch_size)
@@ -101,6 +109,16 @@ def run_training(config: TrainConfig) -> Path:
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
         _export(config, state, validate(state.ema))
     return run_dir / "weights"
+
+
+def _begin_chains(config: TrainConfig, trainee: Trainee, source: ImageSource):
+    """What `TrainState.chains` is at first: runs on images drawn like the batch of step 0."""
+    if not isinstance(trainee.loss_fn, ChainLoss):
+        return ()
+    indices = batch_indices(config.seed, 0, config.batch_size, len(source))
+    images = jnp.asarray(load_batch(source, indices))
+    begin = jax.jit(begin_chains, static_argnums=0)
+    return begin(trainee.loss_fn, trainee.frozen, images, jax.random.key(_CHAINS_SEED))
 
 
 def _check_finite(run_dir: Path, step: int, metrics: dict[str, Any]) -> None:
@@ -157,9 +175,9 @@ def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource)
     def validate(weights) -> dict[str, float]:
         found = scores(weights, trainee.frozen, keys, images)
         values = {f"validation_{k}": float(v) for k, v in found.items()}
-        at_prior = values.get("validation_loss_at_block_prior")
+        at_prior = values.get("validation_block_loss_at_prior")
         if at_prior is not None:
-            values["validation_ratio"] = values["validation_loss"] / at_prior
+            values["validation_ratio"] = values["validation_block_loss"] / at_prior
         return values
 
     return validate

@@ -243,7 +243,7 @@ def test_weights_of_another_network_name_the_first_bad_leaf(tmp_path):
 
 def test_export_does_not_overwrite_unless_asked(tmp_path):
     export_weights(tmp_path / "net", _weights(1), {"a": 1})
-    with pytest.raises(UserError, match="overwriting"):
+    with pytest.raises(UserError, match="set overwrite"):
         export_weights(tmp_path / "net", _weights(2), {})
     _assert_same(load_weights(tmp_path / "net", _weights()), _weights(1))
     export_weights(tmp_path / "net", _weights(2), {}, overwrite=True)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import ConditionalDenoiserFn, GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.operators import Denoise
 from lavps_jax.samplers import MGDM
 from lavps_jax.schedules import Schedule
 from lavps_jax.training import (
-    AmortizedLoss,
     ConditionalLoss,
     PriorLoss,
     init_train_state,
@@ -116,7 +116,7 @@ def test_amortized_loss_poses_the_sampler_s_blocks():
         noise = (block.x_t - np.sqrt(alpha_bar) * x_0) / np.sqrt(1 - alpha_bar)
         assert abs(np.std(noise) - 1) < 0.2
         rho = jnp.full(SHAPE, jnp.log(block.prior_std))
-        at_prior = metrics["loss_at_block_prior"]
+        at_prior = metrics["block_loss_at_prior"]
         for found, mu, width in (
             (loss, block.prior_mean + 0.1, rho - 0.2),
             (at_prior, block.prior_mean, rho),

@@ -64,6 +64,28 @@ def test_resumed_run_repeats_the_uninterrupted_one(whole_run, tmp_path, capsys):
         np.testing.assert_array_equal(a, b)
 
 
+def test_resumed_chains_repeat_the_uninterrupted_ones(whole_run, tmp_path):
+    task = AmortizedTask(
+        PaletteConfig(NETWORK),
+        prior=str(whole_run / "weights"),
+        operator=RandomPixels(0.4, 0.6),
+        num_steps=20,
+        high_idx=6,
+        states="chain",
+        block_weight="expected_residual",
+    )
+    run_training(config(tmp_path / "whole", task=task, num_train_steps=12, validate_every=12))
+    resumed = tmp_path / "resumed" / "checkpoints"
+    resumed.mkdir(parents=True)
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "9", resumed / "9")
+    again = config(resumed.parent, task=task, num_train_steps=12, validate_every=12)
+    run_training(again)
+    _, first, _ = load_network(str(tmp_path / "whole" / "weights"))
+    _, second, _ = load_network(str(resumed.parent / "weights"))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_loss_falls(tmp_path):
     run_training(config(tmp_path / "run", num_train_steps=150, checkpoint_every=150,
                         validate_every=10, log_every=150))  # fmt: skip

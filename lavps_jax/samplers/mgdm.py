@@ -29,7 +29,7 @@ from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 from lavps_jax.variational import Block, block_loss, draw, fit
 
-__all__ = ["MGDM", "Inner", "MGDMNoise", "MGDMRow"]
+__all__ = ["MGDM", "Inner", "MGDMNoise", "MGDMRow", "make_block"]
 
 TauRule = Literal["previous", "midpoint", "three_quarters"]
 
@@ -257,8 +257,7 @@ class MGDM:
 
     def _block_draw(self, noise, state, params, problem, inner: Inner, row: MGDMRow) -> Array:
         """x_tau from the fitted posterior of the block."""
-        mean = row.prior.c_l * state.x_t + row.prior.c_s * state.x_0
-        block = Block(state.x_0, state.x_t, mean, jnp.asarray(row.prior.std), row.t, row.tau)
+        block = make_block(row, state.x_0, state.x_t)
 
         def loss_fn(mu, rho, eps):
             return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
@@ -283,6 +282,12 @@ class MGDM:
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The last x_0."""
         return state.x_0
+
+
+def make_block(row: MGDMRow, x_0: Float[Array, "H W C"], x_t: Float[Array, "H W C"]) -> Block:
+    """The inner problem of a step: its prior is q(x_tau | x_0, x_t)."""
+    mean = jnp.asarray(row.prior.c_l) * x_t + jnp.asarray(row.prior.c_s) * x_0
+    return Block(x_0, x_t, mean, jnp.asarray(row.prior.std), row.t, row.tau)
 
 
 def _start_cost(start: Start) -> tuple[int, int]:
