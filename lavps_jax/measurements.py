@@ -185,7 +185,7 @@ def _operators(
             remedy = f"give {ndim} axes, or {ndim + 1} with {len(y)} of them on the first"
             raise UserError(name, f"shape {given.shape}", remedy)
         stacked[name] = jnp.asarray(given)
-    return template.replace(**stacked)
+    return dataclasses.replace(template, **stacked)
 
 
 def _image_shape(family: OperatorFamily, y_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Defaults of the base class, on operators made from plain functions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,21 @@ class WellSolved(LinearOperator):
 
     def forward(self, x):
         return self.matrix @ x.reshape(-1)
+
+
+def test_operators_of_two_classes_never_share_a_program():
+    class Half(LinearOperator):
+        def forward(self, x):
+            return x / 2
+
+    class Third(LinearOperator):
+        def forward(self, x):
+            return x / 3
+
+    half, third = Half(x_shape=(2, 2, 1)), Third(x_shape=(2, 2, 1))
+    assert jax.tree.structure(half) != jax.tree.structure(third)
+    assert jax.tree.structure(half) == jax.tree.structure(Half(x_shape=(2, 2, 1)))
+    assert jax.tree.structure(half) != jax.tree.structure(Half(x_shape=(2, 1, 1)))
 
 
 def test_function_operator_obeys_the_laws():
@@ -140,9 +157,14 @@ def test_derivatives_in_the_data_of_the_operator():
     operator = from_forward(scale, X_SHAPE, jnp.asarray(2.0))
     y = jax.random.normal(jax.random.key(0), X_SHAPE)
 
+    def with_gain(gain):
+        return dataclasses.replace(operator, data=gain)
+
     with pytest.raises(ValueError, match="use ridge"):
-        jax.grad(lambda gain: jnp.sum(operator.replace(data=gain).pinv(y)))(2.0)
-    value = jax.grad(lambda gain: jnp.sum(operator.replace(data=gain).ridge(y, 0.5)))(2.0)
+        jax.grad(lambda gain: jnp.sum(with_gain(gain).pinv(y)))(2.0)
+    value = jax.grad(lambda gain: jnp.sum(dataclasses.replace(operator, data=gain).ridge(y, 0.5)))(
+        2.0
+    )
     # x = gain y / (gain^2 + weight)
     expected = np.sum(np.asarray(y)) * (0.5 - 4) / 4.5**2
     np.testing.assert_allclose(value, expected, rtol=1e-4)
