@@ -17,6 +17,7 @@ def get_config() -> SampleConfig:
             amortized="pretrained/fashion_mnist/motion_blur",
             inner_low_noise=InnerConfig(1),
             high_idx=50,
+            best_of=False,  # The operator is one that the network was trained on.
         ),
         compare_with=(MGDMConfig(inner_low_noise=InnerConfig(10), high_idx=50), DPSConfig()),
         out_dir="outputs/fashion_mnist",

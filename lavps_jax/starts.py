@@ -7,6 +7,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from lavps_jax.likelihoods import log_likelihood
@@ -17,6 +18,10 @@ from lavps_jax.types import Params, Problem
 from lavps_jax.variational import Block, BlockLossFn
 
 __all__ = ["Amortized", "BestOf", "Start", "ZeroShot", "guidance"]
+
+
+_NUM_CG_STEPS = 10
+"""Of `guidance`: a network corrects what they leave."""
 
 
 class Start(Protocol):
@@ -47,15 +52,23 @@ class ZeroShot:
 def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
     """A first guess of d_mu in units of prior_std, float (H, W, C), order one at all noise levels.
 
-    s sigma_y^2 / (s^2 + sigma_y^2) grad log l(y | x_0) with s = prior_std: the shift (mu - m) / s
-    that minimises the negative ELBO if the denoiser and A were identities and x_0 = m. It tells
-    the network what A makes of x_0, for any differentiable A.
+    (J^T J + sigma_y^2 / s^2 I)^-1 J^T (y - A(x_0)) / s with s = prior_std and J the derivative of
+    A at x_0: the shift (mu - m) / s that minimises the negative ELBO of a linear A if the denoiser
+    were the identity and x_0 = m (a Gauss-Newton step). It tells the network what A makes of x_0,
+    for any differentiable A. Up to `_NUM_CG_STEPS` steps of conjugate gradients.
 
-    Cost: A and its transpose, once.
+    Cost: A and its transpose, once and in every step.
     """
     gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))(block.x_0)
-    variance = problem.sigma_y**2
-    return block.prior_std * variance / (block.prior_std**2 + variance) * gradient
+    _, derivative = jax.linearize(problem.operator.forward, block.x_0)
+    weight = (problem.sigma_y / block.prior_std) ** 2
+
+    def normal(shift: Array) -> Array:
+        half_square = lambda v: jnp.sum(jnp.abs(derivative(v)) ** 2) / 2  # noqa: E731
+        return jax.grad(half_square)(shift) + weight * shift
+
+    shift, _ = cg(normal, problem.sigma_y**2 * gradient, tol=1e-3, maxiter=_NUM_CG_STEPS)
+    return shift / block.prior_std
 
 
 @dataclass(frozen=True)

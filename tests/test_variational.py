@@ -10,7 +10,7 @@ import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import Identity, Inpainting
+from lavps_jax.operators import Identity, Inpainting, from_forward, from_function
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, ZeroShot, guidance
 from lavps_jax.variational import Block, block_loss, fit
@@ -81,12 +81,18 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
     np.testing.assert_allclose(seen, np.sqrt(1 / alpha_bar - 1), rtol=1e-6)
 
 
-def test_guidance_is_the_optimum_where_everything_is_an_identity():
+def average_of_two(data, x):
+    return (x[:, 1:] + x[:, :-1]) / 2
+
+
+@pytest.mark.parametrize("operator", [Identity(x_shape=SHAPE), from_forward(average_of_two, SHAPE)])
+def test_guidance_is_the_optimum_where_the_denoiser_is_the_identity(operator):
     """At tau = 1 the denoiser of a wide Gaussian returns its input, but for 1e-4."""
     theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(100.0))
-    y, mean = jax.random.normal(jax.random.key(30), (2, *SHAPE))
-    problem = make_problem(y, Identity(x_shape=SHAPE), 0.3)
-    for prior_std in (0.01, 1.0, 20.0):
+    mean = jax.random.normal(jax.random.key(30), SHAPE)
+    y = jax.random.normal(jax.random.key(31), operator.y_shape)
+    problem = make_problem(y, operator, 0.3)
+    for prior_std in (0.01, 1.0, 3.0):
         block = Block(mean, mean, mean, jnp.float32(prior_std), jnp.int32(2), jnp.int32(1))
 
         def loss_fn(mu, block=block):
@@ -96,6 +102,20 @@ def test_guidance_is_the_optimum_where_everything_is_an_identity():
         mu = mean + prior_std * guidance(problem, block)
         flat = jnp.abs(jax.grad(loss_fn)(mu)).max() / jnp.abs(jax.grad(loss_fn)(mean)).max()
         assert flat < 2e-3
+
+
+def square(data, x):
+    return x**2
+
+
+def test_guidance_of_a_nonlinear_operator_is_a_gauss_newton_step():
+    x_0, y = jax.random.normal(jax.random.key(30), (2, *SHAPE))
+    problem = make_problem(y, from_function(square, SHAPE), 0.3)
+    block = Block(x_0, x_0, x_0, jnp.float32(0.5), jnp.int32(2), jnp.int32(1))
+    slope = 2 * np.asarray(x_0)
+    shift = slope * (np.asarray(y) - np.asarray(x_0) ** 2) / (slope**2 + (0.3 / 0.5) ** 2)
+    error = guidance(problem, block) - shift / 0.5
+    assert float(jnp.linalg.norm(error)) < 0.02 * np.linalg.norm(shift / 0.5)
 
 
 def test_loss_by_hand():

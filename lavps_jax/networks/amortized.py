@@ -42,8 +42,8 @@ class PaletteConfig:
       mean_unit: unit of d_mu: that of images (the published networks), or the standard deviation
         of the block prior. The loss counts an error of the mean in the latter, which shrinks to
         hundredths at the low-noise end: the network's output is then of order one at all levels.
-      guidance: whether the network also sees the gradient of the log-likelihood at x_0, scaled as
-        in `lavps_jax.starts.guidance`; the published networks see x_pinv only, which does not tell
+      guidance: whether the network also sees the Gauss-Newton step from x_0 towards y,
+        `lavps_jax.starts.guidance`; the published networks see x_pinv only, which does not tell
         what A does to x_0 (the kernel of a blur, for one).
     """
 
@@ -103,7 +103,7 @@ class Palette(nnx.Module):
           x_pinv: A^+ y, float (H, W, C).
           sigma_t: noise-to-signal level at t, float (), positive.
           sigma_tau: noise-to-signal level at tau, float (), positive.
-          guidance: scaled gradient of the log-likelihood, float (H, W, C), if and only if the
+          guidance: see `lavps_jax.starts.guidance`, float (H, W, C), if and only if the
             configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
           dropout_key: PRNG key; dropout is active if and only if it is given.
