@@ -3,8 +3,9 @@
 For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
 and MGDM on the same images, and the ratio of their times.
 
-Command: python benchmarks/restoration.py --data-dir DIR
-(DIR from python tools/prepare_fashion_mnist.py --data-dir DIR)
+Command: python benchmarks/restoration.py
+(Fashion-MNIST where tensorflow-datasets keeps its data, or --data-dir DIR; prepared by
+python tools/prepare_fashion_mnist.py --data-dir DIR)
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ TASKS: dict[str, OperatorFamily] = {
 class Config:
     """What to measure."""
 
-    data_dir: str
-    """Where Fashion-MNIST was prepared."""
+    data_dir: str | None = None
+    """Where Fashion-MNIST was prepared; None is tensorflow-datasets' own place."""
     tasks: tuple[str, ...] = tuple(TASKS)
     num_images: int = 128
     num_particles: int = 1
