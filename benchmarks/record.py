@@ -14,10 +14,11 @@ from lavps_jax.machine import describe_machine
 __all__ = ["record"]
 
 
-def record(path: str | Path, results: Any) -> None:
+def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
     """Writes {"command", "commit", "date", "machine", "results"} as JSON to `path`.
 
-    A work tree with uncommitted changes gives a commit that ends in "-dirty".
+    In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
+    changes gives a commit that ends in "-dirty".
     """
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude", "*"],
@@ -26,7 +27,7 @@ def record(path: str | Path, results: Any) -> None:
         cwd=Path(__file__).parent,
     )
     content = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *("DIR" if a == data_dir else a for a in sys.argv)]),
         "commit": described.stdout.strip() or "unknown",
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),

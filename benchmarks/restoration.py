@@ -3,9 +3,9 @@
 For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
 and MGDM on the same images, and the ratio of their times.
 
-Command: python benchmarks/restoration.py
-(Fashion-MNIST where tensorflow-datasets keeps its data, or --data-dir DIR; prepared by
-python tools/prepare_fashion_mnist.py --data-dir DIR)
+Command: python benchmarks/restoration.py --data-dir DIR
+(DIR from python tools/prepare_fashion_mnist.py --data-dir DIR; left out, it is where
+tensorflow-datasets keeps its data)
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def main(config: Config) -> None:
             "time_lavps_over_mgdm": times[0] / times[1],
         }
         console.print({k: results[task][k] for k in list(results[task])[2:]})
-        record(config.out, {"settings": dataclasses.asdict(config), "tasks": results})
+        settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "data_dir"}
+        found = {"settings": settings, "tasks": results}
+        record(config.out, found, data_dir=config.data_dir)
 
 
 if __name__ == "__main__":

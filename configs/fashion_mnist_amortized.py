@@ -6,7 +6,8 @@ Commands:
       task:amortized-task task.operator:super-resolve --task.operator.factor 2
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
       task:amortized-task task.operator:random-pixels
-Hardware and time: see pretrained/fashion_mnist/README.md.
+Hardware and time: see pretrained/fashion_mnist/README.md. The inpainting network
+shipped there is older: its card holds the configuration that trained it.
 """
 
 from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig

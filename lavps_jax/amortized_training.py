@@ -23,7 +23,7 @@ from lavps_jax.starts import Amortized, ZeroShot
 from lavps_jax.types import DenoiseFn, PRNGKey, Problem, Weights
 from lavps_jax.variational import Block, block_loss, draw
 
-__all__ = ["AmortizedLoss", "BlockWeight", "Chain", "ChainLoss"]
+__all__ = ["AmortizedLoss", "BlockWeight", "Chain", "ChainLoss", "block_weight"]
 
 BlockWeight = Literal["none", "expected_residual"]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lavps_jax import data, networks, operators
+from lavps_jax.amortized_training import BlockWeight
 from lavps_jax.data import DataConfig
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
@@ -87,7 +88,7 @@ class AmortizedTask:
     states: Literal["forward", "chain"] = "forward"
     """Where the blocks come from: the forward process on the training image, as published, or the
     sampler's own runs with the network as it is so far."""
-    block_weight: Literal["none", "expected_residual"] = "none"
+    block_weight: BlockWeight = "none"
     """Weight of a block's loss: none, as published, or the inverse of the residual expected at its
     noise level."""
 

@@ -63,8 +63,10 @@ def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
     _, derivative = jax.linearize(problem.operator.forward, block.x_0)
     weight = (problem.sigma_y / block.prior_std) ** 2
 
+    def half_square(shift: Array) -> Array:
+        return jnp.sum(jnp.abs(derivative(shift)) ** 2) / 2
+
     def normal(shift: Array) -> Array:
-        half_square = lambda v: jnp.sum(jnp.abs(derivative(v)) ** 2) / 2  # noqa: E731
         return jax.grad(half_square)(shift) + weight * shift
 
     shift, _ = cg(normal, problem.sigma_y**2 * gradient, tol=1e-3, maxiter=_NUM_CG_STEPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -150,3 +151,15 @@ def test_expected_residual_of_independent_pixels(rng_key):
         residual = jnp.mean((y - DENOISE(theta, x_tau, jnp.int32(tau))) ** 2)
         weight = block_weight(jnp.float32(schedule.sigma[tau]), sigma_y)
         assert float(weight * residual) == pytest.approx(sigma_y**2, rel=0.03)
+
+
+def test_weight_multiplies_the_loss_and_leaves_the_metric(rng_key):
+    chain = LOSS.begin(rng_key, THETA, image(1), 4)
+    weighted = ChainLoss(dataclasses.replace(LOSS.blocks, weight="expected_residual"))
+    plain, plain_metrics, _ = LOSS.advance(PHI, rng_key, THETA, chain)
+    loss, metrics, _ = weighted.advance(PHI, rng_key, THETA, chain)
+    tau = int(np.floor(np.linspace(0, 999, NUM_STEPS))[4])
+    factor = block_weight(jnp.float32(Schedule().sigma[tau]), 0.05)
+    assert 0 < float(factor) < 0.5
+    np.testing.assert_allclose(loss, factor * plain, rtol=1e-5)
+    np.testing.assert_allclose(metrics["block_loss"], plain_metrics["block_loss"], rtol=1e-6)

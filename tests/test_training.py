@@ -45,6 +45,23 @@ def config(run_dir, **changes) -> TrainConfig:
     return dataclasses.replace(base, **changes)
 
 
+def amortized_task(prior_run, **changes) -> AmortizedTask:
+    base = AmortizedTask(
+        PaletteConfig(NETWORK),
+        prior=str(prior_run / "weights"),
+        operator=RandomPixels(0.4, 0.6),
+        num_steps=20,
+        high_idx=6,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def assert_same_weights(run_dir, other):
+    first, second = (load_network(str(run / "weights"))[1] for run in (run_dir, other))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
@@ -58,32 +75,18 @@ def test_resumed_run_repeats_the_uninterrupted_one(whole_run, tmp_path, capsys):
     shutil.copytree(whole_run / "checkpoints" / "3", tmp_path / "resumed" / "checkpoints" / "3")
     run_training(resumed)
     assert "resumed at step 3" in capsys.readouterr().out
-    _, first, _ = load_network(str(whole_run / "weights"))
-    _, second, _ = load_network(str(tmp_path / "resumed" / "weights"))
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(whole_run, tmp_path / "resumed")
 
 
 def test_resumed_chains_repeat_the_uninterrupted_ones(whole_run, tmp_path):
-    task = AmortizedTask(
-        PaletteConfig(NETWORK),
-        prior=str(whole_run / "weights"),
-        operator=RandomPixels(0.4, 0.6),
-        num_steps=20,
-        high_idx=6,
-        states="chain",
-        block_weight="expected_residual",
-    )
+    task = amortized_task(whole_run, states="chain", block_weight="expected_residual")
     run_training(config(tmp_path / "whole", task=task, num_train_steps=12, validate_every=12))
     resumed = tmp_path / "resumed" / "checkpoints"
     resumed.mkdir(parents=True)
     shutil.copytree(tmp_path / "whole" / "checkpoints" / "9", resumed / "9")
     again = config(resumed.parent, task=task, num_train_steps=12, validate_every=12)
     run_training(again)
-    _, first, _ = load_network(str(tmp_path / "whole" / "weights"))
-    _, second, _ = load_network(str(resumed.parent / "weights"))
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(tmp_path / "whole", resumed.parent)
 
 
 def test_loss_falls(tmp_path):
@@ -95,18 +98,18 @@ def test_loss_falls(tmp_path):
 
 
 def test_amortized_training_beats_the_block_prior(whole_run, tmp_path):
-    task = AmortizedTask(
-        PaletteConfig(NETWORK),
-        prior=str(whole_run / "weights"),
-        operator=RandomPixels(0.4, 0.6),
-        num_steps=20,
-        high_idx=6,
-    )
+    task = amortized_task(whole_run)
     run_training(config(tmp_path / "run", task=task, num_train_steps=60, validate_every=60,
                         checkpoint_every=60, log_every=60))  # fmt: skip
     with (tmp_path / "run" / "log.csv").open() as file:
         scores = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     assert 0 < scores["validation_ratio"] < 0.98
+
+
+def test_only_blocks_that_the_sampler_poses_are_learned(whole_run):
+    amortized_task(whole_run, high_idx=18)  # Its last step has t_next = times[19].
+    with pytest.raises(UserError, match="num_steps - 2 = 18"):
+        amortized_task(whole_run, high_idx=19)
 
 
 def test_directory_of_another_run_is_refused(whole_run):
@@ -120,9 +123,7 @@ def test_a_run_whose_weights_were_taken_away_exports_again(whole_run, tmp_path):
     shutil.rmtree(copied / "weights")
     # How often a run logs may change when it goes on.
     run_training(config(copied, log_every=2))
-    first, second = (load_network(str(run / "weights"))[1] for run in (whole_run, copied))
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_weights(whole_run, copied)
 
 
 def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):

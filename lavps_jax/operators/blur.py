@@ -29,7 +29,7 @@ class Blur(LinearOperator):
     kernel: Float[Array, "k k"]
 
     def __post_init__(self):
-        # Trees are also rebuilt around stacked leaves and placeholders: look at the shape only.
+        # A stack of operators is built here too: look at the last axes only.
         shape = getattr(self.kernel, "shape", ())
         if len(shape) < 2:
             return

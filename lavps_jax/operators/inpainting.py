@@ -24,7 +24,7 @@ class Inpainting(LinearOperator):
     mask: Float[Array, "H W 1"]
 
     def __post_init__(self):
-        # Trees are also rebuilt around stacked leaves and placeholders: look at the shape only.
+        # A stack of operators is built here too: look at the last axes only.
         shape = getattr(self.mask, "shape", ())
         expected = (*self.x_shape[:2], 1)
         forgot_channel = tuple(shape) == expected[:2]
