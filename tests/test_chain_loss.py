@@ -125,7 +125,7 @@ def test_runs_end_in_turn_and_begin_anew_on_the_images_of_the_batch(rng_key):
     chains = begin_chains(LOSS, THETA, first, rng_key)
     indices = np.asarray(chains.index)
     assert len(set(indices.tolist())) > 1 and indices.min() >= LOW and indices.max() < HIGH
-    state = init_train_state(PHI, optimizer, chains)
+    state = init_train_state(jnp.copy(PHI), optimizer, chains)  # The step donates its state.
     for k in range(1, 2 * (HIGH - LOW) + 1):
         before = np.asarray(state.chains.problem.y)
         images = first + k
