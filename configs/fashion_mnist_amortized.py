@@ -6,8 +6,7 @@ Commands:
       task:amortized-task task.operator:super-resolve --task.operator.factor 2
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
       task:amortized-task task.operator:random-pixels
-Hardware and time: see pretrained/fashion_mnist/README.md. The inpainting network
-shipped there is older: its card holds the configuration that trained it.
+Hardware and time: see pretrained/fashion_mnist/README.md.
 """
 
 from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
@@ -41,6 +40,7 @@ def get_config() -> TrainConfig:
             operator=MotionBlur(size=9, intensity=0.9),
             num_steps=100,
             high_idx=50,
+            tau_rule="midpoint",
             states="chain",
             block_weight="expected_residual",
         ),
@@ -48,7 +48,7 @@ def get_config() -> TrainConfig:
         validation_data=TfdsData("fashion_mnist", "test[:5000]", pad_to=32),
         run_dir="runs/motion_blur",
         batch_size=16,
-        num_train_steps=1_500,
+        num_train_steps=2_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, ema_decay=0.99),
         validate_every=500,
         checkpoint_every=100,

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from lavps_jax.diffusion import SIGMA_DATA, add_noise, bridge_draw
 from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import OperatorFamily
-from lavps_jax.samplers.mgdm import MGDM, MGDMRow, make_block
+from lavps_jax.samplers.mgdm import MGDM, MGDMRow, TauRule, make_block
 from lavps_jax.schedules import time_grid
 from lavps_jax.starts import Amortized, ZeroShot
 from lavps_jax.types import DenoiseFn, PRNGKey, Problem, Weights
@@ -33,10 +33,10 @@ class AmortizedLoss:
     """Negative ELBO of the amortized start on a random block of the sampler's grid, nats.
 
     An operator of the family and noise for every image; grid index i uniform in
-    [low_idx, high_idx); tau = times[i], t = times[i + 1]; x_t from the forward process, and the
-    denoiser's x_0_hat in the place of the sampler's x_0. `frozen` is the prior's theta. The metrics
-    hold the unweighted L and L at the block prior with the same draw: their ratio says what
-    the network gains.
+    [low_idx, high_idx); t_prev = times[i], t = times[i + 1], and tau is t_prev or what `tau_rule`
+    makes of it; x_t from the forward process, and the denoiser's x_0_hat in the place of the
+    sampler's x_0. `frozen` is the prior's theta. The metrics hold the unweighted L and L at the
+    block prior with the same draw: their ratio says what the network gains.
 
     Attributes:
       denoise_fn: the prior.
@@ -44,7 +44,8 @@ class AmortizedLoss:
       operator: what the operators of training are drawn from.
       sigma_y: standard deviation of the measurement noise.
       num_steps: points of the sampler's time grid.
-      low_idx, high_idx: range of grid indices of tau.
+      low_idx, high_idx: range of grid indices of t_prev.
+      tau_rule: how the sampler chooses tau, see `MGDM`.
       weight: see `block_weight`; "none" is the published loss.
     """
 
@@ -55,6 +56,7 @@ class AmortizedLoss:
     num_steps: int
     low_idx: int
     high_idx: int
+    tau_rule: TauRule = "previous"
     weight: BlockWeight = "none"
 
     def __call__(self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool):
@@ -78,12 +80,13 @@ class AmortizedLoss:
         return simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
 
     def row(self, index: Int[Array, ""]) -> MGDMRow:
-        """The sampler's numbers of the step whose tau has this grid index."""
+        """The sampler's numbers of the step whose t_prev has this grid index."""
         sampler = MGDM(
             self.denoise_fn,
             low_idx=1,
             high_idx=1,
             num_steps=self.num_steps,
+            tau_rule=self.tau_rule,
             schedule=self.start.schedule,
         )
         (segment,) = sampler.plan()  # Noisiest first, so index 1 comes last.
@@ -133,7 +136,7 @@ class Chain(NamedTuple):
       problem: what was measured of the image.
       x_t: the state at times[index + 2], float (H, W, C).
       x_0: current estimate of the clean image, float (H, W, C).
-      index: grid index of the next block's tau, int32 (); low_idx - 1 once the run is over.
+      index: grid index of the next block's t_prev, int32 (); low_idx - 1 once the run is over.
     """
 
     problem: Problem

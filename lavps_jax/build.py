@@ -94,6 +94,7 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 task.num_steps,
                 task.low_idx,
                 task.high_idx,
+                task.tau_rule,
                 task.block_weight,
             )
             loss_fn = ChainLoss(blocks) if task.states == "chain" else blocks
@@ -240,10 +241,10 @@ def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
     if config.low_idx < task.low_idx or config.high_idx > task.high_idx:
         remedy = f"stay in ({task.low_idx}, {task.high_idx}), where the network was trained"
         raise UserError("sampler.low_idx, high_idx", (config.low_idx, config.high_idx), remedy)
-    if config.tau_rule != "previous":
-        remedy = 'use "previous", with which amortized networks are trained'
+    if config.tau_rule != task.tau_rule:
+        remedy = f'use "{task.tau_rule}", with which the amortized network was trained'
         raise UserError("sampler.tau_rule", config.tau_rule, remedy)
 
 
 def _inner(config: InnerConfig, start: Start) -> Inner:
-    return Inner(config.num_inner_steps, config.learning_rate, start)
+    return Inner(config.num_inner_steps, config.learning_rate, start, config.learning_rate_unit)

@@ -24,6 +24,7 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.operators import OperatorFamily
+from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
 from lavps_jax.schedules import Schedule
 
 __all__ = [
@@ -82,9 +83,11 @@ class AmortizedTask:
     num_steps: int = 100
     """Steps of the sampler whose blocks are learned."""
     low_idx: int = 1
-    """First grid index of tau that is learned, >= 1."""
+    """First grid index of t_prev that is learned, >= 1."""
     high_idx: int = 30
-    """One past the last grid index of tau that is learned."""
+    """One past the last grid index of t_prev that is learned."""
+    tau_rule: TauRule = "previous"
+    """Block time from the grid time t_prev: itself, its half, or three quarters of it."""
     states: Literal["forward", "chain"] = "forward"
     """Where the blocks come from: the forward process on the training image, as published, or the
     sampler's own runs with the network as it is so far."""
@@ -189,6 +192,8 @@ class InnerConfig:
     """Adam steps on the negative ELBO, >= 0."""
     learning_rate: float = 0.03
     """Of Adam, > 0."""
+    learning_rate_unit: LearningRateUnit = "image"
+    """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
 
     def __post_init__(self):
         _check_at_least("num_inner_steps", self.num_inner_steps, 0)
@@ -215,7 +220,7 @@ class MGDMConfig:
     """Points of the grid on which x_tau is denoised; 1 is a single prediction."""
     eta: float = 1.0
     """Stochasticity of the bridges, in [0, 1]."""
-    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
+    tau_rule: TauRule = "previous"
     """Block time from t_prev: itself, its half, or three quarters of it."""
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import ConditionalDenoiserFn, GaussianMixture, GaussianMixtureDenoiser
@@ -92,17 +93,19 @@ class Spy:
         return block.prior_mean + 0.1, jnp.full(SHAPE, jnp.log(block.prior_std) - 0.2)
 
 
-def test_amortized_loss_poses_the_sampler_s_blocks():
+@pytest.mark.parametrize("tau_rule", ["previous", "midpoint"])
+def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
     denoiser, spy = GaussianMixtureDenoiser(), Spy()
     theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.5))
-    loss_fn = AmortizedLoss(denoiser, spy, Denoise(), 0.05, 20, 2, 7)  # type: ignore[arg-type]
+    loss_fn = AmortizedLoss(denoiser, spy, Denoise(), 0.05, 20, 2, 7, tau_rule)  # type: ignore[arg-type]
     x_0 = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1.0)
     rows = {}
-    for segment in MGDM(denoiser, num_steps=20).plan():
+    for segment in MGDM(denoiser, num_steps=20, tau_rule=tau_rule).plan():
         for k in range(len(segment.rows.tau)):
             row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
             rows[int(row.tau)] = row
     grid = np.floor(np.linspace(0, 999, 20)).astype(int)
+    taus = grid[2:7] // 2 if tau_rule == "midpoint" else grid[2:7]
     for k in range(40):
         loss, metrics = loss_fn({}, jax.random.key(k), theta, x_0, train=True)
         params, problem, block, eps = spy.seen[-1]
@@ -123,7 +126,7 @@ def test_amortized_loss_poses_the_sampler_s_blocks():
         ):
             expected = block_loss(mu, width, eps, denoiser, params, problem, block)
             np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert {int(block.tau) for _, _, block, _ in spy.seen} == set(grid[2:7].tolist())
+    assert {int(block.tau) for _, _, block, _ in spy.seen} == set(taus.tolist())
 
 
 def draws_a_number(weights, rng_key, frozen, x_0, *, train):

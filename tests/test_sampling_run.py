@@ -78,9 +78,10 @@ def sample(out, prior, sampler, **changes):
 def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
     # One step at learning rate zero: the network still returns d_mu = d_rho = 0.
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6)  # fmt: skip
+                         high_idx=6, tau_rule="midpoint")  # fmt: skip
     amortized = train(tmp_path / "run", task, 1)
-    shared = {"num_steps": 12, "high_idx": 6, "inner_low_noise": InnerConfig(2)}
+    shared = {"num_steps": 12, "high_idx": 6, "tau_rule": "midpoint",
+              "inner_low_noise": InnerConfig(2)}  # fmt: skip
     lavps = LAVPSConfig(amortized=amortized, **shared)
     metrics = sample(tmp_path / "out", prior, lavps, compare_with=(MGDMConfig(**shared),))
     mgdm = metrics["compared"][0]
@@ -160,14 +161,14 @@ def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
 
 def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6)  # fmt: skip
+                         high_idx=6, tau_rule="midpoint")  # fmt: skip
     amortized = train(tmp_path / "run", task, 1)
     for wrong, words in (
         (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),
         (LAVPSConfig(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
         (
-            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6, tau_rule="midpoint"),
-            "tau_rule",
+            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6),
+            'tau_rule: got previous; use "midpoint"',
         ),
     ):
         with pytest.raises(UserError, match=words):

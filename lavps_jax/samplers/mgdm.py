@@ -29,9 +29,10 @@ from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 from lavps_jax.variational import Block, block_loss, draw, fit
 
-__all__ = ["MGDM", "Inner", "MGDMNoise", "MGDMRow", "make_block"]
+__all__ = ["MGDM", "Inner", "LearningRateUnit", "MGDMNoise", "MGDMRow", "TauRule", "make_block"]
 
 TauRule = Literal["previous", "midpoint", "three_quarters"]
+LearningRateUnit = Literal["image", "prior_std"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ class Inner:
       num_inner_steps: Adam steps, K >= 0.
       learning_rate: of Adam, > 0.
       start: where the fit begins.
+      learning_rate_unit: "image", as published, or "prior_std": the learning rate of a block is
+        then `learning_rate` times its prior's standard deviation s. Adam moves every pixel by about
+        the learning rate, whatever the gradient; where s has become as small as that, the steps
+        themselves are noise in x_tau.
     """
 
     num_inner_steps: int = 3
     learning_rate: float = 0.03
     start: Start = ZeroShot()
+    learning_rate_unit: LearningRateUnit = "image"
 
     def __post_init__(self):
         if self.num_inner_steps < 0:
@@ -164,12 +170,12 @@ class MGDM:
         times = time_grid(self.num_steps, self.schedule)
         segments = []
         for inner, indices in self._blocks():
-            rows = [self._row(times, i, inner.learning_rate) for i in indices]
+            rows = [self._row(times, i, inner) for i in indices]
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
             segments.append(Segment(jax.tree.map(_device_dtype, stacked), inner))
         return tuple(segments)
 
-    def _row(self, times: np.ndarray, index: int, learning_rate: float) -> MGDMRow:
+    def _row(self, times: np.ndarray, index: int, inner: Inner) -> MGDMRow:
         t_prev, t, t_next = times[index : index + 3]
         match self.tau_rule:
             case "previous":
@@ -180,12 +186,14 @@ class MGDM:
                 tau = max(3 * t_prev // 4, 1)
         table = self.schedule.alpha_bar
         ddim_times, ddim = self._ddim(int(tau))
+        prior = bridge_coefficients(table, 0, tau, t, 1.0)
+        unit = float(prior.std) if inner.learning_rate_unit == "prior_std" else 1.0
         return MGDMRow(
             t=t,
             tau=tau,
-            learning_rate=learning_rate,
+            learning_rate=inner.learning_rate * unit,
             bridge=bridge_coefficients(table, 0, t, t_next, self.eta),
-            prior=bridge_coefficients(table, 0, tau, t, 1.0),
+            prior=prior,
             renoise=bridge_coefficients(table, tau, t, t_next, 1.0),
             ddim_times=ddim_times,
             ddim=ddim,

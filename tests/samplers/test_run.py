@@ -86,6 +86,18 @@ def test_mgdm_is_near_the_posterior():
     assert np.abs(measured @ mean).max() > 3 * 0.15
 
 
+def test_learning_rate_in_units_of_the_block_prior():
+    for unit in ("image", "prior_std"):
+        inner = Inner(1, 0.2, learning_rate_unit=unit)
+        sampler = MGDM(DENOISER, inner, inner, num_steps=12, high_idx=5)
+        rows = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(s.rows for s in sampler.plan())
+        )
+        assert np.ptp(rows.prior.std) > 0.1
+        s = rows.prior.std if unit == "prior_std" else 1.0
+        np.testing.assert_allclose(rows.learning_rate, 0.2 * s * np.ones(9), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_cost_counts_the_denoiser_calls(name):
     calls = []
