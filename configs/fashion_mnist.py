@@ -3,23 +3,32 @@
 Command: python sample.py configs/fashion_mnist.py
 """
 
+import dataclasses
+
 from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.operators import MotionBlur
 
 
 def get_config() -> SampleConfig:
+    # Blocks that end at half of t_prev, and Adam steps of .3 standard deviations of their prior.
+    one = InnerConfig(1, learning_rate=0.3, learning_rate_unit="prior_std")
+    ten = dataclasses.replace(one, num_inner_steps=10)
+    lavps = LAVPSConfig(
+        amortized="pretrained/fashion_mnist/motion_blur",
+        inner=one,
+        inner_low_noise=one,
+        high_idx=50,
+        tau_rule="midpoint",
+        best_of=False,  # The operator is one that the network was trained on.
+    )
+    mgdm = MGDMConfig(inner=one, inner_low_noise=ten, high_idx=50, tau_rule="midpoint")
     return SampleConfig(
         prior="pretrained/fashion_mnist/prior",
         data=ShippedData(pad_to=32),
         operator=MotionBlur(size=9, intensity=0.9),
-        sampler=LAVPSConfig(
-            amortized="pretrained/fashion_mnist/motion_blur",
-            inner_low_noise=InnerConfig(1),
-            high_idx=50,
-            best_of=False,  # The operator is one that the network was trained on.
-        ),
-        compare_with=(MGDMConfig(inner_low_noise=InnerConfig(10), high_idx=50), DPSConfig()),
+        sampler=lavps,
+        compare_with=(mgdm, DPSConfig()),
         out_dir="outputs/fashion_mnist",
         num_particles=2,
         overwrite=True,
