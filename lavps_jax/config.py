@@ -16,7 +16,7 @@ import tyro
 from lavps_jax import data, networks, operators
 from lavps_jax.amortized_training import BlockWeight
 from lavps_jax.data import DataConfig
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_choices
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
     HDiTConfig,
@@ -96,6 +96,7 @@ class AmortizedTask:
     noise level."""
 
     def __post_init__(self):
+        check_choices(self)
         _check_positive("sigma_y", self.sigma_y)
         if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
             value = (self.low_idx, self.high_idx)
@@ -139,6 +140,7 @@ class OptimizerConfig:
     """Decay of the average of the weights, in [0, 1)."""
 
     def __post_init__(self):
+        check_choices(self)
         _check_positive("optimizer.peak_lr", self.peak_lr)
         _check_positive("optimizer.clip_norm", self.clip_norm)
         _check_at_least("optimizer.warmup_steps", self.warmup_steps, 0)
@@ -178,6 +180,7 @@ class TrainConfig:
     """In which exported weights are stored."""
 
     def __post_init__(self):
+        check_choices(self)
         for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
                      "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
             _check_at_least(name, getattr(self, name), 1)
@@ -196,6 +199,7 @@ class InnerConfig:
     """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
 
     def __post_init__(self):
+        check_choices(self)
         _check_at_least("num_inner_steps", self.num_inner_steps, 0)
         _check_positive("learning_rate", self.learning_rate)
 
@@ -222,6 +226,9 @@ class MGDMConfig:
     """Stochasticity of the bridges, in [0, 1]."""
     tau_rule: TauRule = "previous"
     """Block time from t_prev: itself, its half, or three quarters of it."""
+
+    def __post_init__(self):
+        check_choices(self)
 
 
 @dataclass(frozen=True)

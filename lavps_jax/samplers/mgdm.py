@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import bridge_draw
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_choices
 from lavps_jax.samplers.base import Cost, Plan, Segment, State
 from lavps_jax.schedules import (
     BridgeCoefficients,
@@ -55,6 +55,7 @@ class Inner:
     learning_rate_unit: LearningRateUnit = "image"
 
     def __post_init__(self):
+        check_choices(self)
         if self.num_inner_steps < 0:
             raise UserError("num_inner_steps", self.num_inner_steps, "use 0 or more")
         if not self.learning_rate > 0:
@@ -143,6 +144,7 @@ class MGDM:
     schedule: Schedule = Schedule()
 
     def __post_init__(self):
+        check_choices(self)
         if not 4 <= self.num_steps <= self.schedule.num_times:
             raise UserError("num_steps", self.num_steps, f"use 4 to {self.schedule.num_times}")
         for name in ("num_gibbs", "num_ddim_steps"):

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lavps_jax.config import InnerConfig, LAVPSConfig, OptimizerConfig
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_forward, from_function
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, make_sample_fn
@@ -96,6 +98,18 @@ def test_learning_rate_in_units_of_the_block_prior():
         assert np.ptp(rows.prior.std) > 0.1
         s = rows.prior.std if unit == "prior_std" else 1.0
         np.testing.assert_allclose(rows.learning_rate, 0.2 * s * np.ones(9), rtol=1e-6)
+
+
+def test_a_misspelt_choice_is_not_ignored():
+    for make, field in (
+        (lambda: Inner(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
+        (lambda: MGDM(DENOISER, tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
+        (lambda: InnerConfig(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
+        (lambda: LAVPSConfig(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(schedule="cosin"), "schedule"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UserError, match=f"{field}: got .*; use one of '"):
+            make()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
