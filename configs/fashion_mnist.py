@@ -11,8 +11,8 @@ from lavps_jax.operators import MotionBlur
 
 
 def get_config() -> SampleConfig:
-    # Blocks that end at half of t_prev, and Adam steps of .3 standard deviations of their prior.
-    one = InnerConfig(1, learning_rate=0.3, learning_rate_unit="prior_std")
+    # Blocks that end at half of t_prev, and Adam steps of .5 standard deviations of their prior.
+    one = InnerConfig(1, learning_rate=0.5, learning_rate_unit="prior_std")
     ten = dataclasses.replace(one, num_inner_steps=10)
     lavps = LAVPSConfig(
         amortized="pretrained/fashion_mnist/motion_blur",
