@@ -14,21 +14,24 @@ from lavps_jax.machine import describe_machine
 __all__ = ["record"]
 
 
+_COMMIT = subprocess.run(
+    ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+    capture_output=True,
+    text=True,
+    cwd=Path(__file__).parent,
+).stdout.strip()
+"""Of the code as it was when the program began."""
+
+
 def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
     """Writes {"command", "commit", "date", "machine", "results"} as JSON to `path`.
 
     In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
     changes gives a commit that ends in "-dirty".
     """
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
     content = {
         "command": " ".join(["python", *("DIR" if a == data_dir else a for a in sys.argv)]),
-        "commit": described.stdout.strip() or "unknown",
+        "commit": _COMMIT or "unknown",
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
         "results": results,

@@ -1,7 +1,7 @@
 """LAVPS next to MGDM and DPS on test images of Fashion-MNIST, in distribution.
 
 For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
-and MGDM on the same images, and the ratio of their times.
+and MGDM on the same images, and the ratio of their times. Every task has its own file of results.
 
 Command: python benchmarks/restoration.py --data-dir DIR
 (DIR from python tools/prepare_fashion_mnist.py --data-dir DIR; left out, it is where
@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,8 @@ class Config:
     num_images: int = 128
     num_particles: int = 1
     batch_size: int = 16
-    out: str = "docs/results/restoration.json"
+    out: str = "docs/results"
+    """Folder of the results, restoration_TASK.json."""
     pictures: str = "outputs/restoration"
 
 
@@ -55,7 +55,7 @@ def task_config(config: Config, task: str) -> SampleConfig:
     return dataclasses.replace(
         preset,
         # Training validates on the first images.
-        data=TfdsData("fashion_mnist", "test[1000:5000]", data_dir=config.data_dir, pad_to=32),
+        data=TfdsData("fashion_mnist", "test[1000:]", data_dir=config.data_dir, pad_to=32),
         operator=TASKS[task],
         sampler=dataclasses.replace(preset.sampler, amortized=f"pretrained/fashion_mnist/{task}"),
         num_images=config.num_images,
@@ -78,24 +78,25 @@ def paired(metrics: dict[str, Any], other: dict[str, Any], key: str) -> dict[str
 
 def main(config: Config) -> None:
     console = Console()
-    results = {}
     for task in config.tasks:
         console.print(f"[bold]{task}")
         folder = run_sampling(task_config(config, task), console)
-        metrics = json.loads((Path(folder) / "metrics.json").read_text())
+        settings, metrics = (
+            json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json")
+        )
         samplers = {one["sampler"]: one for one in [metrics, *metrics["compared"]]}
         lavps, mgdm = samplers["lavps"], samplers["mgdm"]
         times = [one["mean"]["seconds_per_image"] for one in (lavps, mgdm)]
-        results[task] = {
+        found = {
+            "task": task,
+            "config": settings | {"data": settings["data"] | {"data_dir": "DIR"}},
             "baseline": metrics["baseline"],
             "samplers": {name: one["mean"] for name, one in samplers.items()},
             "lpips_lavps_minus_mgdm": paired(lavps, mgdm, "lpips_alex"),
             "time_lavps_over_mgdm": times[0] / times[1],
         }
-        console.print({k: results[task][k] for k in list(results[task])[2:]})
-        settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "data_dir"}
-        found = {"settings": settings, "tasks": results}
-        record(config.out, found, data_dir=config.data_dir)
+        console.print(found["lpips_lavps_minus_mgdm"], found["time_lavps_over_mgdm"])
+        record(f"{config.out}/restoration_{task}.json", found, data_dir=config.data_dir)
 
 
 if __name__ == "__main__":

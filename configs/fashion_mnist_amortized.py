@@ -45,7 +45,7 @@ def get_config() -> TrainConfig:
             block_weight="expected_residual",
         ),
         train_data=TfdsData("fashion_mnist", "train", pad_to=32),
-        validation_data=TfdsData("fashion_mnist", "test[:5000]", pad_to=32),
+        validation_data=TfdsData("fashion_mnist", "test", pad_to=32),
         run_dir="runs/motion_blur",
         batch_size=16,
         num_train_steps=2_000,

@@ -24,7 +24,7 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         task=PriorTask(network),
         train_data=TfdsData("fashion_mnist", "train", pad_to=32),
-        validation_data=TfdsData("fashion_mnist", "test[:5000]", pad_to=32),
+        validation_data=TfdsData("fashion_mnist", "test", pad_to=32),
         run_dir="runs/fashion_mnist_prior",
         num_train_steps=8_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, ema_decay=0.999),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lavps_jax.build import build_sampler, load_prior
@@ -70,10 +71,15 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
         built = [build_sampler(sampler, prior, theta, measured.image_shape) for sampler in samplers]
         score = _make_score(measured)
-        restored = [
-            _restore(config, measured, name, *entry)
-            for name, entry in zip(_names(samplers), built, strict=True)
-        ]
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=console, refresh_per_second=1) as progress:
+            restored = [
+                _restore(config, measured, progress, name, *entry)
+                for name, entry in zip(_names(samplers), built, strict=True)
+            ]
         metrics = [_metrics(config, measured, one, score) for one in restored]
         _write(folder, config, measured, restored, metrics)
         _print_table(console, metrics)
@@ -106,12 +112,15 @@ def _method(config: SamplerConfig) -> str:
             return "conditional"
 
 
-def _restore(config: SampleConfig, measured: Measured, name, sampler, params) -> Restored:
+def _restore(
+    config: SampleConfig, measured: Measured, progress: Progress, name, sampler, params
+) -> Restored:
     """All images in batches of one size; the time is that of the batches after compilation."""
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
     plan, rng_key = sampler.plan(), run_keys(config.seed).sampling
     count = len(measured.index)
     size = min(config.batch_size, count)
+    bar = progress.add_task(f"{name} (compiling)", total=count)
     seconds, samples = 0.0, []
     for batch, begin in enumerate(range(0, count, size)):
         # The last batch is filled up with repeats, so that one compiled program does all.
@@ -122,6 +131,7 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
             sample_fn = sample_fn.lower(*args).compile()
             value = f"{size} images x {config.num_particles} particles"
             check_memory(sample_fn, "batch_size, num_particles", value)
+            progress.update(bar, description=name)
         start = time.perf_counter()
         out = jax.block_until_ready(sample_fn(*args))
         seconds += time.perf_counter() - start
@@ -134,6 +144,7 @@ def _restore(config: SampleConfig, measured: Measured, name, sampler, params) ->
             raise UserError("samples", f"values that are not finite ({where})",
                             "lower learning_rate or gamma")  # fmt: skip
         samples.append(np.asarray(out.x_0)[: count - begin])
+        progress.update(bar, advance=len(samples[-1]))
     batches = math.ceil(count / size)
     return Restored(name, np.concatenate(samples), seconds / (batches * size), sampler.cost())
 
