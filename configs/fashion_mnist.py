@@ -20,7 +20,6 @@ def get_config() -> SampleConfig:
         inner_low_noise=one,
         high_idx=50,
         tau_rule="midpoint",
-        best_of=False,  # The operator is one that the network was trained on.
     )
     mgdm = MGDMConfig(inner=one, inner_low_noise=ten, high_idx=50, tau_rule="midpoint")
     return SampleConfig(

@@ -33,6 +33,7 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
+from lavps_jax.operators import OperatorFamily
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
@@ -173,9 +174,23 @@ def load_prior(
 
 
 def build_sampler(
-    config: SamplerConfig, prior: EDMDenoiser, theta: Weights, image_shape: tuple[int, ...]
+    config: SamplerConfig,
+    prior: EDMDenoiser,
+    theta: Weights,
+    image_shape: tuple[int, ...],
+    *,
+    operator: OperatorFamily | None = None,
+    sigma_y: float | None = None,
 ) -> tuple[Sampler, Params]:
-    """A sampler of images of `image_shape`, (H, W, C), and the weights it needs.
+    """A sampler and the weights it needs.
+
+    Args:
+      config: the method.
+      prior: the denoiser.
+      theta: its weights.
+      image_shape: (H, W, C).
+      operator, sigma_y: what measurements will be of, None if unknown: LAVPS compares starts on
+        all that its network was not trained on, unless the config says otherwise.
 
     Raises:
       UserError: if a network it needs is missing, or was trained for another task, schedule or
@@ -198,7 +213,9 @@ def build_sampler(
                 _check_grid(config, trained.task)
                 params["phi"] = phi
                 start = _amortized(model, trained.task, schedule)
-                start = BestOf(start, ZeroShot()) if config.best_of else start
+                known = (operator, sigma_y) == (trained.task.operator, trained.task.sigma_y)
+                best_of = not known if config.best_of is None else config.best_of
+                start = BestOf(start, ZeroShot()) if best_of else start
             sampler: Sampler = MGDM(
                 prior,
                 _inner(config.inner, ZeroShot()),

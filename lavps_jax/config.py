@@ -238,8 +238,9 @@ class LAVPSConfig(MGDMConfig):
     inner_low_noise: InnerConfig = InnerConfig(1)
     amortized: str = ""
     """Folder of the exported amortized network."""
-    best_of: bool = True
-    """Compare the amortized start with the zero-shot one, for each image and particle."""
+    best_of: bool | None = None
+    """Compare the amortized start with the zero-shot one, for each image and particle. None does
+    so unless the network was trained on the operator and the sigma_y of this run."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,8 @@ class ConditionalConfig:
     """Stochasticity, in [0, 1]."""
 
 
-SamplerConfig = MGDMConfig | LAVPSConfig | DPSConfig | ConditionalConfig
+# LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
+SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | ConditionalConfig
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The one exception a user's mistake raises: field, value and remedy in a single line."""
 
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["UserError", "check_choices"]
 
@@ -22,13 +23,17 @@ class UserError(ValueError):
 
 
 def check_choices(config: Any) -> None:
-    """Raises a UserError if a field typed as a Literal holds none of its values.
+    """Raises a UserError if a field typed as a Literal, or Literal | None, holds another value.
 
     Args:
       config: a dataclass instance. Command lines are checked as they are parsed; a preset, or
         a program that builds the object, is not.
     """
     for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            choices = ", ".join(map(repr, get_args(kind)))
-            raise UserError(name, repr(getattr(config, name)), f"use one of {choices}")
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if not all(get_origin(part) is Literal or part is type(None) for part in parts):
+            continue
+        choices = [choice for part in parts for choice in get_args(part) or (None,)]
+        if getattr(config, name) not in choices:
+            remedy = f"use one of {', '.join(map(repr, choices))}"
+            raise UserError(name, repr(getattr(config, name)), remedy)

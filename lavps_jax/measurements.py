@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +133,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError("observations", path, "give an .npz file or a folder") from error
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it"
         raise UserError("observations", path, remedy) from error
     y = arrays.get("y")
@@ -184,6 +185,10 @@ def _operators(
         if given.ndim != ndim + 1 or len(given) != len(y):
             remedy = f"give {ndim} axes, or {ndim + 1} with {len(y)} of them on the first"
             raise UserError(name, f"shape {given.shape}", remedy)
+        if name == "mask" and not given.reshape(len(y), -1).any(axis=1).all():
+            raise UserError(
+                name, "a measurement without any pixel", "give 1 where one was measured"
+            )
         stacked[name] = jnp.asarray(given)
     return dataclasses.replace(template, **stacked)
 

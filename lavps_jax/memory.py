@@ -49,4 +49,22 @@ def available_bytes() -> int | None:
     if not meminfo.is_file():
         return None
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    machine = int(fields["MemAvailable"].split()[0]) * 1024
+    group = _control_group_bytes(Path("/sys/fs/cgroup"))
+    return machine if group is None else min(machine, group)
+
+
+def _control_group_bytes(root: Path) -> int | None:
+    """Free bytes of a container whose memory is limited (cgroup v2); None without a limit.
+
+    Cached files count as free: the system drops them when memory is needed.
+    """
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if limit == "max":
+        return None
+    return max(int(limit) - used + int(stat.get("inactive_file", 0)), 0)

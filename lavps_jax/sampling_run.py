@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -38,6 +39,7 @@ from lavps_jax.memory import check_memory
 from lavps_jax.metrics import chi2_band, psnr, residual_chi2, ssim
 from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
 from lavps_jax.samplers import Cost, make_sample_fn
+from lavps_jax.starts import BestOf
 
 __all__ = ["run_sampling"]
 
@@ -69,8 +71,24 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             measured = load_measurements(config.observations, config.operator, config.sigma_y)
         prior, theta = load_prior(config.prior, measured.image_shape)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
-        built = [build_sampler(sampler, prior, theta, measured.image_shape) for sampler in samplers]
+        # The operators of given measurements may be any of their kind.
+        operator = config.operator if config.observations is None else None
+        built = [
+            build_sampler(
+                sampler, prior, theta, measured.image_shape,
+                operator=operator, sigma_y=config.sigma_y,
+            )
+            for sampler in samplers
+        ]  # fmt: skip
+        for name, one, (sampler, _) in zip(_names(samplers), samplers, built, strict=True):
+            if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
+                console.print(
+                    f"{name}: its network was trained on another operator or sigma_y, so that its "
+                    "starts are compared with zero-shot ones (best_of)."
+                )
         score = _make_score(measured)
+        pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))
+        baseline = score(np.asarray(pinv(measured.problems))[:, None])
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -80,7 +98,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
                 _restore(config, measured, progress, name, *entry)
                 for name, entry in zip(_names(samplers), built, strict=True)
             ]
-        metrics = [_metrics(config, measured, one, score) for one in restored]
+        metrics = [_metrics(config, measured, one, score, baseline) for one in restored]
         _write(folder, config, measured, restored, metrics)
         _print_table(console, metrics)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
@@ -110,6 +128,11 @@ def _method(config: SamplerConfig) -> str:
             return "dps"
         case ConditionalConfig():
             return "conditional"
+
+
+def _compares(sampler: Any) -> bool:
+    """Whether LAVPS compares starts at the low-noise end."""
+    return isinstance(sampler.inner_low_noise.start, BestOf)
 
 
 def _restore(
@@ -150,17 +173,18 @@ def _restore(
 
 
 def _metrics(
-    config: SampleConfig, measured: Measured, restored: Restored, score: Score
+    config: SampleConfig,
+    measured: Measured,
+    restored: Restored,
+    score: Score,
+    baseline: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """The contents of metrics.json; scores of an image are means over its particles.
 
     Without a clean image there is only the residual.
     """
-    problems = measured.problems
-    pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))(problems)
     table = score(restored.samples)
-    baseline = score(np.asarray(pinv)[:, None])
-    observed = jax.vmap(lambda problem: problem.operator.num_observed())(problems)
+    observed = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
     low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
     chi2 = table["residual_chi2"]
     table["residual_inside_99"] = (chi2 >= low[:, None]) & (chi2 <= high[:, None])
@@ -189,7 +213,18 @@ def _make_score(measured: Measured) -> Score:
     """The function from samples (B, P, H, W, C) to their scores, each (B, P)."""
     lpips_weights = None if measured.x_0 is None else load_lpips_weights("alexnet")
 
-    def scores(weights, x, x_0, problem):
+    def score(samples: np.ndarray) -> dict[str, np.ndarray]:
+        found = _scores(lpips_weights, samples, measured.x_0, measured.problems)
+        return jax.tree.map(np.asarray, found)
+
+    return score
+
+
+@jax.jit
+def _scores(lpips_weights, samples, x_0, problems) -> dict[str, Array]:
+    """Image after image; without clean images there is only the residual."""
+
+    def one(x, x_0, problem):
         chi2 = residual_chi2(problem.operator, x, problem.y, problem.sigma_y)
         if x_0 is None:
             return {"residual_chi2": chi2}
@@ -198,21 +233,12 @@ def _make_score(measured: Measured) -> Score:
         return {
             "psnr": psnr(shown, x_0),
             "ssim": ssim(shown, x_0),
-            "lpips_alex": lpips(weights, shown, x_0),
+            "lpips_alex": lpips(lpips_weights, shown, x_0),
             "residual_chi2": chi2,
         }
 
-    over_particles = jax.vmap(scores, in_axes=(None, 0, None, None))
-
-    @jax.jit
-    def per_image(weights, samples, x_0, problems):
-        return jax.lax.map(lambda row: over_particles(weights, *row), (samples, x_0, problems))
-
-    def score(samples: np.ndarray) -> dict[str, np.ndarray]:
-        found = per_image(lpips_weights, samples, measured.x_0, measured.problems)
-        return jax.tree.map(np.asarray, found)
-
-    return score
+    over_particles = jax.vmap(one, in_axes=(0, None, None))
+    return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
 
 
 def _write(folder: Path, config, measured: Measured, restored: list[Restored], metrics) -> None:
@@ -221,14 +247,16 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
         ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    rows = []
+    rows, several = [], config.num_particles > 1
     for i, name in enumerate(measured.names):
         y = np.asarray(measured.problems.y[i])
         # What does not look like an image is shown brought back to image space.
-        seen = y if y.shape == measured.image_shape else measured.problems.x_pinv[i]
-        observation = np.asarray(seen)
+        is_image = y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]
+        observation = y if is_image else np.asarray(measured.problems.x_pinv[i])
         # Images of a sub-folder have that in their name; a dot would make it a file's name.
         pictures = folder / "images" / name.replace(".", "_")
+        if pictures.exists():  # a.b and a_b
+            pictures = pictures.with_name(f"{pictures.name}_{measured.index[i]}")
         pictures.mkdir(parents=True)
         save_png(pictures / "observation.png", observation)
         cells: list[Any] = [observation]
@@ -241,12 +269,12 @@ def _write(folder: Path, config, measured: Measured, restored: list[Restored], m
             save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
             for p, x in enumerate(one.samples[i]):
                 save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
-            cells += [*one.samples[i][:2], StdMap(std)]
+            cells += [*one.samples[i][:2], *([StdMap(std)] if several else [])]
         rows.append(cells)
     titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
     for one in restored:
         titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
-        titles += [f"{one.name} std"]
+        titles += [f"{one.name} std"] if several else []
     contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
 
 

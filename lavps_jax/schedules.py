@@ -44,6 +44,10 @@ class Schedule:
             raise UserError(
                 "schedule.beta_min, beta_max", value, "use 0 < beta_min <= beta_max < 1"
             )
+        if self.alpha_bar[-2] <= np.float32(_SMALLEST_ALPHA_BAR):
+            # Two times without any difference have no bridge between them.
+            remedy = "lower it: alpha_bar falls to 1e-6 before the last time"
+            raise UserError("schedule.beta_max", self.beta_max, remedy)
 
     @property
     def alpha_bar(self) -> np.ndarray:

@@ -95,6 +95,11 @@ HOLE[1, 2, 3, 0] = np.nan
         (Denoise(), {"y": 100 * Y}, "units of images"),
         (RandomPixels(), {"y": Y, "mask": np.zeros((8, 8, 1))}, "mask: got values from 0.0 to 0.0"),
         (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), "a")}, "mask: got dtype"),
+        (
+            RandomPixels(),
+            {"y": Y, "mask": np.arange(3)[:, None, None, None] * np.ones(Y.shape) > 0},
+            "mask: got a measurement without any pixel",
+        ),
     ],
 )
 def test_unusable_measurements_are_refused(tmp_path, family, arrays, words):
@@ -110,8 +115,15 @@ def test_files_that_are_no_measurements(tmp_path):
     np.savez(pickled, y=np.array([{"a": 1}], dtype=object))
     empty = tmp_path / "empty"
     empty.mkdir()
+    nothing = tmp_path / "no_bytes.npz"
+    nothing.touch()
+    damaged = tmp_path / "damaged.npz"
+    np.savez_compressed(damaged, y=Y)
+    content = bytearray(damaged.read_bytes())
+    content[150:200] = bytes(50)
+    damaged.write_bytes(content)
     array = tmp_path / "y.npy"
     np.save(array, Y)
-    for path in (text, pickled, array, empty, tmp_path / "nothing.npz"):
+    for path in (text, pickled, array, empty, nothing, damaged, tmp_path / "nothing.npz"):
         with pytest.raises(UserError):
             load_measurements(str(path), Denoise(), 0.1)

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.memory import available_bytes, check_memory, required_bytes
+from lavps_jax.memory import (
+    _control_group_bytes,
+    available_bytes,
+    check_memory,
+    required_bytes,
+)
 
 
 def compiled(count):
@@ -24,10 +29,20 @@ def test_too_large_a_program_is_refused():
     assert available is not None
     check_memory(compiled(1000), "batch_size", 1)
     with pytest.raises(UserError, match="batch_size: got 7, which needs .* GiB of memory; lower"):
-        check_memory(compiled(available // 4 + 1000), "batch_size", 7)
+        check_memory(compiled(available // 2), "batch_size", 7)
 
 
 def test_a_donated_argument_is_reused():
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     needed = required_bytes(add.lower(jnp.zeros(1_000_000)).compile())
     assert needed is not None and needed < 100_000
+
+
+def test_the_limit_of_a_container_counts(tmp_path):
+    assert _control_group_bytes(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    assert _control_group_bytes(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _control_group_bytes(tmp_path) == 450

@@ -7,7 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from lavps_jax.build import build_sampler, load_prior
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
@@ -20,7 +22,7 @@ from lavps_jax.config import (
     SampleConfig,
     TrainConfig,
 )
-from lavps_jax.data import SyntheticData
+from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.measurements import simulate_measurements
 from lavps_jax.networks import (
@@ -30,7 +32,7 @@ from lavps_jax.networks import (
     LevelConfig,
     PaletteConfig,
 )
-from lavps_jax.operators import Denoise, RandomPixels
+from lavps_jax.operators import Denoise, RandomPixels, SuperResolve
 from lavps_jax.samplers import Cost
 from lavps_jax.sampling_run import Restored, _make_score, _metrics, run_sampling
 from lavps_jax.training_run import run_training
@@ -88,10 +90,47 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
     assert (metrics["sampler"], mgdm["sampler"]) == ("lavps", "mgdm")
     for one, other in zip(metrics["per_image"], mgdm["per_image"], strict=True):
         assert one["psnr"] == pytest.approx(other["psnr"], abs=1e-3)
-    # Five blocks of two steps each are amortized, with two comparisons and one network call.
-    assert metrics["mean"]["network_calls"] - mgdm["mean"]["network_calls"] == 2 * 5 * 2
+    # Five blocks of two particles are amortized, with one call of the amortized network each. The
+    # operator is the one it was trained on: nothing is compared.
     assert metrics["mean"]["amortized_calls"] == 2 * 5
-    assert metrics["mean"]["vjps"] == mgdm["mean"]["vjps"]
+    for key in ("network_calls", "vjps"):
+        assert metrics["mean"][key] == mgdm["mean"][key]
+
+
+def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_path, capsys):
+    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
+                         high_idx=6)  # fmt: skip
+    lavps = LAVPSConfig(amortized=train(tmp_path / "run", task, 1), num_steps=12, high_idx=6)
+    denoiser, theta = load_prior(prior)
+
+    def calls(sampler, **measured):
+        return build_sampler(sampler, denoiser, theta, (8, 8, 1), **measured)[0].cost()[0]
+
+    known = calls(lavps, operator=RandomPixels(0.4, 0.6), sigma_y=0.05)
+    # Two losses in each of five blocks.
+    assert calls(lavps, operator=RandomPixels(0.5, 0.6), sigma_y=0.05) == known + 2 * 5
+    assert calls(lavps, operator=RandomPixels(0.4, 0.6), sigma_y=0.1) == known + 2 * 5
+    assert calls(lavps) == known + 2 * 5
+    assert calls(dataclasses.replace(lavps, best_of=False)) == known
+    sample(tmp_path / "out", prior, lavps, sigma_y=0.1, num_images=1, num_particles=1)
+    assert "lavps: its network was trained on another operator" in capsys.readouterr().out
+
+
+def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
+    sampler = MGDMConfig(num_steps=5, high_idx=2)
+    sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2), num_images=1)
+    picture = tmp_path / "out" / "images" / "synthetic-00000" / "observation.png"
+    with Image.open(picture) as opened:
+        assert opened.size == (4, 4)
+
+
+def test_images_of_similar_names_have_folders_of_their_own(prior, tmp_path):
+    source = SyntheticData(2, (8, 8, 1)).open()
+    for index, name in enumerate(("a.b.png", "a_b.png")):
+        Image.fromarray(source[index][..., 0]).save(tmp_path / name)
+    sampler = MGDMConfig(num_steps=5, high_idx=2)
+    sample(tmp_path / "out", prior, sampler, data=FolderData(str(tmp_path)), num_images=2)
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
 
 def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
@@ -136,11 +175,12 @@ def test_the_truth_lies_inside_the_band():
     measured = simulate_measurements(config)
     assert measured.x_0 is not None
     truth = Restored("truth", measured.x_0[:, None], 0.0, Cost(0, 0, 0))
-    mean = _metrics(config, measured, truth, _make_score(measured))["mean"]
+    mean = _metrics(config, measured, truth, _make_score(measured), {})["mean"]
     assert 0.95 < mean["residual_inside_99"] <= 1 and mean["ssim"] > 0.999
     tight = measured._replace(x_0=0.9 * measured.x_0)
     wrong = truth._replace(samples=truth.samples + 0.1)
-    assert _metrics(config, tight, wrong, _make_score(measured))["mean"]["residual_inside_99"] < 0.1
+    mean = _metrics(config, tight, wrong, _make_score(measured), {})["mean"]
+    assert mean["residual_inside_99"] < 0.1
 
 
 def test_operators_are_new_for_every_image_only_if_stochastic():

@@ -19,7 +19,7 @@ from lavps_jax.data.images import (
     checked_index,
     pad_image,
 )
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_choices
 
 __all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
 
@@ -147,6 +147,7 @@ class FolderData:
           UserError: if the folder has no image, or an image is unreadable, or images differ in
             size or in being grey; the message names the file.
         """
+        check_choices(self)
         root = Path(self.path)
         if not root.is_dir():
             raise UserError("data.path", self.path, "give the path of an existing folder")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lavps_jax.errors import check_choices
 from lavps_jax.networks.conditioning import require
 from lavps_jax.networks.hdit import HDiTConfig
 from lavps_jax.networks.unet import UNetConfig
@@ -54,8 +55,7 @@ class PaletteConfig:
 
     def __post_init__(self):
         _check_template(self.backbone)
-        known = self.noise_embedding in ("log", "linear")
-        require(known, "noise_embedding", self.noise_embedding, 'use "log" or "linear"')
+        check_choices(self)
 
     def build(self, rngs: nnx.Rngs) -> Palette:
         """Makes the network with fresh weights; both its outputs are zero until it is trained."""

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from lavps_jax.errors import UserError
 from lavps_jax.metrics import residual_chi2
+from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, PRNGKey, Problem
 
-__all__ = ["Cost", "Info", "Plan", "Sampler", "Segment", "State", "step_info"]
+__all__ = ["Cost", "Info", "Plan", "Sampler", "Segment", "State", "check_schedule", "step_info"]
 
 
 class State(NamedTuple):
@@ -93,6 +95,13 @@ class Sampler(Protocol):
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The sample, from the state after the last step."""
         ...
+
+
+def check_schedule(denoise_fn: Any, schedule: Schedule) -> None:
+    """Raises a UserError if the denoiser tells its noise schedule and it is another one."""
+    expected = getattr(denoise_fn, "schedule", schedule)
+    if expected != schedule:
+        raise UserError("schedule", schedule, f"use that of the denoiser, {expected}")
 
 
 def step_info(state: State, problem: Problem) -> Info:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import ConditionalDenoiserFn, bridge_draw
 from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import Cost, Plan, Segment, State
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
@@ -64,6 +64,9 @@ class DDIM:
     num_steps: int = 100
     eta: float = 1.0
     schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        check_schedule(self.denoise_fn, self.schedule)
 
     def plan(self) -> Plan:
         """One segment."""

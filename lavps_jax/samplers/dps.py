@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import bridge_draw
-from lavps_jax.samplers.base import Cost, Plan, Segment, State
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
@@ -37,6 +37,9 @@ class DPS:
     gamma: float = 1.0
     eta: float = 1.0
     schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        check_schedule(self.denoise_fn, self.schedule)
 
     def plan(self) -> Plan:
         """One segment."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import bridge_draw
 from lavps_jax.errors import UserError, check_choices
-from lavps_jax.samplers.base import Cost, Plan, Segment, State
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.schedules import (
     BridgeCoefficients,
     Schedule,
@@ -44,9 +44,10 @@ class Inner:
       learning_rate: of Adam, > 0.
       start: where the fit begins.
       learning_rate_unit: "image", as published, or "prior_std": the learning rate of a block is
-        then `learning_rate` times its prior's standard deviation s. Adam moves every pixel by about
-        the learning rate, whatever the gradient; where s has become as small as that, the steps
-        themselves are noise in x_tau.
+        then `learning_rate` times its prior's standard deviation s. Adam moves every pixel of mu
+        by about the learning rate, whatever the gradient (exactly by it in the first step); where s
+        has become as small as that, the steps themselves are noise in x_tau. One Adam fits both mu
+        and rho, so the steps of rho, a logarithm, shrink with s as well.
     """
 
     num_inner_steps: int = 3
@@ -145,6 +146,7 @@ class MGDM:
 
     def __post_init__(self):
         check_choices(self)
+        check_schedule(self.denoise_fn, self.schedule)
         if not 4 <= self.num_steps <= self.schedule.num_times:
             raise UserError("num_steps", self.num_steps, f"use 4 to {self.schedule.num_times}")
         for name in ("num_gibbs", "num_ddim_steps"):

@@ -96,5 +96,5 @@ def test_template_must_be_for_images(tiny_config, make):
 
 
 def test_unknown_embedding_is_refused(tiny_config):
-    with pytest.raises(UserError, match="noise_embedding: got sqrt"):
+    with pytest.raises(UserError, match="noise_embedding: got 'sqrt'"):
         PaletteConfig(tiny_config, "sqrt")

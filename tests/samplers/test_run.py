@@ -13,8 +13,10 @@ from lavps_jax.config import InnerConfig, LAVPSConfig, OptimizerConfig
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
+from lavps_jax.networks import PaletteConfig, UNetConfig
 from lavps_jax.operators import from_forward, from_function
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, make_sample_fn
+from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
 DENOISER = GaussianMixtureDenoiser()
@@ -107,9 +109,21 @@ def test_a_misspelt_choice_is_not_ignored():
         (lambda: InnerConfig(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
         (lambda: LAVPSConfig(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(schedule="cosin"), "schedule"),  # type: ignore[arg-type]
+        (lambda: PaletteConfig(UNetConfig(), mean_unit="prior-std"), "mean_unit"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UserError, match=f"{field}: got .*; use one of '"):
             make()
+
+
+@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM])
+def test_the_schedule_is_the_denoisers(sampler):
+    with pytest.raises(UserError, match="schedule.beta_max: got 0.03; lower it"):
+        Schedule(beta_max=0.03)
+    other = Schedule(beta_max=0.01)
+    denoiser = GaussianMixtureDenoiser(schedule=other)
+    assert sampler(denoiser, schedule=other).plan()
+    with pytest.raises(UserError, match="schedule: got .*; use that of the denoiser"):
+        sampler(denoiser)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

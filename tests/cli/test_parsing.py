@@ -1,0 +1,49 @@
+"""A command line chooses what its words say, whatever the preset has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lavps_jax.cli import parse
+from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.operators import GaussianBlur, MotionBlur
+
+PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
+
+
+def parsed(*arguments: str) -> SampleConfig:
+    return parse([PRESET, *arguments], SampleConfig)
+
+
+def test_a_preset_as_it_is():
+    config = parsed("--num-images", "5")
+    assert type(config.sampler) is LAVPSConfig and config.sampler.tau_rule == "midpoint"
+    assert config.operator == MotionBlur(size=9, intensity=0.9)
+    assert config.num_images == 5
+    assert [type(other) for other in config.compare_with] == [MGDMConfig, DPSConfig]
+
+
+@pytest.mark.parametrize(
+    "word,kind",
+    [
+        ("sampler:mgdm-config", MGDMConfig),
+        ("sampler:lavps-config", LAVPSConfig),
+        ("sampler:dps-config", DPSConfig),
+    ],
+)
+def test_a_word_chooses_the_sampler(word, kind):
+    config = parsed(word)
+    assert type(config.sampler) is kind
+    if kind is LAVPSConfig:  # The preset's own kind keeps the preset's values.
+        assert config.sampler.amortized == "pretrained/fashion_mnist/motion_blur"
+
+
+def test_flags_of_a_field_before_and_after_its_word():
+    words = ("operator:gaussian-blur", "--operator.size", "7", "sampler:mgdm-config")
+    config = parsed("--sigma-y", "0.1", *words, "--sampler.inner-low-noise.num-inner-steps", "4")
+    assert config.operator == GaussianBlur(size=7)
+    assert config.sigma_y == 0.1
+    assert isinstance(config.sampler, MGDMConfig)
+    assert config.sampler.inner_low_noise.num_inner_steps == 4
