@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -88,7 +89,12 @@ def main(run: Callable[[list[str]], None]) -> None:
         os._exit(143 if interrupt.args else 130)
 
 
-def _stop(number: int, frame: object) -> None:
+def _stop(number: int, frame: types.FrameType | None) -> None:
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+        # What is raised inside a callback of the garbage collector is dropped: try again later.
+        signal.signal(signal.SIGALRM, _stop)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return
     raise KeyboardInterrupt("SIGTERM")
 
 
