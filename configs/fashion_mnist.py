@@ -29,7 +29,7 @@ def get_config() -> SampleConfig:
         sampler=lavps,
         compare_with=(mgdm, DPSConfig()),
         out_dir="outputs/fashion_mnist",
-        num_images=4,  # About three minutes on two cores.
+        num_images=4,  # Two to three minutes on two cores.
         num_particles=2,
         overwrite=True,
     )

@@ -1,12 +1,16 @@
-"""A command line chooses what its words say, whatever the preset has."""
+"""Command lines choose what their words say, and a signal to end is never lost."""
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from lavps_jax.cli import parse
+from lavps_jax.cli import _stop, parse
 from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.operators import GaussianBlur, MotionBlur
 
@@ -47,3 +51,21 @@ def test_flags_of_a_field_before_and_after_its_word():
     assert config.sigma_y == 0.1
     assert isinstance(config.sampler, MGDMConfig)
     assert config.sampler.inner_low_noise.num_inner_steps == 4
+
+
+def test_a_signal_during_garbage_collection_is_not_lost():
+    def _xla_gc_callback(phase, info):
+        if phase == "start":
+            os.kill(os.getpid(), signal.SIGTERM)
+            sum(range(1000))  # The handler runs here.
+
+    before = signal.signal(signal.SIGTERM, _stop)
+    gc.callbacks.append(_xla_gc_callback)
+    try:
+        gc.collect()
+        gc.callbacks.remove(_xla_gc_callback)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
