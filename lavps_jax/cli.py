@@ -82,11 +82,16 @@ def main(run: Callable[[list[str]], None]) -> None:
             raise
         fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
     except KeyboardInterrupt as interrupt:
-        print("interrupted", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # The runtime's threads may still compute; a normal exit can crash under them.
-        os._exit(143 if interrupt.args else 130)
+        code = 143 if interrupt.args else 130
+    else:
+        return
+    # Here the interrupt and its frames are gone, and every `with` block has cleaned up, even one
+    # that was interrupted on its way in or out.
+    print("interrupted", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The runtime's threads may still compute; a normal exit can crash under them.
+    os._exit(code)
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:

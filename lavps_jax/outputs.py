@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,26 +44,27 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     if Path.cwd().is_relative_to(path):
         raise UserError("output directory", path, "give a directory below the current one")
     _refuse_existing(path, overwrite)
+    # In the same parent, because renaming is atomic only within one file system. The name is drawn
+    # before the directory is made, so that an interrupt at any moment finds what to delete.
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary, old = hidden.with_name(f"{hidden.name}.tmp"), hidden.with_name(f"{hidden.name}.old")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same parent, because renaming is atomic only within one file system.
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        raise UserError("output directory", path, f"choose another: {error.strerror}") from error
-    try:
-        temporary.chmod(0o755)  # mkdtemp gives 0o700, which others could not read.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+        except OSError as error:
+            remedy = f"choose another: {error.strerror}"
+            raise UserError("output directory", path, remedy) from error
         yield temporary
         _refuse_existing(path, overwrite)
-        if path.exists():
-            # A rename cannot replace a directory that has files; the new one is complete by now.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.rename(old / path.name)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
+        if path.exists():  # A rename cannot replace a directory that has files.
+            path.rename(old)
+        temporary.rename(path)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 MARKS = ("metrics.json", "card.json")

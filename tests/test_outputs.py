@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +35,43 @@ def test_failure_leaves_nothing(tmp_path):
             (folder / "half.txt").write_text("half")
             raise KeyboardInterrupt
     assert _entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path, existing):
+    target = tmp_path / "run"
+    if existing:
+        target.mkdir()
+        (target / "metrics.json").write_text("old")
+    before = _entries(tmp_path)
+
+    def write(last_line):
+        """Raises at the line of this number, counted through everything that is called."""
+        passed = 0
+
+        def trace(frame, event, argument):
+            nonlocal passed
+            passed += event == "line"
+            if passed > last_line:
+                raise KeyboardInterrupt
+            return trace
+
+        tracer = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with write_directory(target, overwrite=True) as folder:
+                (folder / "new.txt").write_text("new")
+        finally:
+            sys.settrace(tracer)
+
+    for last_line in itertools.count():
+        with contextlib.suppress(KeyboardInterrupt):
+            write(last_line)
+        if (target / "new.txt").exists():
+            break  # What is left is tidying up.
+        assert _entries(tmp_path) == before
+        assert not existing or (target / "metrics.json").read_text() == "old"
+    assert last_line > 20 and _entries(target) == ["new.txt"]
 
 
 def test_an_existing_directory_is_kept_unless_asked_and_until_the_end(tmp_path):
