@@ -71,6 +71,8 @@ def prepare(data_dir: Path) -> None:
                 download_config=tfds.download.DownloadConfig(manual_dir=str(manual)),
             )
     counts = {str(name): split.num_examples for name, split in builder.info.splits.items()}
+    if counts["test"] != NUM_TEST_IMAGES:  # Prepared by other means, or the patched name is gone.
+        raise SystemExit(f"{builder.data_path} has {counts['test']} test images: remove it")
     print(f"{builder.data_path}: {counts}")
 
 
