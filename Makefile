@@ -1,11 +1,12 @@
 # Everything runs in a virtual environment made here; the machine needs python3 with venv, and make.
 #   make sample    draw posterior samples with the shipped model (CONFIG=... for another preset)
-#   make test      the test suite
+#   make test      the test suite (EXTRAS=dev,convert for the tests that need PyTorch, too)
 #   make lint      formatting, lint and types
 #   make clean     remove what these targets made
 
 PYTHON ?= python3
 CONFIG ?= configs/fashion_mnist.py
+EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -14,10 +15,10 @@ BIN := $(VENV)/bin
 sample: $(VENV)/.installed
 	$(BIN)/python sample.py $(CONFIG)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -34,6 +35,6 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/.installed-$(EXTRAS): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@ $(VENV)/.installed

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import SIGMA_DATA, add_noise, bridge_draw
+from lavps_jax.diffusion import SIGMA_DATA, add_noise, bridge_draw, denoise
 from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.samplers.mgdm import MGDM, MGDMRow, TauRule, make_block
@@ -45,7 +45,7 @@ class AmortizedLoss:
       sigma_y: standard deviation of the measurement noise.
       num_steps: points of the sampler's time grid.
       low_idx, high_idx: range of grid indices of t_prev.
-      tau_rule: how the sampler chooses tau, see `MGDM`.
+      tau_rule: how the sampler chooses tau, see `MGDM`; one that draws nothing.
       weight: see `block_weight`; "none" is the published loss.
     """
 
@@ -65,7 +65,9 @@ class AmortizedLoss:
         row = self.row(jax.random.randint(key_index, (), self.low_idx, self.high_idx))
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, row.t, self.start.schedule)
-        x_0_hat = jax.lax.stop_gradient(self.denoise_fn(frozen, x_t, row.t))
+        x_0_hat = jax.lax.stop_gradient(
+            denoise(self.denoise_fn, {"theta": frozen}, problem, x_t, row.t)
+        )
         block = make_block(row, x_0_hat, x_t)
         dropout_key = key_dropout if train else None
         eps = jax.random.normal(key_eps, x_0.shape)
@@ -90,7 +92,7 @@ class AmortizedLoss:
             schedule=self.start.schedule,
         )
         (segment,) = sampler.plan()  # Noisiest first, so index 1 comes last.
-        return jax.tree.map(lambda leaf: leaf[len(leaf) - index], segment.rows)
+        return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.rows)
 
     def on_block(
         self,
@@ -178,9 +180,9 @@ class ChainLoss:
         ]
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, t_next, self.blocks.start.schedule)
-        x_0_hat = self.blocks.denoise_fn(frozen, x_t, t_next)
-        index = jnp.asarray(index, jnp.int32)
-        return Chain(self.blocks.problem(key_problem, x_0), x_t, x_0_hat, index)
+        problem = self.blocks.problem(key_problem, x_0)
+        x_0_hat = denoise(self.blocks.denoise_fn, {"theta": frozen}, problem, x_t, t_next)
+        return Chain(problem, x_t, x_0_hat, jnp.asarray(index, jnp.int32))
 
     def begin_anywhere(self, rng_key: PRNGKey, frozen: Weights, x_0: Array) -> Chain:
         """A run that enters at a random index: how training begins, so that runs end in turn."""
@@ -202,7 +204,8 @@ class ChainLoss:
             weights, frozen, chain.problem, block, eps, key_dropout
         )
         x_tau = jax.lax.stop_gradient(x_tau)
-        x_0 = self.blocks.denoise_fn(frozen, x_tau, row.tau)
+        params = {"theta": frozen}
+        x_0 = denoise(self.blocks.denoise_fn, params, chain.problem, x_tau, row.tau)
         x_t = bridge_draw(jax.random.normal(key_renoise, shape), row.renoise, chain.x_t, x_tau)
         return loss, metrics, Chain(chain.problem, x_t, x_0, chain.index - 1)
 

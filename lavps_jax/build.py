@@ -10,6 +10,7 @@ from flax import nnx
 
 from lavps_jax.amortized_training import AmortizedLoss, ChainLoss
 from lavps_jax.checkpoints import load_weights, read_card
+from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
@@ -24,7 +25,7 @@ from lavps_jax.config import (
     TrainConfig,
     from_json,
 )
-from lavps_jax.diffusion import ConditionalDenoiserFn, EDMDenoiser
+from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
@@ -75,7 +76,7 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
             return Trainee(loss_fn, weights, {})
         case ConditionalTask():
             loss_fn = ConditionalLoss(
-                ConditionalDenoiserFn(model, schedule),
+                _conditional(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.log_sigma_mean,
@@ -227,6 +228,8 @@ def build_sampler(
                 config.num_ddim_steps,
                 config.eta,
                 config.tau_rule,
+                config.min_tau,
+                config.num_mixed_steps,
                 schedule,
             )
         case DPSConfig():
@@ -241,13 +244,23 @@ def build_sampler(
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
             check_image_shape(trained.task.network, image_shape)
             params["phi"] = phi
-            denoiser = ConditionalDenoiserFn(model, trained.schedule)
+            denoiser = _conditional(model, trained.task, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
     return sampler, params
 
 
 def _amortized(model: PureModel, task: AmortizedTask, schedule: Schedule) -> Amortized:
-    return Amortized(model, schedule, task.network.mean_unit, task.network.guidance)
+    network = task.network
+    sees = network.backbone.sees_measurement
+    return Amortized(model, schedule, network.mean_unit, network.guidance, network.inverse, sees)
+
+
+def _conditional(
+    model: PureModel, task: ConditionalTask, schedule: Schedule
+) -> ConditionalDenoiserFn:
+    network = task.network
+    sees = network.backbone.sees_measurement
+    return ConditionalDenoiserFn(model, schedule, network.inverse, sees)
 
 
 def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
@@ -258,8 +271,14 @@ def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
     if config.low_idx < task.low_idx or config.high_idx > task.high_idx:
         remedy = f"stay in ({task.low_idx}, {task.high_idx}), where the network was trained"
         raise UserError("sampler.low_idx, high_idx", (config.low_idx, config.high_idx), remedy)
-    if config.tau_rule != task.tau_rule:
+    # "mix" draws no tau in its last steps.
+    settled = config.num_steps - 2 - config.num_mixed_steps
+    mixed = config.tau_rule == "mix"
+    rule = "previous" if mixed and config.high_idx <= settled else config.tau_rule
+    if rule != task.tau_rule:
         remedy = f'use "{task.tau_rule}", with which the amortized network was trained'
+        if mixed and task.tau_rule == "previous":
+            remedy += f", or high_idx = {settled}"
         raise UserError("sampler.tau_rule", config.tau_rule, remedy)
 
 

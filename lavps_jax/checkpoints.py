@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import write_directory
 
-__all__ = ["TrainingCheckpoints", "export_weights", "load_weights", "read_card"]
+__all__ = ["TrainingCheckpoints", "export_weights", "load_weights", "read_card", "write_weights"]
 
 Tree = TypeVar("Tree")
 
@@ -197,8 +197,20 @@ def export_weights(
     Raises:
       UserError: if `path` exists, or a weight is not finite as float16.
     """
+    with write_directory(path, overwrite=overwrite) as folder:
+        write_weights(folder, weights, card, dtype=dtype)
+
+
+def write_weights(
+    folder: Path,
+    weights: Any,
+    card: Mapping[str, Any],
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """What `export_weights` does inside of its directory."""
     if "weights" in card:
-        raise ValueError("export_weights: the card's field 'weights' is filled in here")
+        raise ValueError("write_weights: the card's field 'weights' is filled in here")
     arrays = {name: _stored(name, leaf, dtype) for name, leaf in _named_leaves(weights).items()}
     facts = {
         "sha256": _sha256(arrays),
@@ -206,12 +218,11 @@ def export_weights(
         "num_parameters": sum(array.size for array in arrays.values()),
     }
     text = json.dumps({**card, "weights": facts}, indent=2, allow_nan=False) + "\n"
-    with write_directory(path, overwrite=overwrite) as folder:
-        with _local_checkpointer() as checkpointer:
-            checkpointer.save((folder / WEIGHTS).absolute(), args=ocp.args.PyTreeSave(arrays))
-        # Orbax's note of success holds the temporary path; the rename below says the same.
-        (folder / WEIGHTS / "commit_success.txt").unlink(missing_ok=True)
-        (folder / CARD).write_text(text, encoding="utf-8")
+    with _local_checkpointer() as checkpointer:
+        checkpointer.save((folder / WEIGHTS).absolute(), args=ocp.args.PyTreeSave(arrays))
+    # Orbax's note of success holds the temporary path; the directory's new name says the same.
+    (folder / WEIGHTS / "commit_success.txt").unlink(missing_ok=True)
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
@@ -269,7 +280,12 @@ def _local_checkpointer() -> ocp.Checkpointer:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
     )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    # Not copied before they are written: a large checkpoint shall not need its size twice.
+    arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
+    handler = ocp.PyTreeCheckpointHandler(
+        multiprocessing_options=alone, type_handler_registry=registry
+    )
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
@@ -294,7 +310,7 @@ def _stored(name: str, leaf: Any, dtype: str) -> np.ndarray:
         return array
     # Over float32: NumPy does not know how to convert bfloat16 safely.
     with np.errstate(over="ignore"):
-        stored = array.astype(np.float32).astype(dtype)
+        stored = array.astype(np.float32, copy=False).astype(dtype, copy=False)
     if not np.isfinite(stored).all():
         raise UserError(
             f"weights {name}", f"values that are not finite as {dtype}", "do not export"
@@ -304,7 +320,7 @@ def _stored(name: str, leaf: Any, dtype: str) -> np.ndarray:
 
 def _as_float32(array: np.ndarray) -> jax.Array:
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
-    return jnp.asarray(array.astype(np.float32) if is_float else array)
+    return jnp.asarray(array.astype(np.float32, copy=False) if is_float else array)
 
 
 def _sha256(arrays: Mapping[str, np.ndarray]) -> str:

@@ -17,7 +17,7 @@ import tyro
 from lavps_jax.config import load_preset
 from lavps_jax.errors import UserError
 
-__all__ = ["fail", "main", "parse"]
+__all__ = ["fail", "from_flags", "main", "parse"]
 
 Config = TypeVar("Config")
 
@@ -42,20 +42,36 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
+    prog = f"{sys.argv[0]} {arguments[0]}"
+    return from_flags(kind, arguments[1:], prog=prog, default=default)
+
+
+def from_flags(
+    kind: type[Config],
+    arguments: list[str],
+    *,
+    prog: str,
+    default: Any = tyro.MISSING_NONPROP,
+) -> Config:
+    """A configuration from flags alone; a wrong flag ends the program with one line.
+
+    Raises:
+      UserError: if a value is out of range.
+    """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
                 kind,
-                prog=f"{sys.argv[0]} {arguments[0]}",
+                prog=prog,
                 default=default,
-                args=arguments[1:],
+                args=arguments,
                 config=(tyro.conf.CascadeSubcommandArgs,),
             )
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        fail(f"{_message(errors.getvalue())}; {arguments[0]} --help lists all flags")
+        fail(f"{_message(errors.getvalue())}; {prog} --help lists all flags")
 
 
 def _message(box: str) -> str:

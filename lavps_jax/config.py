@@ -86,7 +86,7 @@ class AmortizedTask:
     """First grid index of t_prev that is learned, >= 1."""
     high_idx: int = 30
     """One past the last grid index of t_prev that is learned."""
-    tau_rule: TauRule = "previous"
+    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
     """Block time from the grid time t_prev: itself, its half, or three quarters of it."""
     states: Literal["forward", "chain"] = "forward"
     """Where the blocks come from: the forward process on the training image, as published, or the
@@ -225,7 +225,12 @@ class MGDMConfig:
     eta: float = 1.0
     """Stochasticity of the bridges, in [0, 1]."""
     tau_rule: TauRule = "previous"
-    """Block time from t_prev: itself, its half, or three quarters of it."""
+    """Block time from t_prev: itself, its half, three quarters of it; uniform in [min_tau, t_prev);
+    or mix, uniform in the first num_mixed_steps steps and then t_prev."""
+    min_tau: int = 10
+    """Lowest block time that is drawn, >= 1."""
+    num_mixed_steps: int = 70
+    """Steps of "mix" that draw the block time."""
 
     def __post_init__(self):
         check_choices(self)

@@ -12,18 +12,19 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.schedules import Schedule
-from lavps_jax.types import Weights
+from lavps_jax.types import DenoiseFn, Params, Problem, Weights
 
 __all__ = [
     "SIGMA_DATA",
-    "ConditionalDenoiserFn",
     "EDMDenoiser",
     "GaussianMixture",
     "GaussianMixtureDenoiser",
     "Preconditioning",
     "add_noise",
     "bridge_draw",
+    "denoise",
     "edm_preconditioning",
+    "levels",
 ]
 
 SIGMA_DATA = 0.5
@@ -74,60 +75,34 @@ class EDMDenoiser:
         theta: Weights,
         z: Float[Array, "H W C"],
         sigma_t: Float[Array, ""],
+        label: Float[Array, " K"] | None = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W C"]:
-        """D(z, sigma_t) for z = x_0 + sigma_t eps."""
+        """D(z, sigma_t) for z = x_0 + sigma_t eps; label one-hot, None for the null class."""
         c = edm_preconditioning(sigma_t)
         return c.c_skip * z + c.c_out * self.model(
-            theta, c.c_in * z, c.c_noise[None], dropout_key=dropout_key
-        )
-
-    def __call__(
-        self, theta: Weights, x_t: Float[Array, "H W C"], t: Int[Array, ""]
-    ) -> Float[Array, "H W C"]:
-        """E[x_0 | x_t]; x_t float (H, W, C) of unit variance at the last time, 1 <= t <= T."""
-        sqrt_alpha_bar, sigma_t = _levels(self.schedule, t, x_t.dtype)
-        return self.at_sigma(theta, x_t / sqrt_alpha_bar, sigma_t)
-
-
-@dataclass(frozen=True)
-class ConditionalDenoiserFn:
-    """E[x_0 | x_t, y] from a supervised network that sees A^+ y (Palette form).
-
-    Source: Saharia et al., "Palette", SIGGRAPH 2022, arXiv:2111.05826, EDM-preconditioned here.
-
-    Attributes:
-      model: the raw network F(c_in z, x_pinv, c_noise).
-      schedule: noise schedule of the times.
-    """
-
-    model: PureModel
-    schedule: Schedule = Schedule()
-
-    def at_sigma(
-        self,
-        theta: Weights,
-        z: Float[Array, "H W C"],
-        x_pinv: Float[Array, "H W C"],
-        sigma_t: Float[Array, ""],
-        dropout_key: Array | None = None,
-    ) -> Float[Array, "H W C"]:
-        """D(z, sigma_t; x_pinv) for z = x_0 + sigma_t eps."""
-        c = edm_preconditioning(sigma_t)
-        return c.c_skip * z + c.c_out * self.model(
-            theta, c.c_in * z, x_pinv, c.c_noise, dropout_key=dropout_key
+            theta, c.c_in * z, c.c_noise[None], label=label, dropout_key=dropout_key
         )
 
     def __call__(
         self,
         theta: Weights,
         x_t: Float[Array, "H W C"],
-        x_pinv: Float[Array, "H W C"],
         t: Int[Array, ""],
+        label: Float[Array, " K"] | None = None,
     ) -> Float[Array, "H W C"]:
-        """E[x_0 | x_t, y]; arguments as `EDMDenoiser`, and x_pinv = A^+ y float (H, W, C)."""
-        sqrt_alpha_bar, sigma_t = _levels(self.schedule, t, x_t.dtype)
-        return self.at_sigma(theta, x_t / sqrt_alpha_bar, x_pinv, sigma_t)
+        """E[x_0 | x_t]; x_t float (H, W, C) of unit variance at the last time, 1 <= t <= T."""
+        sqrt_alpha_bar, sigma_t = levels(self.schedule, t, x_t.dtype)
+        return self.at_sigma(theta, x_t / sqrt_alpha_bar, sigma_t, label)
+
+
+def denoise(
+    denoise_fn: DenoiseFn, params: Params, problem: Problem, x_t: Array, t: Int[Array, ""]
+) -> Array:
+    """E[x_0 | x_t] of the problem's class, if it has one; of the shape of x_t."""
+    if problem.label is None:
+        return denoise_fn(params["theta"], x_t, t)
+    return denoise_fn(params["theta"], x_t, t, label=problem.label)  # type: ignore[call-arg]
 
 
 class GaussianMixture(struct.PyTreeNode):
@@ -180,6 +155,7 @@ def bridge_draw(eps: Array, coefficients: Any, x_l: Array, x_s: Array) -> Array:
     return coefficients.c_l * x_l + coefficients.c_s * x_s + coefficients.std * eps
 
 
-def _levels(schedule: Schedule, t: Int[Array, ""], dtype: Any) -> tuple[Array, Array]:
+def levels(schedule: Schedule, t: Int[Array, ""], dtype: Any) -> tuple[Array, Array]:
+    """(sqrt(alpha_bar[t]), sigma_t), float ()."""
     sqrt_alpha_bar = jnp.asarray(schedule.alpha_bar**0.5, dtype)[t]
     return sqrt_alpha_bar, jnp.asarray(schedule.sigma, dtype)[t]

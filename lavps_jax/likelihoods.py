@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import SIGMA_DATA
-from lavps_jax.operators import LinearOperator
+from lavps_jax.errors import UserError
+from lavps_jax.networks import InverseRule, Measurement
+from lavps_jax.operators import Blur, LinearOperator
 from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["log_likelihood", "make_problem", "simulate"]
+__all__ = ["as_measurement", "log_likelihood", "make_problem", "network_inputs", "simulate"]
 
 
 def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
@@ -19,7 +21,9 @@ def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array,
     The sum runs over the entries of one image that carry a measurement. Method section 1.
     """
     residual = problem.operator.project(problem.y - problem.operator.forward(x_0))
-    return -jnp.sum(jnp.abs(residual) ** 2) / (2 * problem.sigma_y**2)
+    # An inner product adds up with many accumulators; one running float32 sum would lose digits.
+    square = jnp.vdot(residual, residual, precision=jax.lax.Precision.HIGHEST).real
+    return -square / (2 * problem.sigma_y**2)
 
 
 def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Problem:
@@ -38,10 +42,57 @@ def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Probl
     """
     sigma_y = jnp.asarray(sigma_y, jnp.float32)
     if isinstance(operator, LinearOperator):
-        x_pinv = operator.ridge(y, sigma_y**2 / SIGMA_DATA**2)
+        x_pinv = _ridge(operator, y, sigma_y)
     else:
         x_pinv = jnp.zeros(operator.x_shape, jnp.float32)
     return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv)
+
+
+def as_measurement(problem: Problem, rule: InverseRule) -> Measurement:
+    """A measurement as networks see it that act with A on their features.
+
+    Args:
+      problem: of a linear operator.
+      rule: what A^+ is. "ridge": the regularised inverse of `make_problem`. "published": as in the
+        published networks, A^+ itself, and for a blur the identity.
+
+    Raises:
+      UserError: if the operator is not linear.
+    """
+    operator = problem.operator
+    if not isinstance(operator, LinearOperator):
+        name = type(operator).__name__
+        raise UserError("operator", name, "give a linear one: this network needs its inverse")
+
+    def inverse(y: Array) -> Array:
+        match rule:
+            case "ridge":
+                return _ridge(operator, y, problem.sigma_y)
+            case "published":
+                return y if isinstance(operator, Blur) else operator.pinv(y)
+
+    return Measurement(problem.y, operator.forward, inverse)
+
+
+def network_inputs(
+    problem: Problem, rule: InverseRule, sees_measurement: bool
+) -> tuple[Float[Array, "H W C"], Measurement | None]:
+    """(x_pinv, measurement): what a network is given of a problem.
+
+    Args:
+      problem: any for the rule "ridge" without a measurement, otherwise of a linear operator.
+      rule: see `as_measurement`.
+      sees_measurement: whether the network takes the measurement itself; it is None otherwise.
+    """
+    if rule == "ridge" and not sees_measurement:
+        return problem.x_pinv, None
+    measurement = as_measurement(problem, rule)
+    x_pinv = problem.x_pinv if rule == "ridge" else measurement.inverse(problem.y)
+    return x_pinv, measurement if sees_measurement else None
+
+
+def _ridge(operator: LinearOperator, y: Array, sigma_y: Float[Array, ""]) -> Array:
+    return operator.ridge(y, sigma_y**2 / SIGMA_DATA**2)
 
 
 def simulate(

@@ -17,7 +17,7 @@ from PIL import Image
 from lavps_jax.data import to_uint8
 from lavps_jax.errors import UserError
 
-__all__ = ["StdMap", "contact_sheet", "save_png", "write_directory"]
+__all__ = ["StdMap", "contact_sheet", "save_png", "write_directory", "write_file"]
 
 NOT_FINITE = (255, 0, 255)
 """Magenta marks pixels without a value: a failed sample must not look like an image."""
@@ -44,10 +44,8 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     if Path.cwd().is_relative_to(path):
         raise UserError("output directory", path, "give a directory below the current one")
     _refuse_existing(path, overwrite)
-    # In the same parent, because renaming is atomic only within one file system. The name is drawn
-    # before the directory is made, so that an interrupt at any moment finds what to delete.
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary, old = hidden.with_name(f"{hidden.name}.tmp"), hidden.with_name(f"{hidden.name}.old")
+    temporary = _hidden(path)
+    old = temporary.with_suffix(".old")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +63,23 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
             old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path` for a file that becomes `path` on success."""
+    temporary = _hidden(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _hidden(path: Path) -> Path:
+    """A new name in the same parent, because renaming is atomic only within one file system. It is
+    drawn before anything is made, so that an interrupt at any moment finds what to delete."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 MARKS = ("metrics.json", "card.json")

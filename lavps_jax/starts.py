@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
-from lavps_jax.likelihoods import log_likelihood
-from lavps_jax.networks.amortized import MeanUnit
+from lavps_jax.likelihoods import log_likelihood, network_inputs
+from lavps_jax.networks.amortized import InverseRule, MeanUnit
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, Problem
@@ -85,12 +85,16 @@ class Amortized:
       schedule: noise schedule of the times.
       mean_unit: unit of d_mu, see `PaletteConfig`.
       guidance: whether the network is given `guidance` as its last input.
+      inverse: how x_pinv is made, see `lavps_jax.likelihoods.as_measurement`.
+      sees_measurement: whether the network acts with A on its features.
     """
 
     model: PureModel
     schedule: Schedule = Schedule()
     mean_unit: MeanUnit = "image"
     guidance: bool = False
+    inverse: InverseRule = "ridge"
+    sees_measurement: bool = False
 
     def __call__(
         self, params, problem, block, eps, loss_fn, dropout_key=None
@@ -98,14 +102,17 @@ class Amortized:
         """Cost: one call of the amortized network."""
         sigma = jnp.asarray(self.schedule.sigma, jnp.float32)
         signal = jnp.asarray(self.schedule.alpha_bar**0.5, jnp.float32)[block.t]
+        x_pinv, measurement = network_inputs(problem, self.inverse, self.sees_measurement)
         d_mu, d_rho = self.model(
             params["phi"],
             block.x_0,
             block.x_t / signal,
-            problem.x_pinv,
+            x_pinv,
             sigma[block.t],
             sigma[block.tau],
             *((guidance(problem, block),) if self.guidance else ()),
+            label=problem.label,
+            measurement=measurement,
             dropout_key=dropout_key,
         )
         mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)

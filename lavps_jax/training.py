@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.amortized_training import Chain, ChainLoss
-from lavps_jax.diffusion import SIGMA_DATA, ConditionalDenoiserFn, EDMDenoiser
+from lavps_jax.conditional import ConditionalDenoiserFn
+from lavps_jax.diffusion import SIGMA_DATA, EDMDenoiser
 from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.types import PRNGKey, Weights
@@ -65,14 +66,16 @@ class PriorLoss:
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
-        x_0_hat = self.denoiser.at_sigma(weights, z, sigma_t, key_dropout if train else None)
+        x_0_hat = self.denoiser.at_sigma(
+            weights, z, sigma_t, dropout_key=key_dropout if train else None
+        )
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
 
 
 @dataclass(frozen=True)
 class ConditionalLoss:
-    """The loss of `PriorLoss` for a denoiser that sees a simulated measurement (Palette)."""
+    """The loss of `PriorLoss` for a denoiser that sees a simulated measurement."""
 
     denoiser: ConditionalDenoiserFn
     operator: OperatorFamily
@@ -87,7 +90,7 @@ class ConditionalLoss:
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
         dropout_key = key_dropout if train else None
-        x_0_hat = self.denoiser.at_sigma(weights, z, problem.x_pinv, sigma_t, dropout_key)
+        x_0_hat = self.denoiser.at_sigma(weights, z, problem, sigma_t, dropout_key)
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
 

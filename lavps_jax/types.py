@@ -17,7 +17,10 @@ Params = dict[str, Weights]
 
 
 class DenoiseFn(Protocol):
-    """E[x_0 | x_t] of one image: ``(theta, x_t, t) -> x_0_hat``. Hashable, equal by value."""
+    """E[x_0 | x_t] of one image: ``(theta, x_t, t) -> x_0_hat``. Hashable, equal by value.
+
+    A class-conditional one also takes ``label``, see `Problem.label`.
+    """
 
     def __call__(
         self, theta: Weights, x_t: Float[Array, "H W C"], t: Int[Array, ""]
@@ -33,9 +36,11 @@ class Problem(struct.PyTreeNode):
       sigma_y: standard deviation of the noise, float (), in the units of y.
       x_pinv: the observation brought back to image space, A^+ y, float (H, W, C): what networks
         see of y. It does not change along a run, so it is computed once, here.
+      label: class of the image for a class-conditional prior, one-hot float (K,); None is unknown.
     """
 
     y: Array
     operator: Any
     sigma_y: Float[Array, ""]
     x_pinv: Float[Array, "H W C"]
+    label: Float[Array, " K"] | None = None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from lavps_jax.diffusion import denoise
 from lavps_jax.likelihoods import log_likelihood
 from lavps_jax.types import DenoiseFn, Params, Problem
 
@@ -66,7 +67,7 @@ def block_loss(
     Cost: one denoiser call.
     """
     x_tau = draw(eps, mu, rho)
-    x_0_hat = denoise_fn(params["theta"], x_tau, block.tau)
+    x_0_hat = denoise(denoise_fn, params, problem, x_tau, block.tau)
     prior = jnp.sum(((x_tau - block.prior_mean) / block.prior_std) ** 2) / 2
     return -log_likelihood(problem, x_0_hat) + prior - jnp.sum(rho)
 

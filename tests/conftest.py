@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Eight virtual devices stand in for a machine with several accelerators.
 _FLAG = "--xla_force_host_platform_device_count"
@@ -20,12 +20,18 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 
+from lavps_jax.diffusion import EDMDenoiser  # noqa: E402
 from lavps_jax.networks import (  # noqa: E402
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
     NeighbourhoodAttention,
+    PaletteConfig,
+    PureModel,
+    split,
 )
+from lavps_jax.published import from_published  # noqa: E402
+from lavps_jax.starts import Amortized  # noqa: E402
 
 
 @pytest.fixture
@@ -33,79 +39,105 @@ def rng_key() -> jax.Array:
     return jax.random.key(0)
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data" / "golden"
+TOLERANCES = json.loads((DATA / "tolerances.json").read_text())
 
 
-@dataclass
 class Golden:
-    """One file of golden numbers."""
+    """One file of numbers from the published implementation; see tests/data/golden."""
 
-    arrays: dict[str, np.ndarray]
-    config: HDiTConfig
+    def __init__(self, name: str):
+        self.name = name
+        with np.load(DATA / f"{name}.npz") as stored:
+            self.arrays = {key: stored[key] for key in stored.files}
+        self.settings = json.loads(str(self.arrays.pop("config_json", "{}")))
 
-    def image(self, name: str) -> jax.Array:
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def image(self, key: str) -> jax.Array:
         """An image array as (..., H, W, C)."""
-        return jnp.asarray(np.moveaxis(self.arrays[name], -3, -1))
+        return jnp.asarray(np.moveaxis(self.arrays[key], -3, -1))
 
-    def load_weights(self, weights: nnx.State) -> nnx.State:
-        """`weights` with all values replaced by those of the file; every name must be used."""
-        used = set()
-        flat = nnx.to_flat_state(weights)
-        for path, variable in flat:
-            name = ".".join(str(part) for part in path).removeprefix("backbone.")
-            name = re.sub(r"^((?:down|up)_levels\.\d+|mid_level)\.(\d+)\.", r"\1.\2.attn.", name)
-            name = name.replace("kernel", "weight")
-            value = self.arrays[name]
-            value = value.T if path[-1] == "kernel" else value
-            assert value.shape == variable.shape, name
-            variable[...] = jnp.asarray(value)
-            used.add(name)
-        parameters = {name for name in self.arrays if "." in name}
-        assert used == parameters
-        return nnx.from_flat_state(flat)
+    def measurement(self, key: str, height: int = 32, width: int = 32) -> jax.Array:
+        """A flattened measurement (B, ...) as images (B, H, W, 3)."""
+        flat = self.arrays[key]
+        return jnp.asarray(np.moveaxis(flat.reshape(len(flat), 3, height, width), 1, -1))
 
+    def close(self, key: str, value, at=(), factor: float = 10.0) -> None:
+        """Compares with self[key][at]: ten times the error of float32 is allowed."""
+        value, expected = np.asarray(value, np.float64), self.arrays[key][at]
+        if value.ndim >= 3:
+            value = np.moveaxis(value, -1, -3)
+        assert value.size == expected.size and value.size, (value.shape, expected.shape)
+        worst = np.max(np.abs(value.reshape(expected.shape) - expected))
+        allowed = factor * TOLERANCES[self.name][key]
+        assert worst <= allowed, f"{key}: differs by {worst:.3g}, allowed {allowed:.3g}"
 
-def _read(file: str) -> Golden:
-    arrays = {}
-    with np.load(DATA / file) as stored:
-        for key in stored.files:
-            name, _, exponent = key.partition("@")
-            value = stored[key]
-            arrays[name] = np.float32(value * 2.0 ** -int(exponent)) if exponent else value
-    shape = json.loads(str(arrays.pop("config_json")))
-    levels = []
-    for width, depth, d_ff, kind in zip(
-        shape["widths"], shape["depths"], shape["d_ffs"], shape["self_attns"], strict=True
-    ):
-        if kind["type"] == "global":
-            attention = GlobalAttention(kind["d_head"])
-        else:
-            attention = NeighbourhoodAttention(kind["kernel_size"], kind["d_head"])
-        levels.append(LevelConfig(width, depth, attention, d_ff))
-    config = HDiTConfig(
-        patch_size=shape["patch_size"][0],
-        levels=tuple(levels),
-        mapping_width=shape["mapping_width"],
-        mapping_depth=shape["mapping_depth"],
-        mapping_ff=shape["mapping_d_ff"],
-        num_classes=shape["label_dim"],
-    )
-    return Golden(arrays, config)
+    @property
+    def backbone(self) -> HDiTConfig:
+        """The network of `sd/...`, as one for images."""
+        shape = self.settings
+        levels = []
+        names = ("widths", "depths", "d_ffs", "self_attns", "joint")
+        for width, depth, d_ff, kind, joint in zip(*(shape[name] for name in names), strict=True):
+            if kind["type"] == "global":
+                attention = GlobalAttention(kind["d_head"])
+            else:
+                attention = NeighbourhoodAttention(kind["kernel_size"], kind["d_head"])
+            levels.append(LevelConfig(width, depth, attention, d_ff, degrades=joint))
+        return HDiTConfig(
+            patch_size=shape["patch_size"][0],
+            levels=tuple(levels),
+            mapping_width=shape["mapping_width"],
+            mapping_depth=shape["mapping_depth"],
+            mapping_ff=shape["mapping_d_ff"],
+            num_classes=shape["label_dim"],
+        )
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The weights by published name."""
+        return {k.removeprefix("sd/"): v for k, v in self.arrays.items() if k.startswith("sd/")}
 
-@pytest.fixture(scope="session")
-def prior_golden() -> Golden:
-    return _read("hdit_golden.npz")
+    def network(self, config: Any, prefix: str) -> tuple[PureModel, nnx.State]:
+        """The published network, in this library."""
+        model, weights = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
+        weights = from_published(self.state_dict(), weights, prefix)
+        return model, jax.tree.map(jnp.asarray, weights)
 
 
 @pytest.fixture(scope="session")
-def class_golden() -> Golden:
-    return _read("hdit_class_golden.npz")
+def golden():
+    """golden("elbo") is the file elbo.npz."""
+    return functools.cache(Golden)
 
 
 @pytest.fixture(scope="session")
-def palette_golden() -> Golden:
-    return _read("palette_golden.npz")
+def prior(golden) -> tuple[EDMDenoiser, dict[str, Any]]:
+    """The prior of all golden files, and the parameters of samplers with its weights."""
+    stored = golden("hdit_tiny")
+    model, theta = stored.network(stored.backbone, "unet.")
+    return EDMDenoiser(model), {"theta": theta}
+
+
+@pytest.fixture(scope="session", params=["palette", "invfussion"])
+def amortized(request, golden) -> tuple[Golden, Amortized, nnx.State]:
+    """A published amortized network: its file, the start, and its weights."""
+    return _amortized(golden, request.param)
+
+
+@pytest.fixture(scope="session")
+def palette(golden) -> tuple[Golden, Amortized, nnx.State]:
+    """The same, always in Palette form."""
+    return _amortized(golden, "palette")
+
+
+def _amortized(golden, kind: str) -> tuple[Golden, Amortized, nnx.State]:
+    stored = golden(f"amortized_{kind}")
+    config = PaletteConfig(stored.backbone, noise_embedding="linear", inverse="published")
+    model, phi = stored.network(config, "residual_nn.")
+    start = Amortized(model, inverse="published", sees_measurement=kind == "invfussion")
+    return stored, start, phi
 
 
 @pytest.fixture(scope="session")

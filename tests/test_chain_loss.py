@@ -57,7 +57,7 @@ def test_a_run_is_the_sampler_s(rng_key, monkeypatch):
     fixed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.broadcast_to(fixed, shape))
     one = jnp.asarray(fixed)[None]
-    noise = MGDMNoise(one[0], GibbsNoise(one[None], one, one[None], one))
+    noise = MGDMNoise(jnp.zeros(()), one[0], GibbsNoise(one[None], one, one[None], one))
     params = {"theta": THETA, "phi": PHI}
     for index in range(HIGH - 1, LOW - 1, -1):
         assert not LOSS.is_over(chain) and int(chain.index) == index

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from lavps_jax.amortized_training import AmortizedLoss
-from lavps_jax.diffusion import ConditionalDenoiserFn, GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.conditional import ConditionalDenoiserFn
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.operators import Denoise
 from lavps_jax.samplers import MGDM
 from lavps_jax.schedules import Schedule
@@ -32,8 +33,7 @@ class Predicts:
 
     what: str
 
-    def at_sigma(self, weights, z, *arguments):
-        sigma_t = arguments[-2]
+    def at_sigma(self, weights, z, sigma_t, dropout_key):
         return jnp.broadcast_to(sigma_t, z.shape) if self.what == "sigma" else z
 
 
@@ -64,8 +64,8 @@ def test_conditional_loss_shows_a_new_measurement():
 
     @dataclass(frozen=True)
     class Spy(ConditionalDenoiserFn):
-        def at_sigma(self, theta, z, x_pinv, sigma_t, dropout_key=None):
-            seen.append((np.asarray(z), np.asarray(x_pinv), float(sigma_t)))
+        def at_sigma(self, theta, z, problem, sigma_t, dropout_key=None):
+            seen.append((np.asarray(z), np.asarray(problem.x_pinv), float(sigma_t)))
             return z
 
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
@@ -101,8 +101,8 @@ def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
     x_0 = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1.0)
     rows = {}
     for segment in MGDM(denoiser, num_steps=20, tau_rule=tau_rule).plan():
-        for k in range(len(segment.rows.tau)):
-            row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
+        for k in range(len(segment.rows.count)):
+            row = jax.tree.map(lambda leaf, k=k: leaf[k, 0], segment.rows.rows)
             rows[int(row.tau)] = row
     grid = np.floor(np.linspace(0, 999, 20)).astype(int)
     taus = grid[2:7] // 2 if tau_rule == "midpoint" else grid[2:7]

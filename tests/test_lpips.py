@@ -40,10 +40,11 @@ def vgg16():
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    with np.load(DATA / "metrics_golden.npz") as arrays:
-        a = arrays["a_rec"], arrays["a_ref"]
-        b = arrays["b_rec"], arrays["b_ref"]
+def pairs(golden):
+    stored = golden("metrics")
+    a, b = (
+        [np.asarray(stored.image(f"{pair}_{kind}")) for kind in ("rec", "ref")] for pair in "ab"
+    )
     return {
         "square": [z[0] for z in b],
         "heavy": [z[1] for z in b],

@@ -112,6 +112,10 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
     assert calls(lavps, operator=RandomPixels(0.4, 0.6), sigma_y=0.1) == known + 2 * 5
     assert calls(lavps) == known + 2 * 5
     assert calls(dataclasses.replace(lavps, best_of=False)) == known
+    mixed = dataclasses.replace(lavps, tau_rule="mix", best_of=False)
+    assert calls(dataclasses.replace(mixed, num_mixed_steps=4)) == known
+    with pytest.raises(UserError, match='tau_rule: got mix; use "previous".*or high_idx = 5'):
+        calls(dataclasses.replace(mixed, num_mixed_steps=5))
     sample(tmp_path / "out", prior, lavps, sigma_y=0.1, num_images=1, num_particles=1)
     assert "lavps: its network was trained on another operator" in capsys.readouterr().out
 

@@ -1,8 +1,6 @@
-"""Schedule and bridge: the published table, and the laws of the bridge."""
+"""Schedule and bridge: ranges, and the laws of the bridge."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,30 +8,13 @@ import pytest
 from lavps_jax.errors import UserError
 from lavps_jax.schedules import Schedule, bridge_coefficients, time_grid
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "schedule_golden.npz")
 TABLE = Schedule().alpha_bar
 
 
-def test_table_is_the_published_one_bit_for_bit():
-    np.testing.assert_array_equal(TABLE, GOLDEN["acp_f8"])
-
-
 @pytest.mark.parametrize("num_steps", [10, 12, 100, 124, 220, 500, 1000])
-def test_time_grid_is_the_published_one(num_steps):
-    key = f"timesteps_{num_steps}"
+def test_time_grid_spans_all_times(num_steps):
     times = time_grid(num_steps)
     assert times[0] == 0 and times[-1] == 999 and np.all(np.diff(times) > 0)
-    if key in GOLDEN:
-        np.testing.assert_array_equal(times, GOLDEN[key])
-
-
-def test_coefficients_are_the_published_ones():
-    for i in range(len(GOLDEN["t"])):
-        s, t, l, eta = (GOLDEN[k][i] for k in ("s", "t", "ell", "eta"))  # noqa: E741
-        c = bridge_coefficients(TABLE, int(s), int(t), int(l), float(eta))
-        np.testing.assert_allclose(c.c_l, GOLDEN["coeff_xell"][i], rtol=1e-13)
-        np.testing.assert_allclose(c.c_s, GOLDEN["coeff_xs"][i], rtol=1e-13)
-        np.testing.assert_allclose(c.std, GOLDEN["std_f8"][i], rtol=1e-13)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])

@@ -69,7 +69,7 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
     d_mu, d_rho = (jax.random.normal(jax.random.key(k), SHAPE) for k in (20, 21))
     seen = []
 
-    def model(phi, x_0, x_t_scaled, x_pinv, sigma_t, sigma_tau, dropout_key=None):
+    def model(phi, x_0, x_t_scaled, x_pinv, sigma_t, sigma_tau, **others):
         seen.extend([float(sigma_t), float(sigma_tau)])
         return phi, d_rho
 

@@ -3,9 +3,11 @@
 from lavps_jax.networks.amortized import (
     ConditionalDenoiser,
     ConditionalDenoiserConfig,
+    InverseRule,
     Palette,
     PaletteConfig,
 )
+from lavps_jax.networks.degradation import Measurement
 from lavps_jax.networks.hdit import (
     GlobalAttention,
     HDiT,
@@ -23,7 +25,9 @@ __all__ = [
     "GlobalAttention",
     "HDiT",
     "HDiTConfig",
+    "InverseRule",
     "LevelConfig",
+    "Measurement",
     "NeighbourhoodAttention",
     "Palette",
     "PaletteConfig",

@@ -1,7 +1,9 @@
-"""Networks that see the measurement: the amortized start (Palette) and a supervised baseline.
+"""Networks that see the measurement: the amortized start and a supervised baseline.
 
 Both read the measurement as an image, x_pinv = A^+ y, stacked to the channels of their input, as
-in Saharia et al., "Palette: Image-to-Image Diffusion Models", SIGGRAPH 2022, arXiv:2111.05826.
+in Saharia et al., "Palette: Image-to-Image Diffusion Models", SIGGRAPH 2022, arXiv:2111.05826. A
+backbone with levels that degrade their features (`LevelConfig.degrades`) makes them InvFussion
+networks, Elata et al., 2025, arXiv:2504.01689.
 """
 
 from __future__ import annotations
@@ -16,18 +18,21 @@ from jaxtyping import Array, Float
 
 from lavps_jax.errors import check_choices
 from lavps_jax.networks.conditioning import require
+from lavps_jax.networks.degradation import Measurement
 from lavps_jax.networks.hdit import HDiTConfig
 from lavps_jax.networks.unet import UNetConfig
 
 __all__ = [
     "ConditionalDenoiser",
     "ConditionalDenoiserConfig",
+    "InverseRule",
     "MeanUnit",
     "Palette",
     "PaletteConfig",
 ]
 
 MeanUnit = Literal["image", "prior_std"]
+InverseRule = Literal["ridge", "published"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,14 @@ class PaletteConfig:
       guidance: whether the network also sees the Gauss-Newton step from x_0 towards y,
         `lavps_jax.starts.guidance`; the published networks see x_pinv only, which does not tell
         what A does to x_0 (the kernel of a blur, for one).
+      inverse: what A^+ is here, see `lavps_jax.likelihoods.as_measurement`.
     """
 
     backbone: HDiTConfig | UNetConfig
     noise_embedding: Literal["log", "linear"] = "log"
     mean_unit: MeanUnit = "image"
     guidance: bool = False
+    inverse: InverseRule = "ridge"
 
     def __post_init__(self):
         _check_template(self.backbone)
@@ -76,12 +83,8 @@ class Palette(nnx.Module):
     def __init__(self, config: PaletteConfig, *, rngs: nnx.Rngs):
         channels = config.backbone.in_channels
         self.config = config
-        self.backbone = dataclasses.replace(
-            config.backbone,
-            in_channels=(4 if config.guidance else 3) * channels,
-            out_channels=2 * channels,
-            num_noise_levels=2,
-        ).build(rngs)
+        num_images = 4 if config.guidance else 3
+        self.backbone = _build(config.backbone, num_images * channels, 2 * channels, 2, rngs)
 
     def __call__(
         self,
@@ -93,6 +96,7 @@ class Palette(nnx.Module):
         guidance: Float[Array, "H W C"] | None = None,
         *,
         label: Float[Array, " K"] | None = None,
+        measurement: Measurement | None = None,
         dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "H W C"], Float[Array, "H W C"]]:
         """Evaluates the network on one block.
@@ -106,6 +110,7 @@ class Palette(nnx.Module):
           guidance: see `lavps_jax.starts.guidance`, float (H, W, C), if and only if the
             configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
+          measurement: if and only if the backbone degrades its features.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
         Returns:
@@ -122,24 +127,29 @@ class Palette(nnx.Module):
                 f"this network has guidance={self.config.guidance}")  # fmt: skip
         images = [x_t_scaled, x_0, x_pinv] + ([] if guidance is None else [guidance])
         x = jnp.concatenate(images, axis=-1)
-        out = self.backbone(x, noise_levels, label=label, dropout_key=dropout_key)
+        out = self.backbone(
+            x, noise_levels, label=label, measurement=measurement, dropout_key=dropout_key
+        )
         d_mu, d_rho = jnp.split(out, 2, axis=-1)
         return d_mu, d_rho
 
 
 @dataclass(frozen=True)
 class ConditionalDenoiserConfig:
-    """A supervised conditional denoiser in Palette form; `build` makes it.
+    """A supervised conditional denoiser; `build` makes it.
 
     Attributes:
       backbone: the prior's configuration, or another one for the same images; the channels of the
         network that is built follow from its channels.
+      inverse: as in `PaletteConfig`.
     """
 
     backbone: HDiTConfig | UNetConfig
+    inverse: InverseRule = "ridge"
 
     def __post_init__(self):
         _check_template(self.backbone)
+        check_choices(self)
 
     def build(self, rngs: nnx.Rngs) -> ConditionalDenoiser:
         """Makes the network with fresh weights; it returns zero until it is trained."""
@@ -157,12 +167,7 @@ class ConditionalDenoiser(nnx.Module):
     def __init__(self, config: ConditionalDenoiserConfig, *, rngs: nnx.Rngs):
         channels = config.backbone.in_channels
         self.config = config
-        self.backbone = dataclasses.replace(
-            config.backbone,
-            in_channels=2 * channels,
-            out_channels=channels,
-            num_noise_levels=1,
-        ).build(rngs)
+        self.backbone = _build(config.backbone, 2 * channels, channels, 1, rngs)
 
     def __call__(
         self,
@@ -171,6 +176,7 @@ class ConditionalDenoiser(nnx.Module):
         c_noise: Float[Array, ""],
         *,
         label: Float[Array, " K"] | None = None,
+        measurement: Measurement | None = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W C"]:
         """Evaluates the network on one image.
@@ -180,6 +186,7 @@ class ConditionalDenoiser(nnx.Module):
           x_pinv: A^+ y, float (H, W, C).
           c_noise: log(sigma_t) / 4, float ().
           label: class, one-hot float (num_classes,); None is the null class.
+          measurement: if and only if the backbone degrades its features.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
         Returns:
@@ -190,7 +197,27 @@ class ConditionalDenoiser(nnx.Module):
         """
         x = jnp.concatenate([x_scaled, x_pinv], axis=-1)
         noise_levels = jnp.asarray(c_noise)[None]
-        return self.backbone(x, noise_levels, label=label, dropout_key=dropout_key)
+        return self.backbone(
+            x, noise_levels, label=label, measurement=measurement, dropout_key=dropout_key
+        )
+
+
+def _build(
+    template: HDiTConfig | UNetConfig,
+    in_channels: int,
+    out_channels: int,
+    num_noise_levels: int,
+    rngs: nnx.Rngs,
+):
+    """The template's network for other inputs and outputs."""
+    changes: dict[str, int] = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "num_noise_levels": num_noise_levels,
+    }
+    if isinstance(template, HDiTConfig):
+        changes["measured_channels"] = template.in_channels
+    return dataclasses.replace(template, **changes).build(rngs)
 
 
 def _check_template(backbone: HDiTConfig | UNetConfig) -> None:

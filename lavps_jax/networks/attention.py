@@ -84,19 +84,22 @@ def rotate(
 
 
 def global_attention(
-    q: Float[Array, "H W N D"], k: Float[Array, "H W N D"], v: Float[Array, "H W N D"]
+    q: Float[Array, "H W N D"], k: Float[Array, "S H W N D"], v: Float[Array, "S H W N D"]
 ) -> Float[Array, "H W N D"]:
-    """Every token attends to every token; logits are plain inner products of q and k."""
+    """Every token attends to every token; logits are plain inner products of q and k.
+
+    All S sets of keys and values share one softmax.
+    """
     height, width, num_heads, head_size = q.shape
-    q, k, v = (x.reshape(height * width, num_heads, head_size) for x in (q, k, v))
+    q, k, v = (x.reshape(-1, num_heads, head_size) for x in (q, k, v))
     weights = jax.nn.softmax(jnp.einsum("qnd,knd->nqk", q, k), axis=-1)
     return jnp.einsum("nqk,knd->qnd", weights, v).reshape(height, width, num_heads, head_size)
 
 
 def neighbourhood_attention(
     q: Float[Array, "H W N D"],
-    k: Float[Array, "H W N D"],
-    v: Float[Array, "H W N D"],
+    k: Float[Array, "S H W N D"],
+    v: Float[Array, "S H W N D"],
     kernel_size: int,
     *,
     tile: tuple[int, int] | None = None,
@@ -110,7 +113,9 @@ def neighbourhood_attention(
     one dense product with the keys outside the windows masked.
 
     Args:
-      q, k, v: queries, keys, values, float (H, W, heads, head size); logits are q . k.
+      q: queries, float (H, W, heads, head size).
+      k, v: keys and values, float (S, H, W, heads, head size), S sets that share one softmax;
+        logits are q . k.
       kernel_size: side of the window, 1 <= kernel_size <= min(H, W).
       tile: rows and columns of queries handled together; None picks by the size of the grid.
 
@@ -139,14 +144,16 @@ def neighbourhood_attention(
     query_columns, key_columns, column_mask = _cut(width, tile[1], kernel_size)
 
     q = _windows(_windows(q, query_rows, axis=0), query_columns, axis=2)
-    k, v = (_windows(_windows(x, key_rows, axis=0), key_columns, axis=2) for x in (k, v))
-    # Axes: a, b = tile row and column; q, p = query row and column; s, t = key row and column.
-    logits = jnp.einsum("aqbpnd,asbtnd->abnqpst", q, k)
-    mask = row_mask[:, None, None, :, None, :, None] & column_mask[None, :, None, None, :, None, :]
-    logits = jnp.where(mask, logits, -jnp.inf)
+    k, v = (_windows(_windows(x, key_rows, axis=1), key_columns, axis=3) for x in (k, v))
+    # Axes: a, b = tile row and column; q, p = query row and column; s, t = key row and column;
+    # j = set of keys.
+    logits = jnp.einsum("aqbpnd,jasbtnd->abnqpjst", q, k)
+    rows, columns = row_mask[:, None, :, None, :, None], column_mask[None, :, None, :, None, :]
+    mask = rows & columns  # a, b, q, p, s, t
+    logits = jnp.where(mask[:, :, None, :, :, None], logits, -jnp.inf)
     shape = logits.shape
     weights = jax.nn.softmax(logits.reshape(*shape[:5], -1), axis=-1).reshape(shape)
-    out = jnp.einsum("abnqpst,asbtnd->aqbpnd", weights, v)
+    out = jnp.einsum("abnqpjst,jasbtnd->aqbpnd", weights, v)
     num_a, size_q, num_b, size_p, num_heads, head_size = out.shape
     out = out.reshape(num_a * size_q, num_b * size_p, num_heads, head_size)
     return out[:height, :width]

@@ -31,6 +31,8 @@ class BackboneConfig(Protocol):
     def num_noise_levels(self) -> int: ...
     @property
     def size_multiple(self) -> int: ...
+    @property
+    def sees_measurement(self) -> bool: ...
 
 
 class ClassEmbedding(nnx.Module):
@@ -48,7 +50,11 @@ class ClassEmbedding(nnx.Module):
 
 
 def check_inputs(
-    config: BackboneConfig, x: Array, noise_levels: Array, label: Array | None
+    config: BackboneConfig,
+    x: Array,
+    noise_levels: Array,
+    label: Array | None,
+    measurement: object | None,
 ) -> None:
     """Raises `UserError` unless the inputs of one call fit the configuration of the network."""
     require(
@@ -69,6 +75,12 @@ def check_inputs(
         "noise_levels",
         noise_levels.shape,
         f"give an array of shape ({config.num_noise_levels},)",
+    )
+    require(
+        (measurement is not None) == config.sees_measurement,
+        "measurement",
+        type(measurement).__name__,
+        "give a Measurement" if config.sees_measurement else "this network sees none; give None",
     )
     if label is not None:
         classes = config.num_classes

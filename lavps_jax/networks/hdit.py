@@ -14,15 +14,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lavps_jax.networks.conditioning import ClassEmbedding, check_inputs, require
+from lavps_jax.networks.degradation import FeatureDegradation, Measurement
 from lavps_jax.networks.layers import (
+    FeedForward,
     FourierFeatures,
     Linear,
     MappingNetwork,
     PatchOut,
     RMSNorm,
+    SelfAttention,
     TokenMerge,
     TokenSplit,
-    TransformerLayer,
     fold_key,
 )
 
@@ -80,6 +82,9 @@ class LevelConfig:
       attention: kind of attention.
       d_ff: hidden width of the feed-forward part; None is 3 * width.
       dropout: dropped share in training, in [0, 1).
+      degrades: whether the layers also attend to what the operator makes of their features, next
+        to the measurement (InvFussion); the width is then a multiple of the numbers of a token,
+        (side in pixels)^2 * measured_channels.
     """
 
     width: int
@@ -87,6 +92,7 @@ class LevelConfig:
     attention: GlobalAttention | NeighbourhoodAttention = GlobalAttention()
     d_ff: int | None = None
     dropout: float = 0.0
+    degrades: bool = False
 
     def __post_init__(self):
         head_size = self.attention.head_size
@@ -126,6 +132,8 @@ class HDiTConfig:
       mapping_ff: hidden width of these blocks; None is 3 * mapping_width.
       num_classes: classes of a class-conditional network; 0 means none.
       num_noise_levels: 1, or 2 for networks that see the noise of two times.
+      measured_channels: channels of the images that the operator acts on, for levels that degrade
+        their features; None is in_channels.
     """
 
     in_channels: int = 3
@@ -137,6 +145,7 @@ class HDiTConfig:
     mapping_ff: int | None = None
     num_classes: int = 0
     num_noise_levels: int = 1
+    measured_channels: int | None = None
 
     def __post_init__(self):
         for name in ("in_channels", "out_channels", "patch_size"):
@@ -150,6 +159,19 @@ class HDiTConfig:
         require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
         valid_levels = self.num_noise_levels in (1, 2)
         require(valid_levels, "num_noise_levels", self.num_noise_levels, "use 1 or 2")
+        valid_channels = self.measured_channels is None or self.measured_channels >= 1
+        require(valid_channels, "measured_channels", self.measured_channels, "use at least 1")
+        channels = self.measured_channels or self.in_channels
+        for index, level in enumerate(self.levels):
+            numbers = (self.patch_size * 2**index) ** 2 * channels
+            if level.degrades:
+                require(level.width % numbers == 0, "level.width", level.width,
+                        f"use a multiple of {numbers}, the numbers of a token")  # fmt: skip
+
+    @property
+    def sees_measurement(self) -> bool:
+        """Whether the network must be given the measurement itself."""
+        return any(level.degrades for level in self.levels)
 
     @property
     def size_multiple(self) -> int:
@@ -174,7 +196,7 @@ class HDiT(nnx.Module):
 
     def __init__(self, config: HDiTConfig, *, rngs: nnx.Rngs):
         self.config = config
-        *outer, inner = config.levels
+        outer = config.levels[:-1]
         widths = [level.width for level in config.levels]
         cond = config.mapping_width
 
@@ -192,15 +214,19 @@ class HDiT(nnx.Module):
         hidden = config.mapping_ff or 3 * cond
         self.mapping = MappingNetwork(cond, config.mapping_depth, hidden, rngs=rngs)
 
-        self.down_levels = nnx.List([_layers(level, cond, rngs) for level in outer])
+        def layers(index: int) -> nnx.List:
+            return _layers(config, index, rngs)
+
+        last = len(outer)
+        self.down_levels = nnx.List([layers(index) for index in range(last)])
         self.merges = nnx.List(
             [TokenMerge(a, b, 2, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
         )
-        self.mid_level = _layers(inner, cond, rngs)
+        self.mid_level = layers(last)
         self.splits = nnx.List(
             [TokenSplit(b, a, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
         )
-        self.up_levels = nnx.List([_layers(level, cond, rngs) for level in outer])
+        self.up_levels = nnx.List([layers(index) for index in range(last)])
         self.out_norm = RMSNorm(widths[0])
         self.patch_out = PatchOut(widths[0], config.out_channels, config.patch_size, rngs=rngs)
 
@@ -210,6 +236,7 @@ class HDiT(nnx.Module):
         noise_levels: Float[Array, " N"],
         *,
         label: Float[Array, " K"] | None = None,
+        measurement: Measurement | None = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W O"]:
         """Evaluates the network on one image.
@@ -219,22 +246,23 @@ class HDiT(nnx.Module):
           noise_levels: noise conditioning values, float (num_noise_levels,), already scaled
             (log(sigma_t) / 4 for a prior).
           label: class, one-hot float (num_classes,); None or all zeros is the null class.
+          measurement: of the image, if and only if a level degrades its features.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
         Returns:
           Float (H, W, out_channels).
 
         Raises:
-          UserError: if the size of the image, the number of channels or of noise levels, or the
-            label does not fit the configuration.
+          UserError: if the size of the image, the number of channels or of noise levels, the
+            label or the measurement does not fit the configuration.
         """
-        check_inputs(self.config, x, noise_levels, label)
+        check_inputs(self.config, x, noise_levels, label, measurement)
         cond = self._condition(noise_levels, label)
         index = itertools.count()
 
         def run(layers, x):
             for layer in layers:
-                x = layer(x, cond, fold_key(dropout_key, next(index)))
+                x = layer(x, cond, measurement, fold_key(dropout_key, next(index)))
             return x
 
         x = self.patch_in(x)
@@ -260,18 +288,62 @@ class HDiT(nnx.Module):
         return self.mapping(cond)
 
 
-def _layers(level: LevelConfig, cond_features: int, rngs: nnx.Rngs) -> nnx.List:
-    return nnx.List(
-        [
-            TransformerLayer(
-                level.width,
-                cond_features,
-                head_size=level.attention.head_size,
-                kernel_size=level.kernel_size,
-                hidden=level.hidden,
-                dropout_rate=level.dropout,
-                rngs=rngs,
-            )
-            for _ in range(level.depth)
-        ]
-    )
+class TransformerLayer(nnx.Module):
+    """Self-attention, then the feed-forward part.
+
+    Args:
+      level: shape of the layer.
+      cond_features: width of the conditioning vector.
+      feature_degradation: makes the second set of tokens to attend to, if there is one.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        level: LevelConfig,
+        cond_features: int,
+        feature_degradation: FeatureDegradation | None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.feature_degradation = feature_degradation
+        self.self_attn = SelfAttention(
+            level.width,
+            cond_features,
+            head_size=level.attention.head_size,
+            kernel_size=level.kernel_size,
+            dropout_rate=level.dropout,
+            joint=level.degrades,
+            rngs=rngs,
+        )
+        self.ff = FeedForward(
+            level.width, cond_features, hidden=level.hidden, dropout_rate=level.dropout, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "H W C"],
+        cond: Float[Array, " M"],
+        measurement: Measurement | None = None,
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W C"]:
+        degrade = self.feature_degradation
+        assert degrade is None or measurement is not None
+        other = None if degrade is None else degrade(x, measurement)  # type: ignore[arg-type]
+        x = self.self_attn(x, cond, other, fold_key(dropout_key, 0))
+        return self.ff(x, cond, fold_key(dropout_key, 1))
+
+
+def _layers(config: HDiTConfig, index: int, rngs: nnx.Rngs) -> nnx.List:
+    """The layers of one level in one direction."""
+    level = config.levels[index]
+    channels = config.measured_channels or config.in_channels
+    patch_size = config.patch_size * 2**index
+
+    def layer() -> TransformerLayer:
+        degrade = None
+        if level.degrades:
+            degrade = FeatureDegradation(level.width, patch_size, channels, rngs=rngs)
+        return TransformerLayer(level, config.mapping_width, degrade, rngs=rngs)
+
+    return nnx.List([layer() for _ in range(level.depth)])

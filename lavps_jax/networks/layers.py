@@ -35,7 +35,6 @@ __all__ = [
     "SelfAttention",
     "TokenMerge",
     "TokenSplit",
-    "TransformerLayer",
     "dropout",
     "fold_key",
     "group_patches",
@@ -168,6 +167,7 @@ class SelfAttention(nnx.Module):
       head_size: width of a head, a multiple of 8.
       kernel_size: side of the attention window; None attends to the whole grid.
       dropout_rate: dropped share of the attention's output.
+      joint: whether there is a second set of keys and values, made of other tokens.
       rngs: source of the initial weights.
     """
 
@@ -179,6 +179,7 @@ class SelfAttention(nnx.Module):
         head_size: int,
         kernel_size: int | None,
         dropout_rate: float,
+        joint: bool,
         rngs: nnx.Rngs,
     ):
         self.head_size = head_size
@@ -188,20 +189,35 @@ class SelfAttention(nnx.Module):
         self.norm = AdaRMSNorm(features, cond_features, rngs=rngs)
         self.qkv_proj = Linear(features, 3 * features, rngs=rngs)
         self.out_proj = Linear(features, features, zero=True, rngs=rngs)
+        self.jnorm = AdaRMSNorm(features, cond_features, rngs=rngs) if joint else None
+        self.jk_proj = Linear(2 * features, features, rngs=rngs) if joint else None
+        self.jv_proj = Linear(features, features, rngs=rngs) if joint else None
 
     def __call__(
-        self, x: Float[Array, "H W C"], cond: Float[Array, " M"], dropout_key: Array | None = None
+        self,
+        x: Float[Array, "H W C"],
+        cond: Float[Array, " M"],
+        other: Float[Array, "H W C"] | None = None,
+        dropout_key: Array | None = None,
     ) -> Float[Array, "H W C"]:
+        """`other` are the tokens of the second set, if and only if there is one."""
         height, width, features = x.shape
         num_heads = features // self.head_size
-        qkv = self.qkv_proj(self.norm(x, cond))
-        qkv = qkv.reshape(height, width, 3, num_heads, self.head_size)
-        cosine, sine = axial_rotation(height, width, num_heads, self.head_size, x.dtype)
-        q, k = (rotate(self._to_sphere(qkv[:, :, i]), cosine, sine) for i in (0, 1))
+        heads = (height, width, num_heads, self.head_size)
+        cosine, sine = axial_rotation(*heads, x.dtype)
+        normed = self.norm(x, cond)
+        q, k, v = (part.reshape(heads) for part in jnp.split(self.qkv_proj(normed), 3, axis=-1))
+        keys, values = [k], [v]
+        if self.jnorm is not None and self.jk_proj is not None and self.jv_proj is not None:
+            assert other is not None
+            other = self.jnorm(other, cond)
+            keys.append(self.jk_proj(jnp.concatenate([normed, other], axis=-1)).reshape(heads))
+            values.append(self.jv_proj(other).reshape(heads))
+        q, *keys = (rotate(self._to_sphere(one), cosine, sine) for one in (q, *keys))
         if self.kernel_size is None:
-            out = global_attention(q, k, qkv[:, :, 2])
+            out = global_attention(q, jnp.stack(keys), jnp.stack(values))
         else:
-            out = neighbourhood_attention(q, k, qkv[:, :, 2], self.kernel_size)
+            out = neighbourhood_attention(q, jnp.stack(keys), jnp.stack(values), self.kernel_size)
         out = dropout(out.reshape(height, width, features), self.dropout_rate, dropout_key)
         return x + self.out_proj(out)
 
@@ -233,39 +249,6 @@ class FeedForward(nnx.Module):
     ) -> Float[Array, "H W C"]:
         hidden = _geglu(self.up_proj, self.norm(x, cond))
         return x + self.down_proj(dropout(hidden, self.dropout_rate, dropout_key))
-
-
-class TransformerLayer(nnx.Module):
-    """Self-attention, then the feed-forward part; the arguments are theirs."""
-
-    def __init__(
-        self,
-        features: int,
-        cond_features: int,
-        *,
-        head_size: int,
-        kernel_size: int | None,
-        hidden: int,
-        dropout_rate: float,
-        rngs: nnx.Rngs,
-    ):
-        self.self_attn = SelfAttention(
-            features,
-            cond_features,
-            head_size=head_size,
-            kernel_size=kernel_size,
-            dropout_rate=dropout_rate,
-            rngs=rngs,
-        )
-        self.ff = FeedForward(
-            features, cond_features, hidden=hidden, dropout_rate=dropout_rate, rngs=rngs
-        )
-
-    def __call__(
-        self, x: Float[Array, "H W C"], cond: Float[Array, " M"], dropout_key: Array | None = None
-    ) -> Float[Array, "H W C"]:
-        x = self.self_attn(x, cond, fold_key(dropout_key, 0))
-        return self.ff(x, cond, fold_key(dropout_key, 1))
 
 
 def group_patches(x: Float[Array, "H W C"], size: int) -> Float[Array, "h w F"]:

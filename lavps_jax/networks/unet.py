@@ -112,6 +112,11 @@ class UNetConfig:
         return 2 ** (len(self.block_channels) - 1)
 
     @property
+    def sees_measurement(self) -> bool:
+        """Never: only an HDiT can degrade its features."""
+        return False
+
+    @property
     def time_features(self) -> int:
         """Width of the embedded time."""
         return 4 * self.block_channels[0]
@@ -277,6 +282,7 @@ class UNet2D(nnx.Module):
         noise_levels: Float[Array, " N"],
         *,
         label: Float[Array, " K"] | None = None,
+        measurement: object = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W O"]:
         """Evaluates the network on one image.
@@ -286,6 +292,7 @@ class UNet2D(nnx.Module):
           noise_levels: noise conditioning values, float (num_noise_levels,); times
             config.noise_scale they are the times that are embedded.
           label: class, one-hot float (num_classes,); None or all zeros is the null class.
+          measurement: None, see `UNetConfig.sees_measurement`.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
         Returns:
@@ -295,7 +302,7 @@ class UNet2D(nnx.Module):
           UserError: if the size of the image, the number of channels or of noise levels, or the
             label does not fit the configuration.
         """
-        check_inputs(self.config, x, noise_levels, label)
+        check_inputs(self.config, x, noise_levels, label, measurement)
         temb = self._embed(noise_levels, label)
         layers = self.config.layers_per_block
         index = itertools.count()

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import ConditionalDenoiserFn, bridge_draw
+from lavps_jax.conditional import ConditionalDenoiserFn
+from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
@@ -78,8 +79,8 @@ class DDIM:
 
     def _predict(self, params: Params, problem: Problem, x_t: Array, t: Array) -> Array:
         if isinstance(self.denoise_fn, ConditionalDenoiserFn):
-            return self.denoise_fn(params["phi"], x_t, problem.x_pinv, t)
-        return self.denoise_fn(params["theta"], x_t, t)
+            return self.denoise_fn(params["phi"], x_t, problem, t)
+        return denoise(self.denoise_fn, params, problem, x_t, t)
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I) and its denoised image."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import bridge_draw
+from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 from lavps_jax.schedules import Schedule
@@ -61,7 +61,7 @@ class DPS:
         """One guided step; the state's x_0 is the prediction at t."""
 
         def residual_square(x_t: Array) -> tuple[Array, Array]:
-            x_0 = self.denoise_fn(params["theta"], x_t, row.t)
+            x_0 = denoise(self.denoise_fn, params, problem, x_t, row.t)
             operator = problem.operator
             residual = operator.project(problem.y - operator.forward(x_0))
             return jnp.sum(jnp.abs(residual) ** 2), x_0
@@ -75,4 +75,4 @@ class DPS:
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The prediction at the lowest grid time above 0."""
         t = self.plan()[0].rows.t_prev[-1]
-        return self.denoise_fn(params["theta"], state.x_t, t)
+        return denoise(self.denoise_fn, params, problem, state.x_t, t)

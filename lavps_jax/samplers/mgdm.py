@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import bridge_draw
+from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError, check_choices
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.schedules import (
@@ -29,9 +29,18 @@ from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 from lavps_jax.variational import Block, block_loss, draw, fit
 
-__all__ = ["MGDM", "Inner", "LearningRateUnit", "MGDMNoise", "MGDMRow", "TauRule", "make_block"]
+__all__ = [
+    "MGDM",
+    "Inner",
+    "LearningRateUnit",
+    "MGDMNoise",
+    "MGDMRow",
+    "MGDMRows",
+    "TauRule",
+    "make_block",
+]
 
-TauRule = Literal["previous", "midpoint", "three_quarters"]
+TauRule = Literal["previous", "midpoint", "three_quarters", "uniform", "mix"]
 LearningRateUnit = Literal["image", "prior_std"]
 
 
@@ -64,7 +73,7 @@ class Inner:
 
 
 class MGDMRow(NamedTuple):
-    """The numbers of one step, all known beforehand.
+    """The numbers of one step with one block time tau: of NumPy on the host, of JAX in a step.
 
     Attributes:
       t, tau: time indices, int ().
@@ -76,14 +85,32 @@ class MGDMRow(NamedTuple):
       ddim: their bridges, coefficients (M',).
     """
 
-    t: Int[Array, ""]
-    tau: Int[Array, ""]
-    learning_rate: float | Float[Array, ""]
+    t: Any
+    tau: Any
+    learning_rate: Any
     bridge: BridgeCoefficients
     prior: BridgeCoefficients
     renoise: BridgeCoefficients
     ddim_times: np.ndarray | Int[Array, " M"]
     ddim: BridgeCoefficients
+
+
+class MGDMRows(NamedTuple):
+    """One step for each tau that it may draw, all known beforehand.
+
+    Attributes:
+      count: how many there are, int (); entries behind them repeat the last one.
+      rows: their numbers, leaves (U, ...).
+    """
+
+    count: Any
+    rows: MGDMRow
+
+    def choose(self, u: Float[Array, ""]) -> MGDMRow:
+        """The one at the place u of [0, 1)."""
+        size = len(self.rows.tau)
+        index = 0 if size == 1 else jnp.minimum((u * self.count).astype(int), self.count - 1)
+        return jax.tree.map(lambda leaf: leaf[index], self.rows)
 
 
 class GibbsNoise(NamedTuple):
@@ -103,8 +130,15 @@ class GibbsNoise(NamedTuple):
 
 
 class MGDMNoise(NamedTuple):
-    """Standard normal draws of one step: the first bridge, and R repetitions on axis 0."""
+    """The draws of one step.
 
+    Attributes:
+      tau: which block time, uniform in [0, 1), float ().
+      bridge: of the first bridge, standard normal, float (H, W, C).
+      gibbs: of the R repetitions, on axis 0.
+    """
+
+    tau: Float[Array, ""]
     bridge: Array
     gibbs: GibbsNoise
 
@@ -128,7 +162,10 @@ class MGDM:
       num_ddim_steps: points of the time grid from 0 to tau on which x_tau is denoised, M; 1 is a
         single prediction.
       eta: stochasticity of the first bridge and of DDIM.
-      tau_rule: block time from t_prev: itself, its half, or three quarters of it.
+      tau_rule: block time from t_prev: itself, its half, or three quarters of it; "uniform" draws
+        an integer from [min_tau, t_prev) for each step and particle (t_prev itself where there is
+        none); "mix" does so in the first num_mixed_steps steps and then takes t_prev.
+      min_tau, num_mixed_steps: of the last two rules.
       schedule: noise schedule.
     """
 
@@ -142,6 +179,8 @@ class MGDM:
     num_ddim_steps: int = 1
     eta: float = 1.0
     tau_rule: TauRule = "previous"
+    min_tau: int = 10
+    num_mixed_steps: int = 70
     schedule: Schedule = Schedule()
 
     def __post_init__(self):
@@ -149,9 +188,11 @@ class MGDM:
         check_schedule(self.denoise_fn, self.schedule)
         if not 4 <= self.num_steps <= self.schedule.num_times:
             raise UserError("num_steps", self.num_steps, f"use 4 to {self.schedule.num_times}")
-        for name in ("num_gibbs", "num_ddim_steps"):
+        for name in ("num_gibbs", "num_ddim_steps", "min_tau"):
             if getattr(self, name) < 1:
                 raise UserError(name, getattr(self, name), "use at least 1")
+        if self.num_mixed_steps < 0:
+            raise UserError("num_mixed_steps", self.num_mixed_steps, "use 0 or more")
         if not 0 <= self.eta <= 1:
             raise UserError("eta", self.eta, "use a number in [0, 1]")
         if not 1 <= self.low_idx <= self.high_idx:
@@ -172,26 +213,42 @@ class MGDM:
     def plan(self) -> Plan:
         """One segment for each stretch of equal inner settings, noisiest first."""
         times = time_grid(self.num_steps, self.schedule)
-        segments = []
+        top_idx, segments = self.num_steps - 3, []
         for inner, indices in self._blocks():
-            rows = [self._row(times, i, inner) for i in indices]
-            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-            segments.append(Segment(jax.tree.map(_device_dtype, stacked), inner))
+            taus = [self._taus(int(times[i]), top_idx - i) for i in indices]
+            size = max(map(len, taus))
+            steps = []
+            for i, choices in zip(indices, taus, strict=True):
+                padded = np.pad(choices, (0, size - len(choices)), mode="edge")
+                rows = self._row(times, i, padded, inner)
+                steps.append(MGDMRows(np.asarray(len(choices)), rows))
+            segments.append(Segment(jax.tree.map(_device_dtype, _stack(steps)), inner))
         return tuple(segments)
 
-    def _row(self, times: np.ndarray, index: int, inner: Inner) -> MGDMRow:
-        t_prev, t, t_next = times[index : index + 3]
+    def _taus(self, t_prev: int, step: int) -> list[int]:
+        """The block times that a step may draw; step 0 is the noisiest."""
+        drawn = list(range(self.min_tau, t_prev)) or [t_prev]
         match self.tau_rule:
             case "previous":
-                tau = t_prev
+                return [t_prev]
             case "midpoint":
-                tau = max(t_prev // 2, 1)
+                return [max(t_prev // 2, 1)]
             case "three_quarters":
-                tau = max(3 * t_prev // 4, 1)
+                return [max(3 * t_prev // 4, 1)]
+            case "uniform":
+                return drawn
+            case "mix":
+                return drawn if step < self.num_mixed_steps else [t_prev]
+
+    def _row(self, times: np.ndarray, index: int, tau: np.ndarray, inner: Inner) -> MGDMRow:
+        """Leaves (U, ...) for U block times."""
+        t, t_next = (np.full(len(tau), time) for time in times[index + 1 : index + 3])
         table = self.schedule.alpha_bar
-        ddim_times, ddim = self._ddim(int(tau))
+        # A single prediction reads nothing of its grid.
+        single = self._ddim(1) if self.num_ddim_steps == 1 else None
+        ddim_times, ddim = _stack([single or self._ddim(int(one)) for one in tau])
         prior = bridge_coefficients(table, 0, tau, t, 1.0)
-        unit = float(prior.std) if inner.learning_rate_unit == "prior_std" else 1.0
+        unit = prior.std if inner.learning_rate_unit == "prior_std" else np.ones(len(tau))
         return MGDMRow(
             t=t,
             tau=tau,
@@ -231,11 +288,11 @@ class MGDM:
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I) at the last grid time, and its denoised image."""
         last = jnp.asarray(self.schedule.num_times - 1)
-        return State(eps, self.denoise_fn(params["theta"], eps, last))
+        return State(eps, denoise(self.denoise_fn, params, problem, eps, last))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> MGDMNoise:
         """The draws of one step, each with its own key."""
-        keys = jax.random.split(rng_key, 5)
+        *keys, key_tau = jax.random.split(rng_key, 6)
         repeats = self.num_gibbs
         num_losses = max(segment.settings.num_inner_steps, 1)
         num_ddim = max(self.num_ddim_steps - 1, 1)
@@ -244,7 +301,7 @@ class MGDM:
             jax.random.normal(key, (*shape, *x_shape))
             for key, shape in zip(keys, shapes, strict=True)
         )
-        return MGDMNoise(bridge, GibbsNoise(*gibbs))
+        return MGDMNoise(jax.random.uniform(key_tau), bridge, GibbsNoise(*gibbs))
 
     def step(
         self,
@@ -253,18 +310,18 @@ class MGDM:
         params: Params,
         problem: Problem,
         segment: Segment,
-        row: MGDMRow,
+        row: MGDMRows,
     ) -> State:
         """From (x_{t_next}, x_0) to (x_t, x_0)."""
-        x_t_next = state.x_t
+        x_t_next, chosen = state.x_t, row.choose(noise.tau)
 
         def repeat(state: State, noise: GibbsNoise) -> tuple[State, None]:
-            x_tau = self._block_draw(noise, state, params, problem, segment.settings, row)
-            x_0 = self._denoise(noise.ddim, x_tau, params, row)
-            x_t = bridge_draw(noise.renoise, row.renoise, x_t_next, x_tau)
+            x_tau = self._block_draw(noise, state, params, problem, segment.settings, chosen)
+            x_0 = self._denoise(noise.ddim, x_tau, params, problem, chosen)
+            x_t = bridge_draw(noise.renoise, chosen.renoise, x_t_next, x_tau)
             return State(x_t, x_0), None
 
-        x_t = bridge_draw(noise.bridge, row.bridge, x_t_next, state.x_0)
+        x_t = bridge_draw(noise.bridge, chosen.bridge, x_t_next, state.x_0)
         return jax.lax.scan(repeat, State(x_t, state.x_0), noise.gibbs)[0]
 
     def _block_draw(self, noise, state, params, problem, inner: Inner, row: MGDMRow) -> Array:
@@ -279,14 +336,16 @@ class MGDM:
         mu, rho, _ = fit(mu, rho, noise.elbo[: inner.num_inner_steps], loss_fn, optimizer)
         return draw(noise.x_tau, mu, rho)
 
-    def _denoise(self, eps: Array, x_tau: Array, params: Params, row: MGDMRow) -> Array:
+    def _denoise(
+        self, eps: Array, x_tau: Array, params: Params, problem: Problem, row: MGDMRow
+    ) -> Array:
         """A clean image from x_tau: one prediction, or DDIM down to time 0."""
         if self.num_ddim_steps == 1:
-            return self.denoise_fn(params["theta"], x_tau, row.tau)
+            return denoise(self.denoise_fn, params, problem, x_tau, row.tau)
 
         def ddim_step(x, xs):
             eps, time, coefficients = xs
-            x_0 = self.denoise_fn(params["theta"], x, time)
+            x_0 = denoise(self.denoise_fn, params, problem, x, time)
             return bridge_draw(eps, coefficients, x, x_0), None
 
         return jax.lax.scan(ddim_step, x_tau, (eps, row.ddim_times, row.ddim))[0]
@@ -312,6 +371,10 @@ def _start_cost(start: Start) -> tuple[int, int]:
             return 2 + sum(c for c, _ in both), sum(a for _, a in both)
         case _:
             return 0, 0
+
+
+def _stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _device_dtype(leaf: np.ndarray) -> Array:

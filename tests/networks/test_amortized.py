@@ -11,10 +11,6 @@ from flax import nnx
 from lavps_jax.errors import UserError
 from lavps_jax.networks import ConditionalDenoiserConfig, PaletteConfig, UNetConfig, split
 
-# Ten times the largest difference between float32 and float64 in the published implementation.
-MEAN_TOLERANCE = 4.5e-6
-LOG_STD_TOLERANCE = 6.2e-6
-
 UNET = UNetConfig(
     block_channels=(4, 8), attention=(False, True), layers_per_block=1, norm_num_groups=2
 )
@@ -27,28 +23,6 @@ def backbone(request, tiny_config):
 
 def images(num: int, size: int = 8) -> jax.Array:
     return jax.random.normal(jax.random.key(0), (num, size, size, 3))
-
-
-def test_published_palette(palette_golden):
-    config = PaletteConfig(palette_golden.config, noise_embedding="linear")
-    pure_model, weights = split(config.build(nnx.Rngs(0)))
-    weights = palette_golden.load_weights(weights)
-    alpha_bar = np.append(1.0, np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000)))
-    sigma = np.sqrt((1 - alpha_bar) / alpha_bar)
-    t, tau = palette_golden.arrays["t"][0], palette_golden.arrays["tau"][0]
-    observed = jnp.asarray(palette_golden.arrays["sr4_y"][0].reshape(3, 8, 8))
-    d_mu, d_rho = jax.jit(pure_model)(
-        weights,
-        palette_golden.image("x_0")[0],
-        palette_golden.image("x_t")[0] / np.float32(np.sqrt(alpha_bar[t])),
-        jnp.moveaxis(observed.repeat(4, 1).repeat(4, 2), 0, -1),
-        jnp.float32(sigma[t]),
-        jnp.float32(sigma[tau]),
-    )
-    d_mu_expected = palette_golden.image("sr4_vmean") - palette_golden.image("mean_prior")
-    d_rho_expected = palette_golden.image("sr4_vlog_std") - palette_golden.image("log_std_prior")
-    np.testing.assert_allclose(d_mu, d_mu_expected[0], rtol=0, atol=MEAN_TOLERANCE)
-    np.testing.assert_allclose(d_rho, d_rho_expected[0], rtol=0, atol=LOG_STD_TOLERANCE)
 
 
 def test_fresh_residual_is_zero_and_every_input_counts(backbone, perturb):

@@ -16,9 +16,11 @@ from lavps_jax.networks.attention import (
 )
 
 
-def random_qkv(height: int, width: int, num_heads: int = 2, head_size: int = 8):
-    shape = (3, height, width, num_heads, head_size)
-    return 1.5 * np.random.default_rng(0).standard_normal(shape)
+def random_qkv(height: int, width: int, num_sets: int = 1, num_heads: int = 2, head_size: int = 8):
+    """q, k, v with `num_sets` sets of keys and values."""
+    shape = (2 * num_sets + 1, height, width, num_heads, head_size)
+    qkv = 1.5 * np.random.default_rng(0).standard_normal(shape)
+    return qkv[0], qkv[1 : 1 + num_sets], qkv[1 + num_sets :]
 
 
 def slow_neighbourhood(q, k, v, kernel_size):
@@ -29,17 +31,18 @@ def slow_neighbourhood(q, k, v, kernel_size):
             a = min(max(i - kernel_size // 2, 0), height - kernel_size)
             b = min(max(j - kernel_size // 2, 0), width - kernel_size)
             for n in range(num_heads):
-                keys = k[a : a + kernel_size, b : b + kernel_size, n].reshape(kernel_size**2, -1)
-                values = v[a : a + kernel_size, b : b + kernel_size, n].reshape(kernel_size**2, -1)
+                window = (slice(None), slice(a, a + kernel_size), slice(b, b + kernel_size), n)
+                keys = k[window].reshape(-1, k.shape[-1])
+                values = v[window].reshape(-1, v.shape[-1])
                 weights = np.exp(keys.astype(np.float64) @ q[i, j, n])
                 out[i, j, n] = weights @ values / weights.sum()
     return out
 
 
 @pytest.mark.parametrize("tile", [None, (4, 3), (3, 8), (1, 2)])
-@pytest.mark.parametrize("kernel_size", [5, 7])
-def test_neighbourhood_attention_matches_loops(tile, kernel_size):
-    q, k, v = random_qkv(7, 10)
+@pytest.mark.parametrize("kernel_size,num_sets", [(5, 1), (7, 1), (5, 2)])
+def test_neighbourhood_attention_matches_loops(tile, kernel_size, num_sets):
+    q, k, v = random_qkv(7, 10, num_sets)
     with jax.enable_x64(True):
         arrays = map(jnp.asarray, (q, k, v))
         out = jax.jit(neighbourhood_attention, static_argnums=(3,), static_argnames="tile")(
@@ -56,16 +59,18 @@ def test_default_tiles_equal_dense_with_gradients(size):
 
     evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
     with jax.enable_x64(True):
-        qkv = jnp.asarray(random_qkv(*size))
+        qkv = jax.tree.map(jnp.asarray, random_qkv(*size))
         (_, tiled), tiled_gradient = evaluate(qkv, None)
         (_, dense), dense_gradient = evaluate(qkv, size)
     np.testing.assert_allclose(tiled, dense, atol=1e-12)
-    assert np.abs(dense_gradient).max() > 0.1
-    np.testing.assert_allclose(tiled_gradient, dense_gradient, atol=1e-12)
+    for one, other in zip(tiled_gradient, dense_gradient, strict=True):
+        assert np.abs(other).max() > 0.1
+        np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-def test_window_of_the_whole_grid_is_global():
-    q, k, v = map(jnp.asarray, random_qkv(5, 5))
+@pytest.mark.parametrize("num_sets", [1, 2])
+def test_window_of_the_whole_grid_is_global(num_sets):
+    q, k, v = map(jnp.asarray, random_qkv(5, 5, num_sets))
     np.testing.assert_allclose(
         neighbourhood_attention(q, k, v, 5), global_attention(q, k, v), atol=1e-6
     )

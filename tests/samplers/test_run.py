@@ -95,11 +95,11 @@ def test_learning_rate_in_units_of_the_block_prior():
         inner = Inner(1, 0.2, learning_rate_unit=unit)
         sampler = MGDM(DENOISER, inner, inner, num_steps=12, high_idx=5)
         rows = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *(s.rows for s in sampler.plan())
+            lambda *leaves: np.concatenate(leaves), *(s.rows.rows for s in sampler.plan())
         )
         assert np.ptp(rows.prior.std) > 0.1
         s = rows.prior.std if unit == "prior_std" else 1.0
-        np.testing.assert_allclose(rows.learning_rate, 0.2 * s * np.ones(9), rtol=1e-6)
+        np.testing.assert_allclose(rows.learning_rate, 0.2 * s * np.ones((9, 1)), rtol=1e-6)
 
 
 def test_a_misspelt_choice_is_not_ignored():

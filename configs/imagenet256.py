@@ -1,0 +1,38 @@
+"""Posterior samples of degraded ImageNet photographs, 256 x 256: LAVPS next to MGDM and DPS.
+
+Needs the prior and an amortized network: converted from the published release or trained, see
+configs/imagenet256_prior.py, _amortized.py and _invfussion.py.
+
+Sampling: python sample.py configs/imagenet256.py
+Evaluation on 300 images, one sample each (the folder holds the last validation
+image of each of the first 300 classes):
+  python sample.py configs/imagenet256.py --num-images 300 --num-particles 1 \
+      --out-dir outputs/imagenet256_test
+Hardware and time: docs/parity.md.
+"""
+
+from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.data import FolderData
+from lavps_jax.operators import MotionBlur
+
+
+def get_config() -> SampleConfig:
+    return SampleConfig(
+        prior="pretrained/imagenet256/prior",
+        data=FolderData("data/imagenet256/test", size=256),
+        operator=MotionBlur(size=21, intensity=0.9),
+        sampler=LAVPSConfig(
+            amortized="pretrained/imagenet256/motion_blur",
+            inner=InnerConfig(3),
+            inner_low_noise=InnerConfig(1),
+            high_idx=30,
+        ),
+        compare_with=(
+            MGDMConfig(inner=InnerConfig(3), inner_low_noise=InnerConfig(10)),
+            DPSConfig(),
+        ),  # fmt: skip
+        out_dir="outputs/imagenet256",
+        num_images=8,
+        num_particles=4,
+        batch_size=4,
+    )

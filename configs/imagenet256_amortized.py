@@ -1,0 +1,35 @@
+"""An amortized start for the ImageNet prior, as published: Palette form, motion blur.
+
+Training, on the prior that configs/imagenet256_prior.py gives:
+  python train.py configs/imagenet256_amortized.py
+  python train.py configs/imagenet256_amortized.py --run-dir runs/imagenet256_sr4 \
+      task:amortized-task task.operator:super-resolve --task.operator.factor 4
+Weights of the published release (set the operator to the one that they were trained with):
+  python -m lavps_jax.convert DOWNLOADS/NAME.pt pretrained/imagenet256/motion_blur \
+      --preset configs/imagenet256_amortized.py
+Hardware and time: docs/parity.md.
+"""
+
+from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
+from lavps_jax.data import FolderData
+from lavps_jax.networks import PaletteConfig
+from lavps_jax.networks.sizes import IMAGENET256
+from lavps_jax.operators import MotionBlur
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        task=AmortizedTask(
+            network=PaletteConfig(IMAGENET256, noise_embedding="linear", inverse="published"),
+            prior="pretrained/imagenet256/prior",
+            operator=MotionBlur(size=21, intensity=0.9),
+            high_idx=30,
+        ),
+        train_data=FolderData("data/imagenet256/train", size=256),
+        validation_data=FolderData("data/imagenet256/validation", size=256),
+        run_dir="runs/imagenet256_motion_blur",
+        batch_size=16,
+        num_train_steps=50_000,
+        optimizer=OptimizerConfig(peak_lr=5e-5, warmup_steps=500, weight_decay=1e-5),
+        num_validation_images=32,
+    )

@@ -1,0 +1,65 @@
+"""The supervised baseline: a denoiser that is trained to see the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.diffusion import edm_preconditioning, levels
+from lavps_jax.likelihoods import network_inputs
+from lavps_jax.networks import InverseRule, PureModel
+from lavps_jax.schedules import Schedule
+from lavps_jax.types import Problem, Weights
+
+__all__ = ["ConditionalDenoiserFn"]
+
+
+@dataclass(frozen=True)
+class ConditionalDenoiserFn:
+    """E[x_0 | x_t, y] from a supervised network that sees A^+ y, or the operator too.
+
+    Source: Saharia et al., "Palette", SIGGRAPH 2022, arXiv:2111.05826, EDM-preconditioned here.
+
+    Attributes:
+      model: the raw network F(c_in z, x_pinv, c_noise).
+      schedule: noise schedule of the times.
+      inverse, sees_measurement: as in `lavps_jax.starts.Amortized`.
+    """
+
+    model: PureModel
+    schedule: Schedule = Schedule()
+    inverse: InverseRule = "ridge"
+    sees_measurement: bool = False
+
+    def at_sigma(
+        self,
+        theta: Weights,
+        z: Float[Array, "H W C"],
+        problem: Problem,
+        sigma_t: Float[Array, ""],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "H W C"]:
+        """D(z, sigma_t; y) for z = x_0 + sigma_t eps."""
+        c = edm_preconditioning(sigma_t)
+        x_pinv, measurement = network_inputs(problem, self.inverse, self.sees_measurement)
+        return c.c_skip * z + c.c_out * self.model(
+            theta,
+            c.c_in * z,
+            x_pinv,
+            c.c_noise,
+            label=problem.label,
+            measurement=measurement,
+            dropout_key=dropout_key,
+        )
+
+    def __call__(
+        self,
+        theta: Weights,
+        x_t: Float[Array, "H W C"],
+        problem: Problem,
+        t: Int[Array, ""],
+    ) -> Float[Array, "H W C"]:
+        """E[x_0 | x_t, y]; arguments as `EDMDenoiser`, and the measurement."""
+        sqrt_alpha_bar, sigma_t = levels(self.schedule, t, x_t.dtype)
+        return self.at_sigma(theta, x_t / sqrt_alpha_bar, problem, sigma_t)

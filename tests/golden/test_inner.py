@@ -1,0 +1,269 @@
+"""Negative ELBO, its gradients, inner fits and training losses against the published numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from lavps_jax.amortized_training import AmortizedLoss
+from lavps_jax.diffusion import EDMDenoiser, add_noise
+from lavps_jax.likelihoods import log_likelihood, make_problem
+from lavps_jax.operators import Inpainting, SuperResolution
+from lavps_jax.operators.families import RandomBox
+from lavps_jax.published import published_name
+from lavps_jax.schedules import Schedule, bridge_coefficients
+from lavps_jax.starts import ZeroShot
+from lavps_jax.variational import Block, block_loss, draw, fit
+
+X_SHAPE = (32, 32, 3)
+SCHEDULE = Schedule()
+
+
+def super_resolution(y):
+    operator = SuperResolution(4, x_shape=X_SHAPE)
+    return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
+
+
+def inpainting(y, mask):
+    masks = jnp.moveaxis(jnp.asarray(mask[:, 0]), 1, -1)
+    return jax.vmap(lambda y, m: make_problem(y, Inpainting(m, x_shape=X_SHAPE), 0.05))(y, masks)
+
+
+def problems_of(stored, name):
+    if name == "sr4":
+        return super_resolution(stored.measurement("sr4_y", 8, 8))
+    return inpainting(stored.measurement("box_y"), stored["box_mask"])
+
+
+def make_blocks(x_0, x_t, t, tau):
+    """One block per image; times are integers (B,)."""
+    c = bridge_coefficients(SCHEDULE.alpha_bar, 0, np.asarray(tau), np.asarray(t), 1.0)
+    c_l, c_s, std = (jnp.asarray(v, jnp.float32) for v in c)
+    wide = (slice(None), None, None, None)
+    return Block(x_0, x_t, c_l[wide] * x_t + c_s[wide] * x_0, std, jnp.asarray(t), jnp.asarray(tau))
+
+
+@pytest.fixture(scope="module")
+def elbo(prior):
+    """(mu, rho, eps, problems, blocks) -> (losses (B,), gradients of their sum), compiled once."""
+    return _elbo(prior)
+
+
+def _elbo(prior):
+    denoiser, params = prior
+
+    def losses(mu, rho, eps, problem, block):
+        each = jax.vmap(lambda *one: block_loss(*one[:3], denoiser, params, *one[3:]))
+        value = each(mu, rho, eps, problem, block)
+        return value.sum(), value
+
+    evaluate = jax.jit(jax.grad(losses, argnums=(0, 1), has_aux=True))
+    return lambda *inputs: evaluate(*inputs)[::-1]
+
+
+def in_float64(prior, problems, blocks, *images):
+    """The losses (B,) in double precision: where the spacing of float32 numbers of their size is
+    wider than the tolerance, only this can be compared."""
+
+    def wide(tree):
+        def widen(leaf):
+            value = np.asarray(leaf)
+            return jnp.asarray(value, np.float64 if value.dtype == np.float32 else value.dtype)
+
+        return jax.tree.map(widen, tree)
+
+    with jax.enable_x64(True):
+        denoiser, params = prior[0], wide(prior[1])
+        problems = wide(problems).replace(sigma_y=jnp.full(len(images[0]), 0.05))
+        losses = jax.vmap(lambda *one: block_loss(*one[:3], denoiser, params, *one[3:]))
+        return np.asarray(jax.jit(losses)(*wide(images), problems, wide(blocks)))
+
+
+def noise_of_hidden_entries(problems):
+    """What the published likelihood counts besides, float64 (B,): the noise of masked entries."""
+    hidden = np.asarray(jax.vmap(lambda p: p.y - p.operator.project(p.y))(problems), np.float64)
+    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * 0.05**2)
+
+
+@pytest.mark.parametrize("case", ["sr40", "sr41", "sr42", "box1", "box2"])
+def test_negative_elbo_and_gradients(golden, prior, elbo, case):
+    stored, (denoiser, params) = golden("elbo"), prior
+    problems = problems_of(stored, "sr4" if case.startswith("sr4") else "box")
+    times = (np.full(2, stored[f"{case}_t"]), np.full(2, stored[f"{case}_tau"]))
+    blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
+    mu, rho, eps = (stored.image(f"{case}_{key}") for key in ("vmean", "vlog_std", "eps"))
+    losses, (by_mu, by_rho) = elbo(mu, rho, eps, problems, blocks)
+    stored.close(f"{case}_std_prior", blocks.prior_std[0])
+    stored.close(f"{case}_grad_vmean", by_mu)
+    stored.close(f"{case}_grad_vlog_std", by_rho)
+    exact = in_float64(prior, problems, blocks, mu, rho, eps)
+    np.testing.assert_allclose(losses, exact, rtol=1e-6)
+    hidden = noise_of_hidden_entries(problems)
+    stored.close(f"{case}_loss", (exact + hidden).sum())
+    denoise = jax.jit(jax.vmap(denoiser, (None, 0, 0)))
+    x_0 = denoise(params["theta"], draw(eps, mu, rho), blocks.tau)
+    stored.close(f"{case}_logpot", np.float64(jax.vmap(log_likelihood)(problems, x_0)) - hidden)
+
+
+def test_negative_elbo_of_two_draws(golden, elbo):
+    """The mean over the draws; the sum of rho is counted once, which the mean does too."""
+    stored = golden("elbo")
+    assert stored["sr43_mc"] == 2
+    problem = jax.tree.map(lambda leaf: leaf[:1].repeat(2, 0), problems_of(stored, "sr4"))
+    times = (np.full(2, stored["sr43_t"]), np.full(2, stored["sr43_tau"]))
+    images = (stored.image(f"sr43_{key}") for key in ("x_0", "x_t", "vmean", "vlog_std"))
+    x_0, x_t, mu, rho = (image[:1].repeat(2, 0) for image in images)
+    block = make_blocks(x_0, x_t, *times)
+    losses, gradients = elbo(mu, rho, stored.image("sr43_eps"), problem, block)
+    stored.close("sr43_loss", losses.mean())
+    stored.close("sr43_grad_vmean", gradients[0].mean(0))
+    stored.close("sr43_grad_vlog_std", gradients[1].mean(0))
+
+
+@pytest.fixture(scope="module")
+def inner_fit(golden, prior):
+    """(start, eps (K, ...), problem, block) -> losses and the variables after every step."""
+    (denoiser, params), rate = prior, golden("inner_adam").settings["lr"]
+    seen = []
+
+    @jax.jit
+    def run(mu, rho, eps, problem, block):
+        def loss_fn(mu, rho, eps):
+            jax.debug.callback(lambda *variables: seen.append(variables), mu, rho, ordered=True)
+            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+
+        return fit(mu, rho, eps, loss_fn, optax.adam(rate))
+
+    def traced(start, eps, problem, block):
+        seen.clear()
+        mu, rho, losses = run(*start, eps, problem, block)
+        jax.effects_barrier()
+        rows = [*seen[1:], (mu, rho)]
+        return losses, *(np.stack(column) for column in zip(*rows, strict=True))
+
+    return traced
+
+
+@pytest.mark.parametrize("case", ["zeroshot", "amortized", "bestof0", "bestof1"])
+def test_inner_fit(golden, elbo, inner_fit, palette, case):
+    stored, (_, network, phi) = golden("inner_adam"), palette
+    problems = super_resolution(stored.measurement(f"{case}_y", 8, 8))
+    times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
+    blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
+    noise = [stored.image(f"{case}_noise_{i:02d}") for i in range(6)]
+
+    def start_with(start):
+        each = jax.vmap(lambda *one: start({"phi": phi}, *one, None, None))
+        return jax.jit(each)(problems, blocks)
+
+    starts = [start_with(network), start_with(ZeroShot())]
+    start = starts[case == "zeroshot"]
+    if case.startswith("bestof"):
+        # Each start has a draw of its own; the winner keeps it for its first step.
+        losses = np.array([elbo(*one, noise[0][i : i + 1], problems, blocks)[0][0]
+                           for i, one in enumerate(starts)])  # fmt: skip
+        stored.close(f"{case}_bestof_losses", losses)
+        best = int(np.argmin(losses))
+        assert best == stored[f"{case}_best_idx"] == int(case[-1])
+        start, noise[0] = starts[best], noise[0][best : best + 1]
+    eps = jnp.stack(noise[:5], axis=1)
+    inputs = [*zip(*start, strict=True)], eps, problems, blocks
+    results = []
+    for i in range(len(eps)):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], inputs[2:])
+        results.append(inner_fit(inputs[0][i], eps[i], *one))
+    losses, mu, rho = (np.stack(column) for column in zip(*results, strict=True))
+    stored.close(f"{case}_losses", losses.sum(0))
+    stored.close(f"{case}_vmean", np.moveaxis(mu, 1, 0))
+    stored.close(f"{case}_vlog_std", np.moveaxis(rho, 1, 0))
+    stored.close(f"{case}_x_tau", draw(noise[5], mu[:, -1], rho[:, -1]))
+
+
+def training_loss(prior, start) -> AmortizedLoss:
+    return AmortizedLoss(prior[0], start, RandomBox(), 0.05, 12, 1, 8)
+
+
+@pytest.mark.parametrize("task", ["sr4", "box"])
+def test_training_blocks(golden, prior, elbo, palette, task):
+    stored, (denoiser, params), prefix = golden("elbo"), prior, f"train_{task}"
+    problems = problems_of(stored, task)
+    clean = jax.vmap(lambda p, x: p.operator.forward(x))(problems, stored.image("img"))
+    size = (8, 8) if task == "sr4" else (32, 32)
+    noise = stored.measurement(f"{prefix}_y_noise", *size)
+    y = clean + 0.05 * noise
+    np.testing.assert_allclose(y, stored.measurement(f"{prefix}_y", *size), atol=1e-6)
+    loss_fn = training_loss(prior, palette[1])
+    rows = [loss_fn.row(jnp.asarray(i)) for i in stored[f"{prefix}_idx"]]
+    t, tau = np.stack([row.t for row in rows]), np.stack([row.tau for row in rows])
+    np.testing.assert_array_equal(t, stored[f"{prefix}_t"])
+    np.testing.assert_array_equal(tau, stored[f"{prefix}_tau"])
+    x_t = jax.vmap(lambda eps, x, t: add_noise(eps, x, t, SCHEDULE))(
+        stored.image(f"{prefix}_xt_noise"), stored.image("img"), jnp.asarray(t)
+    )
+    np.testing.assert_allclose(x_t, stored.image(f"{prefix}_x_t"), atol=1e-6)
+    x_0_hat = jax.jit(jax.vmap(denoiser, (None, 0, 0)))(params["theta"], x_t, jnp.asarray(t))
+    stored.close(f"{prefix}_x0_hat", x_0_hat)
+    problems = problems.replace(y=y)
+    blocks = make_blocks(x_0_hat, x_t, t, tau)
+    images = [stored.image(f"{prefix}_{key}") for key in ("vmean", "vlog_std", "eps")]
+    losses, (by_mu, by_rho) = elbo(*images, problems, blocks)
+    stored.close(f"{prefix}_grad_vmean", by_mu / 2)
+    stored.close(f"{prefix}_grad_vlog_std", by_rho / 2)
+    exact = in_float64(prior, problems, blocks, *images)
+    np.testing.assert_allclose(losses, exact, rtol=1e-6)
+    stored.close(f"{prefix}_loss", (exact + noise_of_hidden_entries(problems)).mean())
+
+
+def test_training_loss_and_gradients(amortized, prior):
+    stored, start, phi = amortized
+    loss_fn = training_loss(prior, start)
+    problems = inpainting(stored.measurement("box_y"), stored["box_mask"])
+    blocks = make_blocks(stored.image("x_0"), stored.image("x_t"), stored["t"], stored["tau"])
+    eps = stored.image("train_box_eps")
+
+    @jax.jit
+    def evaluate(phi):
+        def mean(phi):
+            def one(problem, block, eps):
+                return loss_fn.on_block(phi, prior[1]["theta"], problem, block, eps, None)[0]
+
+            return jax.vmap(one)(problems, blocks, eps).mean()
+
+        return jax.value_and_grad(mean)(phi)
+
+    loss, gradient = evaluate(phi)
+    stored.close("train_box_loss", np.float64(loss) + noise_of_hidden_entries(problems).mean())
+    found = {}
+    for path, variable in nnx.to_flat_state(gradient):
+        value = np.asarray(variable[...])
+        found[published_name(path, "residual_nn.")] = value.T if path[-1] == "kernel" else value
+    norms = [np.linalg.norm(found[str(name)]) for name in stored["train_box_grad_names"]]
+    stored.close("train_box_grad_norms", np.array(norms))
+    np.testing.assert_allclose(norms, stored["train_box_grad_norms"], rtol=1e-4)
+    full = [key for key in stored.arrays if key.startswith("train_box_grad/")]
+    assert len(full) >= 9
+    for key in full:
+        expected = stored[key]
+        value = found[key.removeprefix("train_box_grad/")]
+        assert value.shape == expected.shape
+        stored.close(key, value.ravel(), ...) if value.ndim < 3 else stored.close(key, value)
+
+
+def test_negative_elbo_under_a_class_prior(golden):
+    stored = golden("hdit_tiny_class")
+    model, theta = stored.network(stored.backbone, "unet.")
+    problem = super_resolution(stored.measurement("kl_y", 8, 8))
+    problem = problem.replace(label=jnp.asarray(stored["kl_labels"]))
+    times = (np.atleast_1d(stored[f"kl_{key}"]) for key in ("t", "tau"))
+    block = make_blocks(stored.image("kl_x_0"), stored.image("kl_x_t"), *times)
+    problem, block = jax.tree.map(lambda leaf: leaf.repeat(2, 0), (problem, block))
+    mu, rho = stored.image("kl_vmean")[:, 0], stored.image("kl_vlog_std")[:, 0]
+    elbo = _elbo((EDMDenoiser(model), {"theta": theta}))
+    losses, (by_mu, by_rho) = elbo(mu, rho, stored.image("kl_eps"), problem, block)
+    stored.close("kl_loss", losses)
+    stored.close("kl_grad_vmean", by_mu)
+    stored.close("kl_grad_vlog_std", by_rho)

@@ -1,0 +1,130 @@
+"""The networks and their preconditioning against the published numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import Blur, Inpainting, SuperResolution
+from lavps_jax.schedules import Schedule, bridge_coefficients
+from lavps_jax.variational import Block
+
+X_SHAPE = (32, 32, 3)
+ALPHA_BAR = Schedule().alpha_bar
+
+
+@pytest.mark.parametrize("case", ["raw", "rect"])
+def test_prior_network(golden, prior, case):
+    stored, (denoiser, params) = golden("hdit_tiny"), prior
+    c_noise = jnp.asarray(stored[f"{case}_c_noise"])[:, None]
+    evaluate = jax.jit(jax.vmap(denoiser.model, (None, 0, 0)))
+    stored.close(f"{case}_out", evaluate(params["theta"], stored.image(f"{case}_x"), c_noise))
+
+
+def test_preconditioning(golden, prior):
+    stored, (denoiser, params) = golden("hdit_tiny"), prior
+    evaluate = jax.jit(jax.vmap(denoiser.at_sigma, (None, 0, 0)))
+    out = evaluate(params["theta"], stored.image("pre_x"), jnp.asarray(stored["pre_sigma"]))
+    stored.close("pre_out", out)
+
+
+def test_clean_image_and_noise_prediction(golden, prior):
+    stored, (denoiser, params) = golden("hdit_tiny"), prior
+    denoise = jax.jit(jax.vmap(denoiser, (None, 0, None)))
+    for case, t in enumerate(stored["eps_t"]):
+        x_t = stored.image("eps_x")[case]
+        x_0 = denoise(params["theta"], x_t, t)
+        stored.close("eps_x0", x_0, case)
+        signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
+        stored.close("eps_out", (x_t - signal * x_0) / noise, case)
+    each = jax.jit(jax.vmap(denoiser, (None, 0, 0)))
+    times = jnp.asarray(stored["epsb_t"])
+    stored.close("epsb_x0", each(params["theta"], stored.image("epsb_x"), times))
+
+
+def test_derivative_of_the_clean_image(golden, prior):
+    stored, (denoiser, params) = golden("hdit_tiny"), prior
+
+    @jax.jit
+    def derivative(x_t, cotangent, t):
+        return jax.vjp(lambda x: denoiser(params["theta"], x, t), x_t)[1](cotangent)[0]
+
+    for t in stored["vjp_t"]:
+        x_t = stored.image("eps_x")[list(stored["eps_t"]).index(t)]
+        out = jax.vmap(derivative, (0, 0, None))(x_t, stored.image("vjp_cot"), t)
+        stored.close(f"vjp_t{t}", out)
+
+
+def test_class_conditional_network(golden):
+    stored = golden("hdit_tiny_class")
+    model, theta = stored.network(stored.backbone, "unet.")
+    labels, x = jnp.asarray(stored["labels"]), stored.image("raw_x")
+    c_noise = jnp.asarray(stored["raw_c_noise"])[:, None]
+
+    def evaluate(x, c_noise, label):
+        return model(theta, x, c_noise, label=label)
+
+    conditional = jax.jit(jax.vmap(evaluate))(x, c_noise, labels)
+    stored.close("raw_out", conditional)
+    assert np.all(labels[1] == 0)
+    unconditional = jax.jit(jax.vmap(lambda x, c: model(theta, x, c)))(x, c_noise)
+    stored.close("raw_out_cfg0", unconditional)
+    stored.close("raw_out_cfg2p5", unconditional + 2.5 * (conditional - unconditional))
+    denoiser = EDMDenoiser(model)
+    inputs = stored.image("pre_x"), jnp.asarray(stored["pre_sigma"])
+    for key, given in (("pre_out", labels), ("pre_out_nolabel", None)):
+        stored.close(
+            key, jax.jit(jax.vmap(denoiser.at_sigma, (None, 0, 0, 0)))(theta, *inputs, given)
+        )
+    t = stored["eps_t"]
+    x_0 = jax.jit(jax.vmap(denoiser, (None, 0, None, 0)))(theta, x, t, labels)
+    stored.close("eps_x0", x_0)
+    signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
+    stored.close("eps_out", (x - signal * x_0) / noise)
+
+
+@pytest.mark.parametrize("task", ["sr4", "sr4_shared", "box", "mb"])
+def test_amortized_network(amortized, task):
+    stored, start, phi = amortized
+
+    @jax.jit
+    @jax.vmap
+    def evaluate(problem, x_0, x_t, mean, std, t, tau):
+        return start({"phi": phi}, problem, Block(x_0, x_t, mean, std, t, tau), x_0, None)
+
+    times = [stored["t"], stored["tau"]]
+    if task == "sr4_shared":  # Both images at the times of the first.
+        times = [time[:1].repeat(2) for time in times]
+    x_0, x_t = stored.image("x_0"), stored.image("x_t")
+    c = bridge_coefficients(ALPHA_BAR, 0, *times[::-1], 1.0)
+    c_l, c_s, std = (jnp.asarray(v, jnp.float32) for v in c)
+    mean = c_l[:, None, None, None] * x_t + c_s[:, None, None, None] * x_0
+    if task != "sr4_shared":
+        stored.close("mean_prior", mean)
+        stored.close("log_std_prior", np.log(std)[:, None, None, None] + np.zeros(x_0.shape))
+    problems = problems_of(stored, task.removesuffix("_shared"))
+    mu, rho = evaluate(problems, x_0, x_t, mean, std, *map(jnp.asarray, times))
+    stored.close(f"{task}_vmean", mu)
+    stored.close(f"{task}_vlog_std", rho)
+
+
+def problems_of(stored, task):
+    """The two measurements of a file of amortized networks."""
+    match task:
+        case "sr4":
+            operator = SuperResolution(4, x_shape=X_SHAPE)
+            y = stored.measurement("sr4_y", 8, 8)
+            return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
+        case "mb":
+            operator = Blur(jnp.asarray(stored["mb_kernel"]), x_shape=X_SHAPE)
+            y = stored.measurement("mb_y")
+            return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
+        case _:
+            masks = jnp.moveaxis(jnp.asarray(stored["box_mask"][:, 0]), 1, -1)
+            return jax.vmap(
+                lambda y, mask: make_problem(y, Inpainting(mask, x_shape=X_SHAPE), 0.05)
+            )(stored.measurement("box_y"), masks)

@@ -1,0 +1,183 @@
+"""Whole runs of the published samplers, replayed with their noise: each step alone, then all."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import Inpainting, SuperResolution
+from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, State
+from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise, make_block
+from lavps_jax.schedules import time_grid
+from lavps_jax.starts import Amortized, ZeroShot
+from lavps_jax.variational import block_loss
+
+OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
+NO_DDIM = jnp.zeros((1, 1, 32, 32, 3))
+
+
+def rows_of(sampler):
+    """(segment, row) of every step."""
+    for segment in sampler.plan():
+        for i in range(len(jax.tree.leaves(segment.rows)[0])):
+            yield segment, jax.tree.map(lambda leaf, i=i: leaf[i], segment.rows)
+
+
+def noise_of(stored, step: int, image: int = 0) -> MGDMNoise:
+    """The five draws of a step with two losses."""
+    draws = [stored.image(f"noise_{5 * step + i:03d}")[image] for i in range(5)]
+    bridge, first, second, x_tau, renoise = draws
+    elbo = jnp.stack([first, second])[None]
+    return MGDMNoise(jnp.zeros(()), bridge, GibbsNoise(elbo, x_tau[None], NO_DDIM, renoise[None]))
+
+
+def test_mgdm(golden, prior):
+    stored, (denoiser, params) = golden("traj_mgdm"), prior
+    sampler = MGDM(denoiser, Inner(2, 0.03), Inner(2, 0.03), num_steps=12)
+    batched = jax.vmap(sampler.step, (0, 0, None, 0, None, None))
+    step, init = jax.jit(batched), jax.jit(jax.vmap(sampler.init, (0, None, 0)))
+    problems = jax.vmap(lambda y: make_problem(y, OPERATOR, 0.05))(stored.measurement("y", 8, 8))
+    whole = state = init(stored.image("initial_noise"), params, problems)
+    stored.close("init_x0", state.x_0)
+    rows = list(rows_of(sampler))
+    assert len(rows) == 9
+    for k, (segment, row) in enumerate(rows):
+        assert (row.rows.t[0], row.rows.tau[0]) == (stored["step_t"][k], stored["step_tau"][k])
+        noise = jax.tree.map(lambda *v: jnp.stack(v), *(noise_of(stored, k, i) for i in (0, 1)))
+        for start in (state, whole):
+            new = step(noise, start, params, problems, segment, row)
+            stored.close("step_x_0", new.x_0, k)
+            stored.close("step_x_t", new.x_t, k)
+        whole = new
+        state = State(*(stored.image(f"step_x_{name}")[k] for name in ("t", "0")))
+    stored.close("final_x0", whole.x_0)
+
+
+def test_lavps(golden, prior, palette):
+    """The published comparison gives each start a draw of its own, here both get the same: the
+    losses of both starts are compared with the published ones, and the winner's draw is used."""
+    stored, (denoiser, params) = golden("traj_lavps"), prior
+    _, network, phi = palette
+    params = params | {"phi": phi}
+    problem = make_problem(stored.measurement("y", 8, 8)[0], OPERATOR, 0.05)
+    samplers = [
+        MGDM(denoiser, Inner(2), Inner(2, start=start), high_idx=6, num_steps=12)
+        for start in (network, ZeroShot())
+    ]
+    steps = [jax.jit(sampler.step) for sampler in samplers]
+    rows = [list(rows_of(sampler)) for sampler in samplers]
+
+    @jax.jit
+    def compare(state, row, bridge, eps):
+        row = row.choose(jnp.zeros(()))
+        x_t = row.bridge.c_l * state.x_t + row.bridge.c_s * state.x_0 + row.bridge.std * bridge
+        block = make_block(row, state.x_0, x_t)
+
+        def loss_fn(mu, rho, eps):
+            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+
+        starts = (one(params, problem, block, eps[0], loss_fn) for one in (network, ZeroShot()))
+        return jnp.stack([loss_fn(*one, e) for one, e in zip(starts, eps, strict=True)])
+
+    eps = stored.image("initial_noise")[0]
+    whole = state = jax.jit(samplers[0].init)(eps, params, problem)
+    stored.close("init_x0", state.x_0, 0)
+    assert set(stored["step_best_idx"]) == {-1, 0, 1}
+    for k, best in enumerate(stored["step_best_idx"]):
+        winner, noise = max(int(best), 0), noise_of(stored, k)
+        segment, row = rows[winner][k]
+        assert isinstance(segment.settings.start, Amortized) == (best == 0)
+        if best >= 0:
+            draws = stored.image(f"noise_{5 * k + 1:03d}")
+            losses = compare(state, row, noise.bridge, draws)
+            stored.close("step_bestof_losses", losses, k)
+            assert int(jnp.argmin(losses)) == best
+            elbo = noise.gibbs.elbo.at[0, 0].set(draws[winner])
+            noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
+        for start in (state, whole):
+            new = steps[winner](noise, start, params, problem, segment, row)
+            stored.close("step_x_0", new.x_0, (k, 0))
+            stored.close("step_x_t", new.x_t, (k, 0))
+        whole = new
+        state = State(*(stored.image(f"step_x_{name}")[k, 0] for name in ("t", "0")))
+    stored.close("final_x0", samplers[0].finish(whole, params, problem), 0)
+
+
+def test_mgdm_with_drawn_block_times(golden, prior):
+    stored, (denoiser, params) = golden("traj_mgdm_mix"), prior
+    inner = Inner(2, 0.03)
+    sampler = MGDM(denoiser, inner, inner, num_steps=12, tau_rule="mix")
+    step, init = jax.jit(sampler.step), jax.jit(sampler.init)
+    mask = jnp.moveaxis(jnp.asarray(stored["mask"][0, 0]), 0, -1)
+    operator = Inpainting(mask, x_shape=(32, 32, 3))
+    problem = make_problem(stored.measurement("y")[0], operator, 0.05)
+    whole = state = init(stored.image("initial_noise")[0], params, problem)
+    stored.close("init_x0", state.x_0, 0)
+    for k, (segment, row) in enumerate(rows_of(sampler)):
+        tau, count = int(stored["step_tau"][k]), int(row.count)
+        assert row.rows.t[0] == stored["step_t"][k]
+        place = list(np.asarray(row.rows.tau[:count])).index(tau)
+        noise = noise_of(stored, k)._replace(tau=jnp.float32((place + 0.5) / count))
+        for start in (state, whole):
+            new = step(noise, start, params, problem, segment, row)
+            stored.close("step_x_0", new.x_0, (k, 0))
+            stored.close("step_x_t", new.x_t, (k, 0))
+        whole = new
+        state = State(*(stored.image(f"step_x_{name}")[k, 0] for name in ("t", "0")))
+    stored.close("final_x0", sampler.finish(whole, params, problem), 0)
+
+
+def test_block_times_are_drawn_evenly_from_their_range(prior):
+    sampler = MGDM(prior[0], num_steps=100, tau_rule="mix")
+    rows = [row for _, row in rows_of(sampler)]
+    times = time_grid(100)
+    for step, row in enumerate(rows):
+        t_prev = int(times[97 - step])
+        u = jnp.linspace(0.0, 1.0, 5000, endpoint=False)
+        drawn = np.asarray(jax.vmap(lambda u, row=row: row.choose(u).tau)(u))
+        expected = np.arange(10, t_prev) if step < 70 else np.array([t_prev])
+        found, counts = np.unique(drawn, return_counts=True)
+        np.testing.assert_array_equal(found, expected)
+        assert np.ptp(counts) <= 2
+    assert len(rows) == 97
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_dps(golden, prior, case):
+    stored, (denoiser, params) = golden("traj_dps"), prior
+    settings = stored.settings["cases"][case]
+    tag = settings["tag"]
+    sampler = DPS(denoiser, num_steps=12, gamma=settings["gamma"], eta=settings["eta"])
+    step = jax.jit(sampler.step)
+    problem = make_problem(stored.measurement(f"{tag}_y", 8, 8)[0], OPERATOR, 0.05)
+    whole = state = State(stored.image(f"{tag}_initial_noise")[0], jnp.zeros((32, 32, 3)))
+    rows = list(rows_of(sampler))
+    assert len(rows) == 10
+    for k, (segment, row) in enumerate(rows):
+        noise = stored.image(f"{tag}_noise_{k:03d}")[0]
+        for start in (state, whole):
+            stored.close(f"{tag}_step_x_t", start.x_t, (k, 0))
+            new = step(noise, start, params, problem, segment, row)
+            stored.close(f"{tag}_step_x_0", new.x_0, (k, 0))
+        whole = new
+        if k + 1 < len(rows):
+            state = State(stored.image(f"{tag}_step_x_t")[k + 1, 0], new.x_0)
+    result = jax.jit(sampler.finish)(whole, params, problem)
+    stored.close(f"{tag}_final_x0", result, 0)
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+def test_ddim(golden, prior, eta):
+    stored, (denoiser, params) = golden("traj_dps"), prior
+    sampler = DDIM(denoiser, num_steps=12, eta=float(eta))
+    step = jax.jit(sampler.step)
+    problem = make_problem(stored.measurement("sr_eta1_y", 8, 8)[0], OPERATOR, 0.05)
+    eps = stored.image(f"ddim_eta{eta}_initial_noise")[0]
+    state = jax.jit(sampler.init)(eps, params, problem)
+    for k, (segment, row) in enumerate(rows_of(sampler)):
+        noise = stored.image(f"ddim_eta{eta}_noise_{k:03d}")[0]
+        state = step(noise, state, params, problem, segment, row)
+    stored.close(f"ddim_eta{eta}_final_x0", sampler.finish(state, params, problem), 0)
