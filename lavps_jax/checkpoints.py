@@ -282,7 +282,9 @@ def _local_checkpointer() -> ocp.Checkpointer:
     )
     # Not copied before they are written: a large checkpoint shall not need its size twice.
     arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
-    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, arrays), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
     handler = ocp.PyTreeCheckpointHandler(
         multiprocessing_options=alone, type_handler_registry=registry
     )
