@@ -280,15 +280,24 @@ def _local_checkpointer() -> ocp.Checkpointer:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
     )
-    # Not copied before they are written: a large checkpoint shall not need its size twice.
-    arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, arrays), (jax.Array, ocp.type_handlers.ArrayHandler())
+        (np.ndarray, _OneByOne()), (jax.Array, ocp.type_handlers.ArrayHandler())
     )
     handler = ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=1, multiprocessing_options=alone, type_handler_registry=registry
+        multiprocessing_options=alone, type_handler_registry=registry
     )
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+class _OneByOne(ocp.type_handlers.NumpyHandler):
+    """Writes array after array: what is in flight of a large checkpoint stays small."""
+
+    async def serialize(self, values, infos, args=None):
+        for i, (value, info) in enumerate(zip(values, infos, strict=True)):
+            written = await super().serialize([value], [info], args and [args[i]])
+            for future in written:
+                future.result()
+        return []
 
 
 def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -332,5 +341,5 @@ def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
         array = np.asarray(arrays[name])
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(f"{name} {array.dtype.name} {list(arrays[name].shape)}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))  # As it lies there: no copy.
+        digest.update(array.reshape(-1).view(np.uint8).data)  # Not a copy.
     return digest.hexdigest()

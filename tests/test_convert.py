@@ -8,19 +8,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from lavps_jax.build import load_network
 from lavps_jax.config import AmortizedTask, PriorTask, TrainConfig, to_json
 from lavps_jax.convert import from_torch, to_torch
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
-from lavps_jax.networks import PaletteConfig
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
 from lavps_jax.operators import MotionBlur
+from lavps_jax.published import to_published
 
 torch = pytest.importorskip("torch", reason="needs the extra convert")
 ROOT = Path(__file__).parents[1]
@@ -107,6 +110,36 @@ def test_amortized_networks_go_there_and_back(golden, prior, tmp_path, kind):
             torch.testing.assert_close(back[name], tensor, rtol=1e-6, atol=0)
         else:
             assert torch.equal(back[name], tensor), name
+
+
+def test_memory_stays_below_one_and_a_half_checkpoints(prior, tmp_path):
+    def converted(tensors, preset, name) -> tuple[int, int]:
+        """(size of the checkpoint, peak memory), bytes."""
+        source, out = save(tensors, tmp_path / f"{name}.pt"), str(tmp_path / name)
+        # Not ru_maxrss: that of a new process begins with the one of its parent.
+        program = (
+            "from lavps_jax.convert import run; "
+            f"run([{str(source)!r}, {out!r}, '--preset', {preset!r}]); "
+            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return source.stat().st_size, 1024 * int(done.stdout.split()[-1])
+
+    small, program_itself = converted(*prior, "small")
+    assert small < 1e7
+    levels = (LevelConfig(1024, 12, GlobalAttention(64)),)
+    config = TrainConfig(
+        PriorTask(HDiTConfig(3, 4, 4, levels, 256, 1)), SyntheticData(), SyntheticData(), "none"
+    )
+    network: Any = config.task.network
+    shapes = split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))[1]
+    draw = np.random.default_rng(0).standard_normal  # Numbers that do not compress.
+    weights = jax.tree.map(lambda leaf: draw(leaf.shape, np.float32), shapes)
+    large = {name: torch.tensor(array) for name, array in to_published(weights, config).items()}
+    size, peak = converted(large, write_preset(tmp_path / "large.py", config.task), "large")
+    assert size > 6e8
+    assert peak - program_itself < 1.5 * size
 
 
 def test_what_does_not_fit_is_named(prior, tmp_path):
