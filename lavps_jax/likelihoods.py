@@ -38,13 +38,10 @@ def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Probl
       The problem; its x_pinv is A^+ y, regularised as the posterior mean of an image with
       independent pixels of variance 0.25: (A^T A + 4 sigma_y^2 I)^-1 A^T y. It tends to A^+ y as
       sigma_y goes to 0; A^+ y itself would drown a deblurred image in noise. An operator that is
-      not linear has no such inverse: its x_pinv is zero.
+      not linear gives a rough image instead, see `MeasurementOperator.estimate`.
     """
     sigma_y = jnp.asarray(sigma_y, jnp.float32)
-    if isinstance(operator, LinearOperator):
-        x_pinv = _ridge(operator, y, sigma_y)
-    else:
-        x_pinv = jnp.zeros(operator.x_shape, jnp.float32)
+    x_pinv = operator.estimate(y, sigma_y**2 / SIGMA_DATA**2)
     return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv)
 
 

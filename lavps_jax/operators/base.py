@@ -104,6 +104,14 @@ class MeasurementOperator(_Node):
         """
         return y
 
+    def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
+        """A rough image from y, (H, W, C): what networks see of it, and what samplers must beat.
+
+        Zero, which is grey, unless a subclass knows better; `LinearOperator` has `ridge`.
+        `weight` is the variance of the noise over that of the pixels.
+        """
+        return jnp.zeros(self.x_shape, jnp.finfo(y.dtype).dtype)
+
 
 class LinearOperator(MeasurementOperator):
     """A linear map y = A x of one real image; subclasses give `forward`, the rest has a default.
@@ -164,6 +172,9 @@ class LinearOperator(MeasurementOperator):
         tolerance = float(jnp.finfo(y.dtype).eps)
         x, _ = cg(normal, self.adjoint(y), tol=tolerance, maxiter=self.ridge_num_iterations)
         return x
+
+    def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
+        return self.ridge(y, weight)
 
 
 class FunctionOperator(LinearOperator):

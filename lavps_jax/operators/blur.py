@@ -1,14 +1,16 @@
-"""Blur with any kernel, the same for all pixels, and the Gaussian kernel."""
+"""Blur with any kernel, the same for all pixels, and Gaussian kernels."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 
-__all__ = ["Blur", "check_kernel_size", "gaussian_kernel"]
+__all__ = ["Blur", "CircularBlur", "check_kernel_size", "gaussian_kernel"]
 
 
 class Blur(LinearOperator):
@@ -54,25 +56,92 @@ class Blur(LinearOperator):
         return jnp.moveaxis(y[:, :height, :width], 0, -1)
 
 
-def gaussian_kernel(size: int, std: float) -> Float[Array, "size size"]:
-    """The Gaussian exp(-(a^2 + b^2) / (2 std^2)) on a size x size grid, float, with sum 1.
+class CircularBlur(LinearOperator):
+    """y[i, j] = sum_{a, b} kernel[a, b] x[i + a - k//2, j + b - k//2], indices modulo H and W.
 
-    Analytic and not cut off: the published experiments use an impulse filtered by scipy, zero
-    beyond 4 std, which differs in the tails.
+    A cross-correlation like `Blur`, of an image that repeats itself. The Fourier transform makes it
+    diagonal, so adjoint, pseudo-inverse and ridge are exact. Frequencies whose `spectrum` is below
+    ten roundings of the largest count as not seen.
+
+    Attributes:
+      kernel: float (k, k), k odd, k <= min(H, W).
+      x_shape: shape (H, W, C) of the image, static.
+    Raises:
+      UserError: if the kernel is not square with an odd side, or larger than the image.
+    """
+
+    kernel: Float[Array, "k k"]
+
+    def __post_init__(self):
+        shape = getattr(self.kernel, "shape", ())
+        if len(shape) < 2:
+            return
+        if shape[-1] != shape[-2]:
+            raise UserError("kernel", f"shape {shape}", "give a square kernel (k, k)")
+        check_kernel_size(shape[-1])
+        if shape[-1] > min(self.x_shape[:2]):
+            remedy = f"give at most the shorter side of the image, {min(self.x_shape[:2])}"
+            raise UserError("kernel size", shape[-1], remedy)
+
+    def spectrum(self, dtype: Any = jnp.float32) -> Complex[Array, "H V"]:
+        """What every frequency of an image of this dtype is multiplied by, V = W // 2 + 1."""
+        height, width, _ = self.x_shape
+        size = self.kernel.shape[-1]
+        around_zero = jnp.pad(self.kernel.astype(dtype), ((0, height - size), (0, width - size)))
+        around_zero = jnp.roll(around_zero, (-(size // 2), -(size // 2)), (0, 1))
+        return jnp.conj(jnp.fft.rfft2(around_zero))
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self._filtered(x, self.spectrum(x.dtype))
+
+    def adjoint(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self._filtered(y, jnp.conj(self.spectrum(y.dtype)))
+
+    def pinv(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        spectrum = self.spectrum(y.dtype)
+        size = jnp.abs(spectrum)
+        seen = size > 10 * jnp.finfo(size.dtype).eps * jnp.max(size)
+        return self._filtered(y, jnp.where(seen, 1 / jnp.where(seen, spectrum, 1), 0))
+
+    def ridge(
+        self, y: Float[Array, "H W C"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        spectrum = self.spectrum(y.dtype)
+        return self._filtered(y, jnp.conj(spectrum) / (jnp.abs(spectrum) ** 2 + weight))
+
+    def _filtered(self, x: Array, transfer: Array) -> Float[Array, "H W C"]:
+        channels = jnp.moveaxis(x, -1, 0)
+        filtered = jnp.fft.irfft2(transfer[None] * jnp.fft.rfft2(channels), self.x_shape[:2])
+        return jnp.moveaxis(filtered, 0, -1)
+
+
+def gaussian_kernel(
+    size: int, std: float, std_across: float | None = None, angle: float | Float[Array, ""] = 0.0
+) -> Float[Array, "size size"]:
+    """The Gaussian exp(-(u^2 / std^2 + v^2 / std_across^2) / 2) on a size x size grid, with sum 1.
+
+    u runs along the direction `angle`, v across it. Analytic and not cut off: the published
+    experiments use an impulse filtered by scipy, zero beyond 4 std, which differs in the tails.
 
     Args:
       size: odd number of pixels.
       std: standard deviation in pixels, positive.
+      std_across: the same across; None is `std`.
+      angle: from the second axis (columns) towards the first (rows), radians.
     Raises:
-      UserError: if the size is even or std is not positive.
+      UserError: if the size is even or a standard deviation is not positive.
     """
     check_kernel_size(size)
-    if not std > 0:
-        raise UserError("std", std, "give a positive number of pixels")
+    std_across = std if std_across is None else std_across
+    for name, value in (("std", std), ("std_across", std_across)):
+        if not value > 0:
+            raise UserError(name, value, "give a positive number of pixels")
     offsets = jnp.arange(size) - size // 2
-    profile = jnp.exp(-0.5 * (offsets / std) ** 2)
-    profile = profile / jnp.sum(profile)
-    return profile[:, None] * profile[None, :]
+    rows, columns = offsets[:, None], offsets[None, :]
+    along = jnp.cos(angle) * columns + jnp.sin(angle) * rows
+    across = -jnp.sin(angle) * columns + jnp.cos(angle) * rows
+    kernel = jnp.exp(-0.5 * ((along / std) ** 2 + (across / std_across) ** 2))
+    return kernel / jnp.sum(kernel)
 
 
 def check_kernel_size(size: int, x_shape: tuple[int, ...] | None = None) -> None:

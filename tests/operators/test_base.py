@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.operator_laws import check_operator, operator_findings
 from lavps_jax.operators import LinearOperator, from_forward, from_function
+from lavps_jax.testing import check_operator, operator_findings
 
 X_SHAPE = (4, 5, 3)
 SIZE = 60

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.operator_laws import check_operator, operator_findings
 from lavps_jax.operators import (
     FunctionOperator,
     Identity,
@@ -14,6 +13,7 @@ from lavps_jax.operators import (
     SuperResolution,
     from_function,
 )
+from lavps_jax.testing import check_operator, operator_findings
 
 X_SHAPE = (8, 12, 3)
 KEY = jax.random.key(0)

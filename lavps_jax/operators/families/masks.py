@@ -1,34 +1,21 @@
-"""Families of operators: plain settings that say how to draw a random operator."""
+"""Families of inpainting operators: which pixels are missing."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+from PIL import Image, UnidentifiedImageError
 
-from lavps_jax.errors import UserError
-from lavps_jax.operators.blur import Blur, check_kernel_size, gaussian_kernel
-from lavps_jax.operators.identity import Identity
+from lavps_jax.errors import UserError, check_choices
 from lavps_jax.operators.inpainting import Inpainting
-from lavps_jax.operators.motion import motion_kernel
-from lavps_jax.operators.super_resolution import SuperResolution
 from lavps_jax.types import PRNGKey
 
-__all__ = [
-    "CentreBox",
-    "Denoise",
-    "GaussianBlur",
-    "MotionBlur",
-    "OperatorFamily",
-    "RandomBox",
-    "RandomPixels",
-    "SuperResolve",
-]
-
-# Every family has `draw(rng_key, x_shape)`, pure and free of shapes that depend on the draw: all
-# draws of one family have one tree structure, so `jax.vmap` over keys gives a stack of operators.
+__all__ = ["CentreBox", "HalfImage", "MaskFile", "Outpainting", "RandomBox", "RandomPixels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,71 +90,67 @@ class RandomPixels:
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolve:
-    """The image is seen at a lower resolution; always the same."""
+class HalfImage:
+    """Half of the image is missing; always the same half."""
 
-    factor: int = 4
-    """Side of the averaged blocks in pixels; must divide the image."""
+    missing: Literal["left", "right", "top", "bottom"] = "right"
+    """Which half; the middle row or column of an odd side is seen."""
 
     def __post_init__(self):
-        if self.factor < 2:
-            raise UserError("factor", self.factor, "give an integer of at least 2")
+        check_choices(self)
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> SuperResolution:
-        """The same operator for every key."""
-        return SuperResolution(self.factor, x_shape=tuple(x_shape))
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
+        """The same mask for every key."""
+        axis = 0 if self.missing in ("top", "bottom") else 1
+        half = x_shape[axis] // 2
+        start = 0 if self.missing in ("top", "left") else x_shape[axis] - half
+        lines = [jnp.ones(length) for length in x_shape[:2]]
+        lines[axis] = _inside(start, half, x_shape[axis])
+        return Inpainting(_hole(*lines), x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
-class MotionBlur:
-    """Blur by a random camera path, a new one for every draw."""
+class Outpainting:
+    """Only a box at the centre is seen and the image is expanded around it; always the same."""
 
-    size: int = 21
-    """Side of the kernel in pixels, odd."""
-    intensity: float = 0.9
-    """Shakiness of the path: 0 is a straight line, 1 the most tangled."""
+    fraction: float = 0.5
+    """Side of the box as a fraction of the side of the image, in (0, 1)."""
 
     def __post_init__(self):
-        check_kernel_size(self.size)
-        if not 0 <= self.intensity <= 1:
-            raise UserError("intensity", self.intensity, "give a number in [0, 1]")
+        _check_range("fraction", self.fraction, "fraction", self.fraction)
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur:
-        """A fresh kernel; see `motion_kernel`."""
-        return Blur(motion_kernel(rng_key, self.size, self.intensity), x_shape=tuple(x_shape))
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
+        """The same mask for every key."""
+        inside = CentreBox(self.fraction).draw(rng_key, x_shape)
+        return Inpainting(1 - inside.mask, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianBlur:
-    """Blur by a Gaussian; always the same."""
+class MaskFile:
+    """The pixels that are missing are black in a picture, a free-form mask; always the same."""
 
-    size: int = 61
-    """Side of the kernel in pixels, odd."""
-    std: float = 3.0
-    """Standard deviation of the Gaussian in pixels."""
+    path: str = ""
+    """PNG or other picture of the size of the images: white where a pixel is seen, black where it
+    is missing."""
 
-    def __post_init__(self):
-        check_kernel_size(self.size)
-        if not self.std > 0:
-            raise UserError("std", self.std, "give a positive number of pixels")
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
+        """The same mask for every key.
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur:
-        """The same kernel for every key."""
-        return Blur(gaussian_kernel(self.size, self.std), x_shape=tuple(x_shape))
-
-
-@dataclasses.dataclass(frozen=True)
-class Denoise:
-    """The whole image is seen, with noise."""
-
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Identity:
-        """The same operator for every key."""
-        return Identity(x_shape=tuple(x_shape))
-
-
-OperatorFamily = (
-    RandomBox | CentreBox | RandomPixels | SuperResolve | MotionBlur | GaussianBlur | Denoise
-)
+        Raises:
+          UserError: if there is no such picture, it has another size, or it leaves no pixel.
+        """
+        try:
+            with Image.open(self.path) as picture:
+                mask = np.asarray(picture.convert("L")) >= 128
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise UserError("operator.path", self.path or "nothing", "give a picture") from error
+        if mask.shape != tuple(x_shape[:2]):
+            found = f"{self.path} of {mask.shape[0]}x{mask.shape[1]} pixels"
+            raise UserError("operator.path", found, f"give {x_shape[0]}x{x_shape[1]} (H x W)")
+        if not mask.any():
+            remedy = "paint white what is seen"
+            raise UserError("operator.path", f"{self.path} without a white pixel", remedy)
+        return Inpainting(jnp.asarray(mask[..., None], jnp.float32), x_shape=tuple(x_shape))
 
 
 def _check_range(low_name: str, low: float, high_name: str, high: float) -> None:

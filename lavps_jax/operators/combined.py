@@ -1,0 +1,200 @@
+"""Operators made of operators: one after another, several of one image, or one out of several."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators.base import LinearOperator, MeasurementOperator
+
+__all__ = ["Composition", "LinearComposition", "LinearStack", "OneOf", "Stack", "compose", "stack"]
+
+
+class Composition(MeasurementOperator):
+    """y = second(first(x)); build it with `compose`.
+
+    Attributes:
+      first, second: operators; the image of `second` is what `first` measures.
+    """
+
+    first: MeasurementOperator
+    second: MeasurementOperator
+
+    def forward(self, x: Float[Array, "H W C"]) -> Array:
+        return self.second.forward(self.first.forward(x))
+
+    def project(self, y: Array) -> Array:
+        return self.second.project(y)
+
+    def num_observed(self) -> Float[Array, ""]:
+        return self.second.num_observed()
+
+    def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
+        return self.first.estimate(self.second.estimate(y, weight), weight)
+
+
+class LinearComposition(LinearOperator, Composition):
+    """The same of two linear operators: adjoint by transposition, inverses by CG."""
+
+
+class Stack(MeasurementOperator):
+    """y = (A_1(x), A_2(x), ...) in one real vector, (m,); build it with `stack`.
+
+    Measurements are flattened one after the other; a complex one becomes its real parts and then
+    its imaginary parts.
+
+    Attributes:
+      parts: operators on the same image.
+    """
+
+    parts: tuple[MeasurementOperator, ...]
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, " m"]:
+        return jnp.concatenate([_flat(part.forward(x)) for part in self.parts])
+
+    def project(self, y: Float[Array, " m"]) -> Float[Array, " m"]:
+        pairs = zip(self.parts, self.measurements(y), strict=True)
+        return jnp.concatenate([_flat(part.project(one)) for part, one in pairs])
+
+    def num_observed(self) -> Float[Array, ""]:
+        return sum((part.num_observed() for part in self.parts), jnp.zeros(()))
+
+    def measurements(self, y: Float[Array, " m"]) -> list[Array]:
+        """The measurements of the parts, each in its own shape and dtype."""
+        found, begin = [], 0
+        for part in self.parts:
+            like = _like(part, y.dtype)
+            length = _length(like)
+            found.append(_unflat(y[begin : begin + length], like))
+            begin += length
+        return found
+
+    def estimate(
+        self, y: Float[Array, " m"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        """The mean over the parts."""
+        pairs = zip(self.parts, self.measurements(y), strict=True)
+        found = [part.estimate(one, weight) for part, one in pairs]
+        return sum(found[1:], found[0]) / len(found)
+
+
+class LinearStack(LinearOperator, Stack):
+    """The same of linear operators: A^T y is the sum of theirs, inverses by CG."""
+
+    def adjoint(self, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
+        pairs = zip(self.parts, self.measurements(y), strict=True)
+        images = [part.adjoint(one) for part, one in pairs]  # type: ignore[attr-defined]
+        return sum(images[1:], images[0])
+
+
+class OneOf(LinearOperator):
+    """One of several linear operators; which one is data, so that a batch can hold different ones.
+
+    y is a real vector as long as the longest measurement, (m,): flattened as in `Stack`, and zero
+    behind its end. Under `jax.vmap` every one of them is computed and one is kept.
+
+    Attributes:
+      which: index of the one, int ().
+      choices: linear operators on images of one shape.
+    """
+
+    which: Int[Array, ""]
+    choices: tuple[LinearOperator, ...]
+
+    def forward(self, x: Float[Array, "H W C"]) -> Float[Array, " m"]:
+        length = self._length(x.dtype)
+        return self._switch(lambda choice: _padded(_flat(choice.forward(x)), length), x.dtype)
+
+    def project(self, y: Float[Array, " m"]) -> Float[Array, " m"]:
+        return self._switch(
+            lambda choice: _padded(_flat(choice.project(_own(choice, y))), len(y)), y.dtype
+        )
+
+    def num_observed(self) -> Float[Array, ""]:
+        return self._switch(lambda choice: choice.num_observed(), jnp.float32)
+
+    def adjoint(self, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.adjoint(_own(choice, y)), y.dtype)
+
+    def pinv(self, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.pinv(_own(choice, y)), y.dtype)
+
+    def ridge(
+        self, y: Float[Array, " m"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.ridge(_own(choice, y), weight), y.dtype)
+
+    def _length(self, dtype: Any) -> int:
+        return max(_length(_like(choice, dtype)) for choice in self.choices)
+
+    def _switch(self, of_choice: Any, dtype: Any) -> Array:
+        branches = [
+            lambda choice=choice: of_choice(choice).astype(dtype) for choice in self.choices
+        ]
+        return jax.lax.switch(self.which, branches)
+
+
+def compose(first: MeasurementOperator, second: MeasurementOperator) -> Composition:
+    """second after first; linear if both are.
+
+    Raises:
+      UserError: if `first` does not measure an image of the shape that `second` takes.
+    """
+    like = _like(first, jnp.float32)
+    if tuple(like.shape) != tuple(second.x_shape) or jnp.issubdtype(
+        like.dtype, jnp.complexfloating
+    ):
+        remedy = f"give one that measures a real image of shape {tuple(second.x_shape)}"
+        raise UserError("first", f"{type(first).__name__} with y {like.dtype} {like.shape}", remedy)
+    linear = isinstance(first, LinearOperator) and isinstance(second, LinearOperator)
+    kind = LinearComposition if linear else Composition
+    return kind(first, second, x_shape=tuple(first.x_shape))
+
+
+def stack(*parts: MeasurementOperator) -> Stack:
+    """All of them at once; linear if all are.
+
+    Raises:
+      UserError: if there are none, or their images have different shapes.
+    """
+    shapes = {tuple(part.x_shape) for part in parts}
+    if len(shapes) != 1:
+        raise UserError("parts", f"x_shape {sorted(shapes)}", "give operators on the same image")
+    linear = all(isinstance(part, LinearOperator) for part in parts)
+    return (LinearStack if linear else Stack)(parts, x_shape=shapes.pop())
+
+
+def _like(operator: MeasurementOperator, dtype: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a measurement; `dtype` is the real one of the image."""
+    return jax.eval_shape(operator.forward, jax.ShapeDtypeStruct(operator.x_shape, dtype))
+
+
+def _length(like: jax.ShapeDtypeStruct) -> int:
+    return math.prod(like.shape) * (2 if jnp.issubdtype(like.dtype, jnp.complexfloating) else 1)
+
+
+def _flat(y: Array) -> Float[Array, " m"]:
+    if not jnp.iscomplexobj(y):
+        return y.reshape(-1)
+    return jnp.concatenate([y.real.reshape(-1), y.imag.reshape(-1)])
+
+
+def _unflat(flat: Float[Array, " m"], like: jax.ShapeDtypeStruct) -> Array:
+    if not jnp.issubdtype(like.dtype, jnp.complexfloating):
+        return flat.reshape(like.shape)
+    real, imaginary = flat.reshape(2, *like.shape)
+    return real + 1j * imaginary
+
+
+def _padded(flat: Array, length: int) -> Array:
+    return jnp.pad(flat, (0, length - len(flat)))
+
+
+def _own(choice: LinearOperator, y: Float[Array, " m"]) -> Array:
+    like = _like(choice, y.dtype)
+    return _unflat(y[: _length(like)], like)

@@ -1,0 +1,73 @@
+"""Families of operators: plain settings that say how to draw a random operator.
+
+Every family has `draw(rng_key, x_shape)`, pure and free of shapes that depend on the draw: all
+draws of one family have one tree structure, so `jax.vmap` over keys gives a stack of operators.
+"""
+
+from lavps_jax.operators.families.blurs import (
+    AnisotropicBlur,
+    Border,
+    GaussianBlur,
+    KernelFile,
+    MotionBlur,
+)
+from lavps_jax.operators.families.combined import (
+    Mixture,
+    OneFamily,
+    OperatorFamily,
+    Several,
+    Then,
+)
+from lavps_jax.operators.families.masks import (
+    CentreBox,
+    HalfImage,
+    MaskFile,
+    Outpainting,
+    RandomBox,
+    RandomPixels,
+)
+from lavps_jax.operators.families.nonlinear import (
+    Compressed,
+    HighDynamicRange,
+    NonlinearBlur,
+    PhaseRetrieval,
+    Tone,
+)
+from lavps_jax.operators.families.sampling import (
+    Colorization,
+    CompressedSensing,
+    Denoise,
+    FourierLines,
+    SuperResolve,
+    SuperResolveBicubic,
+)
+
+__all__ = [
+    "AnisotropicBlur",
+    "Border",
+    "CentreBox",
+    "Colorization",
+    "Compressed",
+    "CompressedSensing",
+    "Denoise",
+    "FourierLines",
+    "GaussianBlur",
+    "HalfImage",
+    "HighDynamicRange",
+    "KernelFile",
+    "MaskFile",
+    "Mixture",
+    "MotionBlur",
+    "NonlinearBlur",
+    "OneFamily",
+    "OperatorFamily",
+    "Outpainting",
+    "PhaseRetrieval",
+    "RandomBox",
+    "RandomPixels",
+    "Several",
+    "SuperResolve",
+    "SuperResolveBicubic",
+    "Then",
+    "Tone",
+]

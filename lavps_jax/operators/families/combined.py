@@ -1,0 +1,149 @@
+"""Families made of families: one after another, several at once, or one out of several."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.combined import Composition, OneOf, Stack, compose, stack
+from lavps_jax.operators.families.blurs import (
+    AnisotropicBlur,
+    GaussianBlur,
+    KernelFile,
+    MotionBlur,
+)
+from lavps_jax.operators.families.masks import (
+    CentreBox,
+    HalfImage,
+    MaskFile,
+    Outpainting,
+    RandomBox,
+    RandomPixels,
+)
+from lavps_jax.operators.families.nonlinear import (
+    Compressed,
+    HighDynamicRange,
+    NonlinearBlur,
+    PhaseRetrieval,
+    Tone,
+)
+from lavps_jax.operators.families.sampling import (
+    Colorization,
+    CompressedSensing,
+    Denoise,
+    FourierLines,
+    SuperResolve,
+    SuperResolveBicubic,
+)
+from lavps_jax.types import PRNGKey
+
+__all__ = ["Mixture", "OneFamily", "OperatorFamily", "Several", "Then"]
+
+OneFamily = (
+    RandomBox
+    | CentreBox
+    | RandomPixels
+    | HalfImage
+    | Outpainting
+    | MaskFile
+    | SuperResolve
+    | SuperResolveBicubic
+    | MotionBlur
+    | GaussianBlur
+    | AnisotropicBlur
+    | KernelFile
+    | Denoise
+    | Colorization
+    | CompressedSensing
+    | FourierLines
+    | PhaseRetrieval
+    | HighDynamicRange
+    | Compressed
+    | Tone
+    | NonlinearBlur
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Then:
+    """One operator after another, such as a blur and then fewer pixels."""
+
+    first: Annotated[OneFamily, tyro.conf.Suppress] = GaussianBlur(9, 1.5)
+    """What is done to the image."""
+    second: Annotated[OneFamily, tyro.conf.Suppress] = SuperResolve(2)
+    """What is done to its measurement."""
+
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Composition:
+        """Both are drawn, independently."""
+        key_first, key_second = jax.random.split(rng_key)
+        first = self.first.draw(key_first, x_shape)
+        return compose(first, self.second.draw(key_second, first.y_shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """Several measurements of one image."""
+
+    parts: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
+        SuperResolve(4),
+        RandomPixels(),
+    )
+    """One for each measurement."""
+
+    def __post_init__(self):
+        if not self.parts:
+            raise UserError("operator.parts", "nothing", "give at least one family")
+
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Stack:
+        """All are drawn, independently."""
+        keys = jax.random.split(rng_key, len(self.parts))
+        drawn = (part.draw(key, x_shape) for part, key in zip(self.parts, keys, strict=True))
+        return stack(*drawn)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One family out of several, drawn for every image: what one network can be trained on."""
+
+    families: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
+        RandomPixels(),
+        SuperResolve(2),
+        MotionBlur(9),
+    )
+    """Linear families; a range of a setting is several families."""
+    weights: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
+    """How often each is drawn, positive, in any unit; empty is equally often."""
+
+    def __post_init__(self):
+        if not self.families:
+            raise UserError("operator.families", "nothing", "give at least one family")
+        if self.weights and len(self.weights) != len(self.families):
+            remedy = f"give {len(self.families)} of them, or none"
+            raise UserError("operator.weights", self.weights, remedy)
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise UserError("operator.weights", self.weights, "give positive numbers")
+
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> OneOf:
+        """One operator of every family is drawn, and which of them it is."""
+        key_which, *keys = jax.random.split(rng_key, len(self.families) + 1)
+        choices = []
+        for family, key in zip(self.families, keys, strict=True):
+            choice = family.draw(key, x_shape)
+            if not isinstance(choice, LinearOperator):
+                name = type(family).__name__
+                raise UserError("operator.families", name, "give linear operators only")
+            choices.append(choice)
+        weights = jnp.asarray(self.weights or (1.0,) * len(choices))
+        which = jax.random.categorical(key_which, jnp.log(weights))
+        return OneOf(which, tuple(choices), x_shape=tuple(x_shape))
+
+
+OperatorFamily = OneFamily | Then | Several | Mixture
+"""Settings that say how to draw an operator."""

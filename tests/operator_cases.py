@@ -1,0 +1,84 @@
+"""One of every family, for the tests of operators."""
+
+from pathlib import Path
+
+from lavps_jax.operators import (
+    AnisotropicBlur,
+    CentreBox,
+    Colorization,
+    Compressed,
+    CompressedSensing,
+    Denoise,
+    FourierLines,
+    GaussianBlur,
+    HalfImage,
+    HighDynamicRange,
+    KernelFile,
+    Mixture,
+    MotionBlur,
+    NonlinearBlur,
+    Outpainting,
+    PhaseRetrieval,
+    RandomBox,
+    RandomPixels,
+    Several,
+    SuperResolve,
+    SuperResolveBicubic,
+    Then,
+    Tone,
+)
+
+KERNEL = str(Path(__file__).parent / "data" / "kernel.npy")
+
+EXACT = [
+    RandomBox(),
+    CentreBox(),
+    RandomPixels(),
+    HalfImage("top"),
+    Outpainting(),
+    SuperResolve(4),
+    SuperResolveBicubic(4),
+    Colorization(),
+    Colorization("luma"),
+    CompressedSensing(),
+    FourierLines(),
+    GaussianBlur(7, 1.5, border="circular"),
+    MotionBlur(7, 0.9, border="circular"),
+    AnisotropicBlur(7, 2.0, 0.7, border="circular"),
+    KernelFile(KERNEL, border="circular"),
+    Denoise(),
+    Mixture((RandomPixels(), SuperResolve(2), Colorization(), FourierLines())),
+]
+"""Linear, with a pseudo-inverse in closed form."""
+LINEAR = [
+    *EXACT,
+    MotionBlur(9, 0.9),
+    GaussianBlur(21, 1.5),
+    AnisotropicBlur(9),
+    KernelFile(KERNEL),
+    Then(GaussianBlur(5, 1.0), SuperResolve(2)),
+    Then(Colorization(), RandomPixels()),
+    Several((SuperResolve(4), RandomPixels(), FourierLines())),
+    Mixture((RandomPixels(), MotionBlur(7)), (1.0, 3.0)),
+]
+NONLINEAR = [
+    PhaseRetrieval(),
+    HighDynamicRange(),
+    Compressed(50),
+    Compressed(10, halve_colour=True),
+    Tone(),
+    Tone(0.5, 8),
+    NonlinearBlur(7),
+    Then(GaussianBlur(5, 1.0), Compressed(30)),
+    Several((HighDynamicRange(), SuperResolve(2))),
+]
+RANDOM = (RandomBox, RandomPixels, MotionBlur, AnisotropicBlur, CompressedSensing, FourierLines,
+          NonlinearBlur, Mixture)  # fmt: skip
+COLOUR_ONLY = [family for family in LINEAR if "Colorization" in str(family)]
+
+
+def is_random(family) -> bool:
+    """Whether draws differ."""
+    parts = (*getattr(family, "parts", ()), getattr(family, "first", None),
+             getattr(family, "second", None))  # fmt: skip
+    return isinstance(family, RANDOM) or any(isinstance(part, RANDOM) for part in parts)

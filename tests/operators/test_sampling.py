@@ -1,0 +1,139 @@
+"""Masks, colours and frequencies: which of them are seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from PIL import Image
+
+from lavps_jax.errors import UserError
+from lavps_jax.operators import (
+    AnisotropicBlur,
+    CentreBox,
+    CircularBlur,
+    Colorization,
+    CompressedSensing,
+    FourierLines,
+    HalfImage,
+    KernelFile,
+    MaskFile,
+    Outpainting,
+    SuperResolveBicubic,
+    gaussian_kernel,
+)
+from lavps_jax.operators.hadamard import walsh_hadamard
+
+KEY = jax.random.key(0)
+X_SHAPE = (12, 20, 3)
+
+
+@pytest.mark.parametrize("missing,where", [("left", np.s_[:, :10]), ("right", np.s_[:, 10:]),
+                                           ("top", np.s_[:6]), ("bottom", np.s_[6:])])  # fmt: skip
+def test_half_of_the_image_is_missing(missing, where):
+    expected = np.ones((12, 20, 1))
+    expected[where] = 0
+    np.testing.assert_array_equal(HalfImage(missing).draw(KEY, X_SHAPE).mask, expected)
+
+
+def test_outpainting_sees_what_the_box_hides():
+    box, inside = (family(0.5).draw(KEY, X_SHAPE).mask for family in (CentreBox, Outpainting))
+    np.testing.assert_array_equal(box + inside, 1)
+
+
+def test_a_painted_mask(tmp_path):
+    painted = np.zeros((12, 20), np.uint8)
+    painted[2:5, 3:9] = 255
+    path = str(tmp_path / "mask.png")
+    Image.fromarray(painted).save(path)
+    np.testing.assert_array_equal(MaskFile(path).draw(KEY, X_SHAPE).mask[..., 0], painted / 255)
+    with pytest.raises(UserError, match="12x20 pixels; give 8x8"):
+        MaskFile(path).draw(KEY, (8, 8, 1))
+    Image.fromarray(0 * painted).save(path)
+    with pytest.raises(UserError, match="without a white pixel"):
+        MaskFile(path).draw(KEY, X_SHAPE)
+    with pytest.raises(UserError, match="operator.path: got nothing"):
+        MaskFile().draw(KEY, X_SHAPE)
+
+
+def test_a_kernel_from_a_picture(tmp_path):
+    painted = np.zeros((5, 5), np.uint8)
+    painted[1, 2], painted[3, 3] = 60, 180
+    path = str(tmp_path / "kernel.png")
+    Image.fromarray(painted).save(path)
+    np.testing.assert_allclose(KernelFile(path).draw(KEY, X_SHAPE).kernel, painted / 240, atol=1e-7)
+    Image.fromarray(painted[:4]).save(path)
+    with pytest.raises(UserError, match="square"):
+        KernelFile(path).draw(KEY, X_SHAPE)
+    np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
+    with pytest.raises(UserError, match="positive sum"):
+        KernelFile(str(tmp_path / "zero.npy")).draw(KEY, X_SHAPE)
+
+
+def test_an_anisotropic_kernel_has_its_direction():
+    kernel = np.asarray(gaussian_kernel(21, 3.0, 1.0, np.pi / 6), np.float64)
+    offsets = np.arange(21) - 10
+    rows, columns = np.meshgrid(offsets, offsets, indexing="ij")
+    covariance = [[np.sum(kernel * a * b) for a in (columns, rows)] for b in (columns, rows)]
+    values, vectors = np.linalg.eigh(covariance)
+    np.testing.assert_allclose(np.sqrt(values), [1, 3], rtol=0.02)
+    along = vectors[:, 1] * np.sign(vectors[0, 1])
+    np.testing.assert_allclose(along, [np.cos(np.pi / 6), np.sin(np.pi / 6)], atol=0.02)
+    assert AnisotropicBlur(9).draw(KEY, X_SHAPE).kernel.shape == (9, 9)
+
+
+def test_a_circular_blur_wraps_around():
+    kernel = jnp.zeros((3, 3)).at[1, 2].set(1.0)  # y[i, j] = x[i, j + 1]
+    blur = CircularBlur(kernel, x_shape=X_SHAPE)
+    x = jax.random.normal(KEY, X_SHAPE)
+    np.testing.assert_allclose(blur.forward(x), jnp.roll(x, -1, axis=1), atol=1e-5)
+    assert blur.spectrum().shape == (12, 11)
+    with pytest.raises(UserError, match="kernel size"):
+        CircularBlur(jnp.ones((13, 13)), x_shape=X_SHAPE)
+
+
+def test_bicubic_keeps_straight_lines():
+    operator = SuperResolveBicubic(2).draw(KEY, (32, 32, 1))
+    ramp = jnp.broadcast_to(jnp.arange(32.0)[None, :, None], (32, 32, 1))
+    y = operator.forward(ramp)
+    assert y.shape == (16, 16, 1)
+    inner = np.s_[4:-4, 4:-4]
+    expected = jnp.broadcast_to(2 * jnp.arange(16.0)[None, :, None] + 0.5, (16, 16, 1))
+    np.testing.assert_allclose(y[inner], expected[inner], atol=1e-4)
+    resized = jax.image.resize(ramp**2 / 100, (16, 16, 1), "cubic")
+    np.testing.assert_allclose(operator.forward(ramp**2 / 100), resized, atol=1e-4)
+
+
+def test_brightness():
+    x = jax.random.normal(KEY, X_SHAPE)
+    y = Colorization("luma").draw(KEY, X_SHAPE).forward(x)
+    expected = x @ jnp.asarray([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(y[..., 0], expected, atol=1e-5)
+    with pytest.raises(UserError, match="channels"):
+        Colorization().draw(KEY, (8, 8, 1))
+
+
+def test_hadamard_transform():
+    values = jax.random.normal(KEY, (3, 16))
+    expected = np.asarray(values) @ scipy.linalg.hadamard(16) / 4
+    np.testing.assert_allclose(walsh_hadamard(values), expected, atol=1e-5)
+
+
+def test_compressed_sensing_mixes_all_pixels():
+    operator = CompressedSensing(0.25).draw(KEY, (16, 16, 1))
+    assert operator.y_shape == (64, 1)
+    one = operator.forward(jnp.zeros((16, 16, 1)).at[3, 5].set(1.0))
+    np.testing.assert_allclose(jnp.abs(one), 1 / 16, rtol=1e-5)
+    assert set(np.unique(np.sign(one))) == {-1.0, 1.0}
+    with pytest.raises(UserError, match="even number of pixels"):
+        CompressedSensing().draw(KEY, (5, 5, 1))
+
+
+def test_frequencies_of_the_centre_are_always_seen():
+    masks = [FourierLines(4, 0.1).draw(jax.random.key(k), (8, 40, 1)).mask for k in range(60)]
+    columns = np.stack([np.asarray(mask)[0, :, 0] for mask in masks])
+    np.testing.assert_array_equal(columns.sum(1), 10)
+    assert (columns[:, [0, 1, 2, -1]].all(0) | columns[:, [0, 1, -2, -1]].all(0)).all()
+    others = np.delete(columns.mean(0), [0, 1, 2, -1])
+    assert 0 < others.min() and others.max() < 0.6
+    np.testing.assert_array_equal(masks[0], np.broadcast_to(masks[0][:1], (8, 40, 1)))
