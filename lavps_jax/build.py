@@ -34,7 +34,8 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.networks.tiled import Model, Tiles, tiled
+from lavps_jax.operators import Mixture, OperatorFamily
 from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
@@ -42,6 +43,7 @@ from lavps_jax.training import ConditionalLoss, LossFn, PriorLoss
 from lavps_jax.types import Params, Weights
 
 __all__ = [
+    "NetworkShape",
     "Trainee",
     "build_optimizer",
     "build_sampler",
@@ -49,7 +51,15 @@ __all__ = [
     "check_image_shape",
     "load_network",
     "load_prior",
+    "network_shape",
 ]
+
+
+class NetworkShape(NamedTuple):
+    """Which images networks take: `channels`, and sides that are multiples of `multiple`."""
+
+    channels: int
+    multiple: int
 
 
 class Trainee(NamedTuple):
@@ -129,8 +139,9 @@ def build_optimizer(
 def check_image_shape(
     network: HDiTConfig | UNetConfig | PaletteConfig | ConditionalDenoiserConfig,
     image_shape: tuple[int, ...],
+    tiles: Tiles | None = None,
 ) -> None:
-    """Raises a UserError unless the network takes images of this shape (H, W, C)."""
+    """Raises a UserError unless the network takes images of this shape (H, W, C), or its tiles."""
     backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
     height, width, channels = image_shape
     if channels != backbone.in_channels:
@@ -140,6 +151,8 @@ def check_image_shape(
     if height % multiple or width % multiple:
         remedy = f"use sides that are multiples of {multiple} (data.size, data.pad_to)"
         raise UserError("size of the images", f"{height}x{width}", remedy)
+    if tiles is not None and tiles.side % multiple:
+        raise UserError("tile", tiles.side, f"give a multiple of {multiple}")
 
 
 def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
@@ -148,30 +161,57 @@ def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
     Raises:
       UserError: if there is none at `path`, or it is damaged.
     """
-    stored = read_card(path).get("config")
-    config: Any = from_json(stored) if stored else None
-    if not isinstance(config, TrainConfig):
-        raise UserError("weights", path, "give weights that train.py exported")
+    config = _stored_config(path)
     # The structure is all that is needed: drawing initial weights would be wasted work.
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     model, weights = split(abstract)
     return model, load_weights(path, weights), config
 
 
+def _stored_config(path: str) -> TrainConfig:
+    stored = read_card(path).get("config")
+    config: Any = from_json(stored) if stored else None
+    if not isinstance(config, TrainConfig):
+        raise UserError("weights", path, "give weights that train.py exported")
+    return config
+
+
+def network_shape(prior: str) -> NetworkShape:
+    """Which images the exported prior at this path takes.
+
+    Raises:
+      UserError: if there is none.
+    """
+    config = _stored_config(prior)
+    network = _prior_task(prior, config).network
+    return NetworkShape(network.in_channels, network.size_multiple)
+
+
 def load_prior(
-    path: str, image_shape: tuple[int, ...] | None = None
+    path: str, image_shape: tuple[int, ...] | None = None, tiles: Tiles | None = None
 ) -> tuple[EDMDenoiser, Weights]:
     """The exported diffusion prior at `path` as a denoiser and its weights theta.
 
+    Args:
+      path: folder of the export.
+      image_shape: (H, W, C) of images that it has to take, if known.
+      tiles: evaluate it on tiles of larger images.
+
     Raises:
-      UserError: if there is none, or it does not take images of `image_shape`, (H, W, C), if given.
+      UserError: if there is none, or it does not take images of `image_shape`.
     """
     model, weights, config = load_network(path)
+    network = _prior_task(path, config).network
+    if image_shape is not None:
+        check_image_shape(network, image_shape, tiles)
+    denoiser = EDMDenoiser(tiled(model, tiles), config.schedule)
+    return denoiser, jax.tree.map(jax.numpy.asarray, weights)
+
+
+def _prior_task(path: str, config: TrainConfig) -> PriorTask:
     if not isinstance(config.task, PriorTask):
         raise UserError("prior", path, f"give a prior; this is a {type(config.task).__name__}")
-    if image_shape is not None:
-        check_image_shape(config.task.network, image_shape)
-    return EDMDenoiser(model, config.schedule), jax.tree.map(jax.numpy.asarray, weights)
+    return config.task
 
 
 def build_sampler(
@@ -182,6 +222,7 @@ def build_sampler(
     *,
     operator: OperatorFamily | None = None,
     sigma_y: float | None = None,
+    tiles: Tiles | None = None,
 ) -> tuple[Sampler, Params]:
     """A sampler and the weights it needs.
 
@@ -192,6 +233,7 @@ def build_sampler(
       image_shape: (H, W, C).
       operator, sigma_y: what measurements will be of, None if unknown: LAVPS compares starts on
         all that its network was not trained on, unless the config says otherwise.
+      tiles: evaluate amortized and conditional networks on tiles, as the prior.
 
     Raises:
       UserError: if a network it needs is missing, or was trained for another task, schedule or
@@ -210,11 +252,11 @@ def build_sampler(
                 if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
                     remedy = "give an amortized network trained on the schedule of the prior"
                     raise UserError("sampler.amortized", config.amortized, remedy)
-                check_image_shape(trained.task.network, image_shape)
+                check_image_shape(trained.task.network, image_shape, tiles)
                 _check_grid(config, trained.task)
                 params["phi"] = phi
-                start = _amortized(model, trained.task, schedule)
-                known = (operator, sigma_y) == (trained.task.operator, trained.task.sigma_y)
+                start = _amortized(tiled(model, tiles), trained.task, schedule)
+                known = _knows(trained.task, operator, sigma_y)
                 best_of = not known if config.best_of is None else config.best_of
                 start = BestOf(start, ZeroShot()) if best_of else start
             sampler: Sampler = MGDM(
@@ -242,22 +284,26 @@ def build_sampler(
             if not isinstance(trained.task, ConditionalTask):
                 remedy = "give a conditional denoiser"
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
-            check_image_shape(trained.task.network, image_shape)
+            check_image_shape(trained.task.network, image_shape, tiles)
             params["phi"] = phi
-            denoiser = _conditional(model, trained.task, trained.schedule)
+            denoiser = _conditional(tiled(model, tiles), trained.task, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
     return sampler, params
 
 
-def _amortized(model: PureModel, task: AmortizedTask, schedule: Schedule) -> Amortized:
+def _knows(task: AmortizedTask, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
+    """Whether a network was trained on such measurements."""
+    families = task.operator.families if isinstance(task.operator, Mixture) else ()
+    return sigma_y == task.sigma_y and operator in (task.operator, *families)
+
+
+def _amortized(model: Model, task: AmortizedTask, schedule: Schedule) -> Amortized:
     network = task.network
     sees = network.backbone.sees_measurement
     return Amortized(model, schedule, network.mean_unit, network.guidance, network.inverse, sees)
 
 
-def _conditional(
-    model: PureModel, task: ConditionalTask, schedule: Schedule
-) -> ConditionalDenoiserFn:
+def _conditional(model: Model, task: ConditionalTask, schedule: Schedule) -> ConditionalDenoiserFn:
     network = task.network
     sees = network.backbone.sees_measurement
     return ConditionalDenoiserFn(model, schedule, network.inverse, sees)

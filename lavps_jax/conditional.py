@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import edm_preconditioning, levels
 from lavps_jax.likelihoods import network_inputs
-from lavps_jax.networks import InverseRule, PureModel
+from lavps_jax.networks import InverseRule
+from lavps_jax.networks.tiled import Model
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Problem, Weights
 
@@ -27,7 +28,7 @@ class ConditionalDenoiserFn:
       inverse, sees_measurement: as in `lavps_jax.starts.Amortized`.
     """
 
-    model: PureModel
+    model: Model
     schedule: Schedule = Schedule()
     inverse: InverseRule = "ridge"
     sees_measurement: bool = False

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import math
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 from lavps_jax import data, networks, operators
 from lavps_jax.amortized_training import BlockWeight
 from lavps_jax.data import DataConfig
-from lavps_jax.errors import UserError, check_choices
+from lavps_jax.errors import UserError, check_at_least, check_choices, check_positive
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
     HDiTConfig,
@@ -24,7 +23,14 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.operators import OperatorFamily
-from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
+from lavps_jax.sampler_config import (
+    ConditionalConfig,
+    DPSConfig,
+    InnerConfig,
+    LAVPSConfig,
+    MGDMConfig,
+    SamplerConfig,
+)
 from lavps_jax.schedules import Schedule
 
 __all__ = [
@@ -46,16 +52,6 @@ __all__ = [
 ]
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise UserError(name, value, "use a positive number")
-
-
-def _check_at_least(name: str, value: float, least: int) -> None:
-    if not least <= value < math.inf:
-        raise UserError(name, value, f"use at least {least}")
-
-
 @dataclass(frozen=True)
 class PriorTask:
     """Train the diffusion prior E[x_0 | x_t]."""
@@ -67,7 +63,7 @@ class PriorTask:
     """Standard deviation of log sigma, > 0."""
 
     def __post_init__(self):
-        _check_positive("task.log_sigma_std", self.log_sigma_std)
+        check_positive("task.log_sigma_std", self.log_sigma_std)
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class AmortizedTask:
 
     def __post_init__(self):
         check_choices(self)
-        _check_positive("sigma_y", self.sigma_y)
+        check_positive("sigma_y", self.sigma_y)
         if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
             value = (self.low_idx, self.high_idx)
             remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"
@@ -118,8 +114,8 @@ class ConditionalTask:
     """Standard deviation of log sigma, > 0."""
 
     def __post_init__(self):
-        _check_positive("sigma_y", self.sigma_y)
-        _check_positive("task.log_sigma_std", self.log_sigma_std)
+        check_positive("sigma_y", self.sigma_y)
+        check_positive("task.log_sigma_std", self.log_sigma_std)
 
 
 @dataclass(frozen=True)
@@ -141,10 +137,10 @@ class OptimizerConfig:
 
     def __post_init__(self):
         check_choices(self)
-        _check_positive("optimizer.peak_lr", self.peak_lr)
-        _check_positive("optimizer.clip_norm", self.clip_norm)
-        _check_at_least("optimizer.warmup_steps", self.warmup_steps, 0)
-        _check_at_least("optimizer.weight_decay", self.weight_decay, 0)
+        check_positive("optimizer.peak_lr", self.peak_lr)
+        check_positive("optimizer.clip_norm", self.clip_norm)
+        check_at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        check_at_least("optimizer.weight_decay", self.weight_decay, 0)
         if not 0 <= self.ema_decay < 1:
             raise UserError("optimizer.ema_decay", self.ema_decay, "use a number in [0, 1)")
 
@@ -183,100 +179,8 @@ class TrainConfig:
         check_choices(self)
         for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
                      "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
-            _check_at_least(name, getattr(self, name), 1)
-        _check_at_least("seed", self.seed, 0)
-
-
-@dataclass(frozen=True)
-class InnerConfig:
-    """How the inner problem of a block is solved."""
-
-    num_inner_steps: int = 3
-    """Adam steps on the negative ELBO, >= 0."""
-    learning_rate: float = 0.03
-    """Of Adam, > 0."""
-    learning_rate_unit: LearningRateUnit = "image"
-    """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
-
-    def __post_init__(self):
-        check_choices(self)
-        _check_at_least("num_inner_steps", self.num_inner_steps, 0)
-        _check_positive("learning_rate", self.learning_rate)
-
-
-@dataclass(frozen=True)
-class MGDMConfig:
-    """Zero-shot sampling with inner fits (MGDM); see `lavps_jax.samplers.MGDM`."""
-
-    inner: InnerConfig = InnerConfig(1)
-    """Away from the low-noise end."""
-    inner_low_noise: InnerConfig = InnerConfig(10)
-    """For blocks whose t_prev has a grid index in [low_idx, high_idx)."""
-    low_idx: int = 1
-    """First grid index of the low-noise end, >= 1."""
-    high_idx: int = 30
-    """One past its last grid index."""
-    num_steps: int = 100
-    """Points of the time grid."""
-    num_gibbs: int = 1
-    """Repetitions of a step."""
-    num_ddim_steps: int = 1
-    """Points of the grid on which x_tau is denoised; 1 is a single prediction."""
-    eta: float = 1.0
-    """Stochasticity of the bridges, in [0, 1]."""
-    tau_rule: TauRule = "previous"
-    """Block time from t_prev: itself, its half, three quarters of it; uniform in [min_tau, t_prev);
-    or mix, uniform in the first num_mixed_steps steps and then t_prev."""
-    min_tau: int = 10
-    """Lowest block time that is drawn, >= 1."""
-    num_mixed_steps: int = 70
-    """Steps of "mix" that draw the block time."""
-
-    def __post_init__(self):
-        check_choices(self)
-
-
-@dataclass(frozen=True)
-class LAVPSConfig(MGDMConfig):
-    """MGDM with an amortized start at the low-noise end (LAVPS)."""
-
-    inner_low_noise: InnerConfig = InnerConfig(1)
-    amortized: str = ""
-    """Folder of the exported amortized network."""
-    best_of: bool | None = None
-    """Compare the amortized start with the zero-shot one, for each image and particle. None does
-    so unless the network was trained on the operator and the sigma_y of this run."""
-
-
-@dataclass(frozen=True)
-class DPSConfig:
-    """Diffusion posterior sampling; see `lavps_jax.samplers.DPS`."""
-
-    num_steps: int = 100
-    """Points of the time grid."""
-    gamma: float = 1.0
-    """Step size of the guidance, >= 0."""
-    eta: float = 1.0
-    """Stochasticity, in [0, 1]."""
-
-    def __post_init__(self):
-        _check_at_least("gamma", self.gamma, 0)
-
-
-@dataclass(frozen=True)
-class ConditionalConfig:
-    """DDIM with a supervised conditional denoiser."""
-
-    denoiser: str = ""
-    """Folder of the exported conditional denoiser."""
-    num_steps: int = 100
-    """Points of the time grid."""
-    eta: float = 1.0
-    """Stochasticity, in [0, 1]."""
-
-
-# LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | ConditionalConfig
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -290,8 +194,10 @@ class SampleConfig:
     sampler: SamplerConfig
     out_dir: str
     """Folder to make; it must not exist unless overwrite is set."""
-    sigma_y: float = 0.05
-    """Standard deviation of the measurement noise, > 0."""
+    sigma_y: float | Literal["estimate"] = 0.05
+    """Standard deviation of the measurement noise, > 0, or an estimate from each given image."""
+    poisson_peak: float | None = None
+    """Photons of a white pixel: the noise is that of counting them, and sigma_y is not used."""
     stochastic: bool = True
     """A new operator for every image; otherwise the same for all."""
     first_image: int = 0
@@ -307,19 +213,29 @@ class SampleConfig:
     overwrite: bool = False
     """Replace out_dir if it exists."""
     observations: str | None = None
-    """Restore these measurements instead of degrading images of `data`: a .npz file or a folder,
-    see `lavps_jax.measurements.load_measurements`. All of it is restored."""
+    """Restore these measurements instead of degrading images of `data`: an image file, a folder of
+    images or a .npz file, see `lavps_jax.given_measurements`. All of it is restored."""
+    image_shape: tuple[int, int, int] | None = None
+    """(H, W, C) of the restored image, where given measurements do not tell it."""
+    tile: int | None = None
+    """Side of the tiles on which networks are evaluated, for images larger than they were trained
+    on; None evaluates them on whole images."""
+    tile_overlap: int = 8
+    """Pixels that neighbouring tiles share."""
     compare: bool = True
     """Run `compare_with` too."""
     compare_with: Annotated[tuple[SamplerConfig, ...], tyro.conf.Suppress] = ()
     """Other samplers that restore the same measurements."""
 
     def __post_init__(self):
-        _check_positive("sigma_y", self.sigma_y)
+        if self.sigma_y != "estimate":
+            check_positive("sigma_y", self.sigma_y)
+        if self.poisson_peak is not None:
+            check_positive("poisson_peak", self.poisson_peak)
         for name in ("num_images", "num_particles", "batch_size"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         for name in ("first_image", "seed"):
-            _check_at_least(name, getattr(self, name), 0)
+            check_at_least(name, getattr(self, name), 0)
 
 
 def load_preset(path: str) -> Any:
@@ -359,8 +275,7 @@ _CLASSES: tuple[type, ...] = (
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,
     networks.ConditionalDenoiserConfig,
     data.TfdsData, data.FolderData, data.ShippedData, data.SyntheticData,
-    operators.RandomBox, operators.CentreBox, operators.RandomPixels, operators.SuperResolve,
-    operators.MotionBlur, operators.GaussianBlur, operators.Denoise,
+    *get_args(operators.OperatorFamily),
 )  # fmt: skip
 
 

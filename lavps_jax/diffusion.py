@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.networks.pure import PureModel
+from lavps_jax.networks.tiled import Model
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, Problem, Weights
 
@@ -67,7 +67,7 @@ class EDMDenoiser:
       schedule: noise schedule of the times.
     """
 
-    model: PureModel
+    model: Model
     schedule: Schedule = Schedule()
 
     def at_sigma(

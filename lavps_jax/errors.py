@@ -1,9 +1,10 @@
 """The one exception a user's mistake raises: field, value and remedy in a single line."""
 
+import math
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["UserError", "check_choices"]
+__all__ = ["UserError", "check_at_least", "check_choices", "check_positive"]
 
 
 class UserError(ValueError):
@@ -37,3 +38,15 @@ def check_choices(config: Any) -> None:
         if getattr(config, name) not in choices:
             remedy = f"use one of {', '.join(map(repr, choices))}"
             raise UserError(name, repr(getattr(config, name)), remedy)
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises a UserError unless the value is positive and finite."""
+    if not 0 < value < math.inf:
+        raise UserError(name, value, "use a positive number")
+
+
+def check_at_least(name: str, value: float, least: int) -> None:
+    """Raises a UserError unless the value is finite and at least `least`."""
+    if not least <= value < math.inf:
+        raise UserError(name, value, f"use at least {least}")

@@ -1,4 +1,4 @@
-"""Gaussian log-likelihood of a measurement, and simulated measurements."""
+"""Log-likelihood of a measurement, and simulated measurements."""
 
 from __future__ import annotations
 
@@ -8,31 +8,55 @@ from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import SIGMA_DATA
 from lavps_jax.errors import UserError
+from lavps_jax.metrics import residual_chi2
 from lavps_jax.networks import InverseRule, Measurement
-from lavps_jax.operators import Blur, LinearOperator
+from lavps_jax.noise import Noise, PoissonNoise
+from lavps_jax.operators import Blur, CircularBlur, LinearOperator
 from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["as_measurement", "log_likelihood", "make_problem", "network_inputs", "simulate"]
+__all__ = [
+    "as_measurement",
+    "log_likelihood",
+    "make_problem",
+    "misfit",
+    "network_inputs",
+    "photon_problem",
+    "simulate",
+    "simulate_photons",
+]
 
 
 def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
     """log l(y | x_0) = -||y - A(x_0)||^2 / (2 sigma_y^2) up to a constant, float (), in nats.
 
-    The sum runs over the entries of one image that carry a measurement. Method section 1.
+    The sum runs over the entries of one image that carry a measurement. Method section 1. A problem
+    with another noise has the log-likelihood of that.
     """
+    if problem.noise is not None:
+        return problem.noise.log_likelihood(problem.y, problem.operator.forward(x_0))
     residual = problem.operator.project(problem.y - problem.operator.forward(x_0))
     # An inner product adds up with many accumulators; one running float32 sum would lose digits.
     square = jnp.vdot(residual, residual, precision=jax.lax.Precision.HIGHEST).real
     return -square / (2 * problem.sigma_y**2)
 
 
-def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Problem:
+def misfit(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
+    """`residual_chi2` of a problem, or its counterpart for Poisson noise, float ()."""
+    if isinstance(problem.noise, PoissonNoise):
+        return problem.noise.chi2(problem.y, problem.operator.forward(x_0))
+    return residual_chi2(problem.operator, x_0, problem.y, problem.sigma_y)
+
+
+def make_problem(
+    y: Array, operator, sigma_y: float | Float[Array, ""], noise: Noise | None = None
+) -> Problem:
     """Bundles one observation with what samplers need of it.
 
     Args:
       y: observation of shape operator.y_shape.
       operator: an operator on images (H, W, C).
       sigma_y: noise standard deviation, positive.
+      noise: None for Gaussian noise; otherwise sigma_y is a typical standard deviation.
 
     Returns:
       The problem; its x_pinv is A^+ y, regularised as the posterior mean of an image with
@@ -42,7 +66,7 @@ def make_problem(y: Array, operator, sigma_y: float | Float[Array, ""]) -> Probl
     """
     sigma_y = jnp.asarray(sigma_y, jnp.float32)
     x_pinv = operator.estimate(y, sigma_y**2 / SIGMA_DATA**2)
-    return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv)
+    return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv, noise=noise)
 
 
 def as_measurement(problem: Problem, rule: InverseRule) -> Measurement:
@@ -66,7 +90,7 @@ def as_measurement(problem: Problem, rule: InverseRule) -> Measurement:
             case "ridge":
                 return _ridge(operator, y, problem.sigma_y)
             case "published":
-                return y if isinstance(operator, Blur) else operator.pinv(y)
+                return y if isinstance(operator, Blur | CircularBlur) else operator.pinv(y)
 
     return Measurement(problem.y, operator.forward, inverse)
 
@@ -109,3 +133,27 @@ def simulate(
         # JAX draws complex numbers of variance 1; here each part has the variance of the noise.
         noise = noise * jnp.sqrt(2.0)
     return make_problem(operator.project(clean + sigma_y * noise), operator, sigma_y)
+
+
+def simulate_photons(
+    rng_key: PRNGKey, x_0: Float[Array, "H W C"], operator, peak: float | Float[Array, ""]
+) -> Problem:
+    """Measures a clean image by counting photons; arguments as `simulate`.
+
+    Args:
+      peak: expected photons of a white pixel, positive; see `PoissonNoise`.
+    """
+    noise = PoissonNoise(jnp.asarray(peak, jnp.float32))
+    return photon_problem(noise.draw(rng_key, operator.forward(x_0)), operator, noise)
+
+
+def photon_problem(y: Array, operator, noise: PoissonNoise) -> Problem:
+    """The problem of counted photons; y as in `PoissonNoise`.
+
+    Raises:
+      UserError: if y is complex.
+    """
+    if jnp.iscomplexobj(y):
+        raise UserError("y", f"dtype {y.dtype}", "give real measurements for Poisson noise")
+    y = operator.project(y)
+    return make_problem(y, operator, noise.typical_std(y), noise)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,8 @@ import numpy as np
 from jaxtyping import Array
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from lavps_jax.build import build_sampler, load_prior
+from lavps_jax.build import build_sampler, load_prior, network_shape
 from lavps_jax.config import (
     ConditionalConfig,
     DPSConfig,
@@ -25,32 +23,22 @@ from lavps_jax.config import (
     MGDMConfig,
     SampleConfig,
     SamplerConfig,
-    to_json,
 )
 from lavps_jax.errors import UserError
+from lavps_jax.given_measurements import load_measurements
+from lavps_jax.likelihoods import misfit
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
-from lavps_jax.measurements import (
-    Measured,
-    load_measurements,
-    run_keys,
-    simulate_measurements,
-)
+from lavps_jax.measurements import Measured, run_keys, simulate_measurements
 from lavps_jax.memory import check_memory
-from lavps_jax.metrics import chi2_band, psnr, residual_chi2, ssim
-from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
-from lavps_jax.samplers import Cost, make_sample_fn
+from lavps_jax.metrics import chi2_band, psnr, ssim
+from lavps_jax.networks.tiled import Tiles
+from lavps_jax.operators import LinearOperator
+from lavps_jax.outputs import write_directory
+from lavps_jax.samplers import make_sample_fn
+from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.starts import BestOf
 
 __all__ = ["run_sampling"]
-
-
-class Restored(NamedTuple):
-    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations."""
-
-    name: str
-    samples: np.ndarray
-    seconds_per_image: float
-    cost: Cost
 
 
 def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
@@ -68,15 +56,19 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         if config.observations is None:
             measured = simulate_measurements(config)
         else:
-            measured = load_measurements(config.observations, config.operator, config.sigma_y)
-        prior, theta = load_prior(config.prior, measured.image_shape)
+            measured = load_measurements(config, network_shape(config.prior))
+        tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
+        prior, theta = load_prior(config.prior, measured.image_shape, tiles)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
         # The operators of given measurements may be any of their kind.
         operator = config.operator if config.observations is None else None
+        sigma_y = None if config.sigma_y == "estimate" else config.sigma_y
+        if config.poisson_peak is not None:
+            sigma_y = None
         built = [
             build_sampler(
                 sampler, prior, theta, measured.image_shape,
-                operator=operator, sigma_y=config.sigma_y,
+                operator=operator, sigma_y=sigma_y, tiles=tiles,
             )
             for sampler in samplers
         ]  # fmt: skip
@@ -87,8 +79,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
                     "starts are compared with zero-shot ones (best_of)."
                 )
         score = _make_score(measured)
-        pinv = jax.jit(jax.vmap(lambda problem: problem.operator.pinv(problem.y)))
-        baseline = score(np.asarray(pinv(measured.problems))[:, None])
+        baseline = score(_naive(measured)[:, None])
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -99,13 +90,25 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
                 for name, entry in zip(_names(samplers), built, strict=True)
             ]
         metrics = [_metrics(config, measured, one, score, baseline) for one in restored]
-        _write(folder, config, measured, restored, metrics)
-        _print_table(console, metrics)
+        write_results(folder, config, measured, restored, metrics)
+        linear = isinstance(measured.problems.operator, LinearOperator)
+        print_table(console, metrics, "A^+ y" if linear else "estimate")
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     picture = f"pictures: {config.out_dir}/contact_sheet.png"
     console.print(picture, markup=False, soft_wrap=True)
     return Path(config.out_dir)
+
+
+def _naive(measured: Measured) -> np.ndarray:
+    """What samplers must beat, (B, H, W, C): A^+ y, or an estimate where A is not linear."""
+
+    def one(problem):
+        operator = problem.operator
+        linear = isinstance(operator, LinearOperator)
+        return operator.pinv(problem.y) if linear else problem.x_pinv
+
+    return np.asarray(jax.jit(jax.vmap(one))(measured.problems))
 
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -225,7 +228,7 @@ def _scores(lpips_weights, samples, x_0, problems) -> dict[str, Array]:
     """Image after image; without clean images there is only the residual."""
 
     def one(x, x_0, problem):
-        chi2 = residual_chi2(problem.operator, x, problem.y, problem.sigma_y)
+        chi2 = misfit(problem, x)
         if x_0 is None:
             return {"residual_chi2": chi2}
         # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
@@ -239,66 +242,3 @@ def _scores(lpips_weights, samples, x_0, problems) -> dict[str, Array]:
 
     over_particles = jax.vmap(one, in_axes=(0, None, None))
     return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
-
-
-def _write(folder: Path, config, measured: Measured, restored: list[Restored], metrics) -> None:
-    for name, content in (
-        ("config.json", to_json(config)),
-        ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
-    ):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    rows, several = [], config.num_particles > 1
-    for i, name in enumerate(measured.names):
-        y = np.asarray(measured.problems.y[i])
-        # What does not look like an image is shown brought back to image space.
-        is_image = y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]
-        observation = y if is_image else np.asarray(measured.problems.x_pinv[i])
-        # Images of a sub-folder have that in their name; a dot would make it a file's name.
-        pictures = folder / "images" / name.replace(".", "_")
-        if pictures.exists():  # a.b and a_b
-            pictures = pictures.with_name(f"{pictures.name}_{measured.index[i]}")
-        pictures.mkdir(parents=True)
-        save_png(pictures / "observation.png", observation)
-        cells: list[Any] = [observation]
-        if measured.x_0 is not None:
-            save_png(pictures / "reference.png", measured.x_0[i])
-            cells.insert(0, measured.x_0[i])
-        for one in restored:
-            mean, std = one.samples[i].mean(0), one.samples[i].std(0)
-            save_png(pictures / f"{one.name}_mean.png", mean)
-            save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
-            for p, x in enumerate(one.samples[i]):
-                save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
-            cells += [*one.samples[i][:2], *([StdMap(std)] if several else [])]
-        rows.append(cells)
-    titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
-    for one in restored:
-        titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
-        titles += [f"{one.name} std"] if several else []
-    contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
-
-
-def _print_table(console: Console, metrics: list[dict[str, Any]]) -> None:
-    table = Table()
-    heads = ("sampler", "PSNR", "SSIM", "LPIPS", "chi2 in 99 %", "s/image", "calls", "VJPs")
-    for head in heads:
-        table.add_column(head, justify="right")
-    baseline = metrics[0]["baseline"]
-    table.add_row("A^+ y", *_distances(baseline), "", "", "", "")
-    for one in metrics:
-        mean = one["mean"]
-        table.add_row(
-            one["sampler"],
-            *_distances(mean),
-            f"{100 * mean['residual_inside_99']:.0f} %",
-            f"{mean['seconds_per_image']:.2f}",
-            str(mean["network_calls"]),
-            str(mean["vjps"]),
-        )
-    console.print(table)
-
-
-def _distances(mean: dict[str, float]) -> tuple[str, str, str]:
-    if "psnr" not in mean:
-        return "", "", ""
-    return f"{mean['psnr']:.2f}", f"{mean['ssim']:.3f}", f"{mean['lpips_alex']:.3f}"

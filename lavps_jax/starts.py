@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lavps_jax.likelihoods import log_likelihood, network_inputs
 from lavps_jax.networks.amortized import InverseRule, MeanUnit
-from lavps_jax.networks.pure import PureModel
+from lavps_jax.networks.tiled import Model
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, Problem
 from lavps_jax.variational import Block, BlockLossFn
@@ -89,7 +89,7 @@ class Amortized:
       sees_measurement: whether the network acts with A on its features.
     """
 
-    model: PureModel
+    model: Model
     schedule: Schedule = Schedule()
     mean_unit: MeanUnit = "image"
     guidance: bool = False

@@ -19,6 +19,7 @@ from lavps_jax.operators.combined import (
     compose,
     stack,
 )
+from lavps_jax.operators.cropped import Cropped, LinearCropped, cropped
 from lavps_jax.operators.families import (
     AnisotropicBlur,
     CentreBox,
@@ -69,6 +70,7 @@ __all__ = [
     "Composition",
     "Compressed",
     "CompressedSensing",
+    "Cropped",
     "Denoise",
     "FourierLines",
     "FourierMagnitude",
@@ -82,6 +84,7 @@ __all__ = [
     "KernelFile",
     "LightBlur",
     "LinearComposition",
+    "LinearCropped",
     "LinearOperator",
     "LinearStack",
     "MaskFile",
@@ -108,6 +111,7 @@ __all__ = [
     "Tone",
     "ToneCurve",
     "compose",
+    "cropped",
     "from_forward",
     "from_function",
     "gaussian_kernel",

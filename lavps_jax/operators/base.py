@@ -23,6 +23,7 @@ __all__ = [
     "FunctionOperator",
     "LinearOperator",
     "MeasurementOperator",
+    "Node",
     "NonlinearOperator",
     "from_forward",
     "from_function",
@@ -32,7 +33,7 @@ ForwardFn = Callable[[Any, Array], Array]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(struct.field,))
-class _Node:
+class Node:
     """Makes subclasses frozen dataclasses and nodes of pytrees, each a kind of its own.
 
     `jax.tree_util.register_dataclass`, and so `flax.struct.PyTreeNode`, does not do the latter:
@@ -64,7 +65,7 @@ class _Node:
         jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
-class MeasurementOperator(_Node):
+class MeasurementOperator(Node):
     """A differentiable map A of one image, y = A(x); subclasses give `forward`.
 
     Arrays that describe the map are fields; shapes, counts and functions are fields declared with

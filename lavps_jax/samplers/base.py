@@ -9,7 +9,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.metrics import residual_chi2
+from lavps_jax.likelihoods import misfit
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, PRNGKey, Problem
 
@@ -107,5 +107,4 @@ def check_schedule(denoise_fn: Any, schedule: Schedule) -> None:
 def step_info(state: State, problem: Problem) -> Info:
     """Diagnostics of a state."""
     finite = jnp.all(jnp.isfinite(state.x_0)) & jnp.all(jnp.isfinite(state.x_t))
-    chi2 = residual_chi2(problem.operator, state.x_0, problem.y, problem.sigma_y)
-    return Info(chi2, finite)
+    return Info(misfit(problem, state.x_0), finite)

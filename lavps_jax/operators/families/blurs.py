@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lavps_jax.errors import UserError, check_choices
 from lavps_jax.operators.blur import Blur, CircularBlur, check_kernel_size, gaussian_kernel
+from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.motion import motion_kernel
 from lavps_jax.types import PRNGKey
 
@@ -27,7 +28,7 @@ def _blur(kernel: Float[Array, "k k"], border: Border, x_shape: tuple[int, ...])
 
 
 @dataclasses.dataclass(frozen=True)
-class MotionBlur:
+class MotionBlur(Family):
     """Blur by a random camera path, a new one for every draw."""
 
     size: int = 21
@@ -49,7 +50,7 @@ class MotionBlur:
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(Family):
     """Blur by a Gaussian; always the same."""
 
     size: int = 61
@@ -71,7 +72,7 @@ class GaussianBlur:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnisotropicBlur:
+class AnisotropicBlur(Family):
     """Blur by a Gaussian that is wider along one direction, a new direction for every draw."""
 
     size: int = 21
@@ -95,7 +96,7 @@ class AnisotropicBlur:
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelFile:
+class KernelFile(Family):
     """Blur by a kernel from a file; always the same."""
 
     path: str = ""

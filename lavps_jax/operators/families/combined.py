@@ -13,6 +13,7 @@ import tyro
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.combined import Composition, OneOf, Stack, compose, stack
+from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.families.blurs import (
     AnisotropicBlur,
     GaussianBlur,
@@ -72,7 +73,7 @@ OneFamily = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Then:
+class Then(Family):
     """One operator after another, such as a blur and then fewer pixels."""
 
     first: Annotated[OneFamily, tyro.conf.Suppress] = GaussianBlur(9, 1.5)
@@ -86,9 +87,13 @@ class Then:
         first = self.first.draw(key_first, x_shape)
         return compose(first, self.second.draw(key_second, first.y_shape))
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        between = self.second.image_shape(y_shape)
+        return None if between is None else self.first.image_shape(between)
+
 
 @dataclasses.dataclass(frozen=True)
-class Several:
+class Several(Family):
     """Several measurements of one image."""
 
     parts: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
@@ -107,9 +112,13 @@ class Several:
         drawn = (part.draw(key, x_shape) for part, key in zip(self.parts, keys, strict=True))
         return stack(*drawn)
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Vectors do not tell it."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(Family):
     """One family out of several, drawn for every image: what one network can be trained on."""
 
     families: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
@@ -143,6 +152,10 @@ class Mixture:
         weights = jnp.asarray(self.weights or (1.0,) * len(choices))
         which = jax.random.categorical(key_which, jnp.log(weights))
         return OneOf(which, tuple(choices), x_shape=tuple(x_shape))
+
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Vectors do not tell it."""
+        return None
 
 
 OperatorFamily = OneFamily | Then | Several | Mixture

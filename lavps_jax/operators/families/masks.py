@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from PIL import Image, UnidentifiedImageError
 
 from lavps_jax.errors import UserError, check_choices
+from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.inpainting import Inpainting
 from lavps_jax.types import PRNGKey
 
@@ -19,7 +20,7 @@ __all__ = ["CentreBox", "HalfImage", "MaskFile", "Outpainting", "RandomBox", "Ra
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomBox:
+class RandomBox(Family):
     """A box at a random place is missing; height and width are drawn separately."""
 
     min_fraction: float = 0.4
@@ -47,7 +48,7 @@ class RandomBox:
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreBox:
+class CentreBox(Family):
     """A box at the centre is missing; always the same."""
 
     fraction: float = 0.5
@@ -67,7 +68,7 @@ class CentreBox:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomPixels:
+class RandomPixels(Family):
     """Most pixels are missing at random; a pixel is seen in all channels or in none."""
 
     min_observed: float = 0.15
@@ -90,7 +91,7 @@ class RandomPixels:
 
 
 @dataclasses.dataclass(frozen=True)
-class HalfImage:
+class HalfImage(Family):
     """Half of the image is missing; always the same half."""
 
     missing: Literal["left", "right", "top", "bottom"] = "right"
@@ -110,7 +111,7 @@ class HalfImage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outpainting:
+class Outpainting(Family):
     """Only a box at the centre is seen and the image is expanded around it; always the same."""
 
     fraction: float = 0.5
@@ -126,7 +127,7 @@ class Outpainting:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskFile:
+class MaskFile(Family):
     """The pixels that are missing are black in a picture, a free-form mask; always the same."""
 
     path: str = ""

@@ -7,6 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from lavps_jax.errors import UserError
+from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.families.blurs import MotionBlur
 from lavps_jax.operators.jpeg import JPEG
 from lavps_jax.operators.nonlinear import Clipping, FourierMagnitude, LightBlur, ToneCurve
@@ -16,7 +17,7 @@ __all__ = ["Compressed", "HighDynamicRange", "NonlinearBlur", "PhaseRetrieval", 
 
 
 @dataclasses.dataclass(frozen=True)
-class PhaseRetrieval:
+class PhaseRetrieval(Family):
     """Only magnitudes of the Fourier transform are seen; always the same."""
 
     oversampling: float = 2.0
@@ -28,12 +29,24 @@ class PhaseRetrieval:
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> FourierMagnitude:
         """The same operator for every key."""
-        padding = round((self.oversampling - 1) * min(x_shape[:2]) / 2)
-        return FourierMagnitude(padding, x_shape=tuple(x_shape))
+        return FourierMagnitude(self._padding(x_shape), x_shape=tuple(x_shape))
+
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The one image that padding makes as large as the measurement."""
+        if len(y_shape) != 3:
+            return None
+        for padding in range(min(y_shape[:2]) // 2):
+            shape = (y_shape[0] - 2 * padding, y_shape[1] - 2 * padding, y_shape[2])
+            if self._padding(shape) == padding:
+                return shape
+        return None
+
+    def _padding(self, x_shape: tuple[int, ...]) -> int:
+        return round((self.oversampling - 1) * min(x_shape[:2]) / 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class HighDynamicRange:
+class HighDynamicRange(Family):
     """The image is too bright and too dark for the sensor; always the same."""
 
     gain: float = 2.0
@@ -49,7 +62,7 @@ class HighDynamicRange:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compressed:
+class Compressed(Family):
     """The image was stored as JPEG; always the same."""
 
     quality: int = 10
@@ -68,7 +81,7 @@ class Compressed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tone:
+class Tone(Family):
     """A tone curve and few grey levels; always the same."""
 
     gamma: float = 1.5
@@ -88,7 +101,7 @@ class Tone:
 
 
 @dataclasses.dataclass(frozen=True)
-class NonlinearBlur:
+class NonlinearBlur(Family):
     """Light is blurred by a random camera path before it becomes pixels, new for every draw."""
 
     size: int = 21

@@ -11,6 +11,7 @@ import numpy as np
 
 from lavps_jax.errors import UserError, check_choices
 from lavps_jax.operators.colour import Brightness
+from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.fourier import FourierSampling
 from lavps_jax.operators.hadamard import ScrambledHadamard
 from lavps_jax.operators.identity import Identity
@@ -29,7 +30,7 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolve:
+class SuperResolve(Family):
     """The image is seen at a lower resolution; always the same."""
 
     factor: int = 4
@@ -43,9 +44,12 @@ class SuperResolve:
         """The same operator for every key."""
         return SuperResolution(self.factor, x_shape=tuple(x_shape))
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return _enlarged(y_shape, self.factor)
+
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolveBicubic:
+class SuperResolveBicubic(Family):
     """The image is seen at a lower resolution, by bicubic interpolation; always the same."""
 
     factor: int = 4
@@ -60,9 +64,12 @@ class SuperResolveBicubic:
         rows, columns = (factor(bicubic_matrix(n, self.factor)) for n in x_shape[:2])
         return Separable(rows, columns, x_shape=tuple(x_shape))
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return _enlarged(y_shape, self.factor)
+
 
 @dataclasses.dataclass(frozen=True)
-class Colorization:
+class Colorization(Family):
     """Only the brightness of a colour image is seen; always the same."""
 
     weights: Literal["mean", "luma"] = "mean"
@@ -78,9 +85,12 @@ class Colorization:
         weights = {"mean": (1 / 3, 1 / 3, 1 / 3), "luma": (0.299, 0.587, 0.114)}[self.weights]
         return Brightness(jnp.asarray(weights), x_shape=tuple(x_shape))
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return (*y_shape[:2], 3) if len(y_shape) == 3 else None
+
 
 @dataclasses.dataclass(frozen=True)
-class CompressedSensing:
+class CompressedSensing(Family):
     """Few random combinations of all pixels are seen, new ones for every draw."""
 
     fraction: float = 0.25
@@ -101,9 +111,13 @@ class CompressedSensing:
             x_shape=tuple(x_shape),
         )
 
+    def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Combinations of pixels do not tell it."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
-class FourierLines:
+class FourierLines(Family):
     """Some columns of the Fourier transform are seen, as in an accelerated MRI scan."""
 
     acceleration: float = 4.0
@@ -134,9 +148,15 @@ class FourierLines:
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoise:
+class Denoise(Family):
     """The whole image is seen, with noise."""
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Identity:
         """The same operator for every key."""
         return Identity(x_shape=tuple(x_shape))
+
+
+def _enlarged(y_shape: tuple[int, ...], factor: int) -> tuple[int, ...] | None:
+    if len(y_shape) != 3:
+        return None
+    return y_shape[0] * factor, y_shape[1] * factor, y_shape[2]

@@ -1,0 +1,109 @@
+"""Configurations of the samplers: plain frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lavps_jax.errors import check_at_least, check_choices, check_positive
+from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
+
+__all__ = [
+    "ConditionalConfig",
+    "DPSConfig",
+    "InnerConfig",
+    "LAVPSConfig",
+    "MGDMConfig",
+    "SamplerConfig",
+]
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """How the inner problem of a block is solved."""
+
+    num_inner_steps: int = 3
+    """Adam steps on the negative ELBO, >= 0."""
+    learning_rate: float = 0.03
+    """Of Adam, > 0."""
+    learning_rate_unit: LearningRateUnit = "image"
+    """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
+
+    def __post_init__(self):
+        check_choices(self)
+        check_at_least("num_inner_steps", self.num_inner_steps, 0)
+        check_positive("learning_rate", self.learning_rate)
+
+
+@dataclass(frozen=True)
+class MGDMConfig:
+    """Zero-shot sampling with inner fits (MGDM); see `lavps_jax.samplers.MGDM`."""
+
+    inner: InnerConfig = InnerConfig(1)
+    """Away from the low-noise end."""
+    inner_low_noise: InnerConfig = InnerConfig(10)
+    """For blocks whose t_prev has a grid index in [low_idx, high_idx)."""
+    low_idx: int = 1
+    """First grid index of the low-noise end, >= 1."""
+    high_idx: int = 30
+    """One past its last grid index."""
+    num_steps: int = 100
+    """Points of the time grid."""
+    num_gibbs: int = 1
+    """Repetitions of a step."""
+    num_ddim_steps: int = 1
+    """Points of the grid on which x_tau is denoised; 1 is a single prediction."""
+    eta: float = 1.0
+    """Stochasticity of the bridges, in [0, 1]."""
+    tau_rule: TauRule = "previous"
+    """Block time from t_prev: itself, its half, three quarters of it; uniform in [min_tau, t_prev);
+    or mix, uniform in the first num_mixed_steps steps and then t_prev."""
+    min_tau: int = 10
+    """Lowest block time that is drawn, >= 1."""
+    num_mixed_steps: int = 70
+    """Steps of "mix" that draw the block time."""
+
+    def __post_init__(self):
+        check_choices(self)
+
+
+@dataclass(frozen=True)
+class LAVPSConfig(MGDMConfig):
+    """MGDM with an amortized start at the low-noise end (LAVPS)."""
+
+    inner_low_noise: InnerConfig = InnerConfig(1)
+    amortized: str = ""
+    """Folder of the exported amortized network."""
+    best_of: bool | None = None
+    """Compare the amortized start with the zero-shot one, for each image and particle. None does
+    so unless the network was trained on the operator and the sigma_y of this run."""
+
+
+@dataclass(frozen=True)
+class DPSConfig:
+    """Diffusion posterior sampling; see `lavps_jax.samplers.DPS`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    gamma: float = 1.0
+    """Step size of the guidance, >= 0."""
+    eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+    def __post_init__(self):
+        check_at_least("gamma", self.gamma, 0)
+
+
+@dataclass(frozen=True)
+class ConditionalConfig:
+    """DDIM with a supervised conditional denoiser."""
+
+    denoiser: str = ""
+    """Folder of the exported conditional denoiser."""
+    num_steps: int = 100
+    """Points of the time grid."""
+    eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+
+# LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
+SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | ConditionalConfig

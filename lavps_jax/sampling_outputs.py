@@ -1,0 +1,109 @@
+"""What a sampling run leaves behind: scores, pictures, and a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lavps_jax.config import to_json
+from lavps_jax.data.files import write_image
+from lavps_jax.measurements import Measured
+from lavps_jax.outputs import StdMap, contact_sheet, save_png
+from lavps_jax.samplers import Cost
+
+__all__ = ["Restored", "print_table", "write_results"]
+
+
+class Restored(NamedTuple):
+    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations."""
+
+    name: str
+    samples: np.ndarray
+    seconds_per_image: float
+    cost: Cost
+
+
+def write_results(
+    folder: Path, config, measured: Measured, restored: list[Restored], metrics
+) -> None:
+    """Writes configuration, scores and pictures; one image file also in its own depth."""
+    for name, content in (
+        ("config.json", to_json(config)),
+        ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
+    ):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    rows, several = [], config.num_particles > 1
+    for i, name in enumerate(measured.names):
+        y = np.asarray(measured.problems.y[i])
+        # What does not look like an image is shown brought back to image space.
+        is_image = y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]
+        observation = y if is_image else measured.shown(np.asarray(measured.problems.x_pinv[i]))
+        # Images of a sub-folder have that in their name; a dot would make it a file's name.
+        pictures = folder / "images" / name.replace(".", "_")
+        if pictures.exists():  # a.b and a_b
+            pictures = pictures.with_name(f"{pictures.name}_{measured.index[i]}")
+        pictures.mkdir(parents=True)
+        save_png(pictures / "observation.png", observation)
+        cells: list[Any] = [observation]
+        if measured.x_0 is not None:
+            save_png(pictures / "reference.png", measured.x_0[i])
+            cells.insert(0, measured.x_0[i])
+        for one in restored:
+            samples = measured.shown(one.samples[i])
+            mean, std = samples.mean(0), samples.std(0)
+            save_png(pictures / f"{one.name}_mean.png", mean)
+            save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
+            for p, x in enumerate(samples):
+                save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
+            cells += [*samples[:2], *([StdMap(std)] if several else [])]
+        rows.append(cells)
+    titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
+    for one in restored:
+        titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
+        titles += [f"{one.name} std"] if several else []
+    contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
+    if measured.file is not None:
+        _write_file_again(folder / "restored", measured, restored)
+
+
+def _write_file_again(folder: Path, measured: Measured, restored: list[Restored]) -> None:
+    """Samples and their mean in the depth of the image file, with its colours and alpha."""
+    assert measured.file is not None
+    folder.mkdir()
+    for one in restored:
+        samples = measured.in_colours_of_file(measured.shown(one.samples))
+        write_image(folder / f"{one.name}_mean", samples.mean(0), measured.file)
+        for p, x in enumerate(samples):
+            write_image(folder / f"{one.name}_sample_{p:02d}", x, measured.file)
+
+
+def print_table(console: Console, metrics: list[dict[str, Any]], naive: str) -> None:
+    """Scores of all samplers; `naive` is what the first row is called, which all must beat."""
+    table = Table()
+    heads = ("sampler", "PSNR", "SSIM", "LPIPS", "chi2 in 99 %", "s/image", "calls", "VJPs")
+    for head in heads:
+        table.add_column(head, justify="right")
+    baseline = metrics[0]["baseline"]
+    table.add_row(naive, *_distances(baseline), "", "", "", "")
+    for one in metrics:
+        mean = one["mean"]
+        table.add_row(
+            one["sampler"],
+            *_distances(mean),
+            f"{100 * mean['residual_inside_99']:.0f} %",
+            f"{mean['seconds_per_image']:.2f}",
+            str(mean["network_calls"]),
+            str(mean["vjps"]),
+        )
+    console.print(table)
+
+
+def _distances(mean: dict[str, float]) -> tuple[str, str, str]:
+    if "psnr" not in mean:
+        return "", "", ""
+    return f"{mean['psnr']:.2f}", f"{mean['ssim']:.3f}", f"{mean['lpips_alex']:.3f}"

@@ -1,0 +1,101 @@
+"""Noise that is not Gaussian has the likelihood that it is drawn from."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from lavps_jax.errors import UserError
+from lavps_jax.likelihoods import (
+    log_likelihood,
+    make_problem,
+    misfit,
+    photon_problem,
+    simulate,
+    simulate_photons,
+)
+from lavps_jax.noise import PoissonNoise, estimate_sigma_y, from_log_likelihood
+from lavps_jax.operators import Identity, Inpainting, SuperResolution
+
+SHAPE = (16, 16, 1)
+X = jax.random.uniform(jax.random.key(0), SHAPE, minval=-0.9, maxval=0.9)
+
+
+def test_photons_have_their_mean_and_variance():
+    noise = PoissonNoise(jnp.float32(40.0))
+    ys = jax.vmap(lambda key: noise.draw(key, X))(jax.random.split(jax.random.key(1), 4000))
+    rate = np.asarray(40 * (X + 1) / 2)
+    counts = 40 * (np.asarray(ys) + 1) / 2
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
+    assert np.abs((counts.mean(0) - rate) / np.sqrt(rate / 4000)).max() < 5
+    np.testing.assert_allclose(counts.var(0), rate, rtol=0.2)
+
+
+def test_likelihood_of_photons():
+    peak, other = 25.0, 0.6 * X
+    problem = simulate_photons(jax.random.key(1), X, Identity(x_shape=SHAPE), peak)
+    counts = np.round(peak * (np.asarray(problem.y, np.float64) + 1) / 2)
+    rates = [peak * (np.asarray(x, np.float64) + 1) / 2 for x in (X, other)]
+    expected = np.subtract(*(stats.poisson.logpmf(counts, rate).sum() for rate in rates))
+    found = log_likelihood(problem, X) - log_likelihood(problem, other)
+    assert abs(expected) > 5
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # Zero at the measurement itself, but for pixels without a photon: a rate is never zero.
+    faintest = 0.1 * np.exp(-1) * np.sum(counts == 0)
+    np.testing.assert_allclose(log_likelihood(problem, problem.y), -faintest, atol=1e-3)
+
+
+def test_misfit_of_the_truth_is_near_the_number_of_measurements():
+    operator = SuperResolution(2, x_shape=SHAPE)
+
+    def one(key):
+        return misfit(simulate_photons(key, X, operator, 30.0), X)
+
+    found = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(2), 300)))
+    assert abs(found.mean() - 64) < 5 * found.std() / np.sqrt(300)
+    problem = simulate(jax.random.key(0), X, operator, 0.1)
+    expected = np.sum((np.asarray(problem.y) - operator.forward(X)) ** 2) / 0.1**2
+    np.testing.assert_allclose(misfit(problem, X), expected, rtol=1e-5)
+
+
+def test_dark_and_hidden_pixels_have_finite_gradients():
+    mask = jnp.ones((16, 16, 1)).at[:8].set(0.0)
+    operator = Inpainting(mask, x_shape=SHAPE)
+    problem = simulate_photons(jax.random.key(1), X, operator, 20.0)
+    for x in (X, -jnp.ones(SHAPE), -3 * jnp.ones(SHAPE)):
+        gradient = np.asarray(jax.grad(lambda x: log_likelihood(problem, x))(x))
+        assert np.isfinite(gradient).all() and np.any(gradient[8:])
+        assert not np.any(gradient[:8])
+    assert 0 < float(problem.sigma_y) < 1
+    with pytest.raises(UserError, match="complex64"):
+        photon_problem(X + 1j, Identity(x_shape=SHAPE), PoissonNoise(jnp.float32(1.0)))
+
+
+def laplace(scale, y, prediction):
+    return -jnp.sum(jnp.abs(y - prediction)) / scale
+
+
+def test_a_likelihood_of_ones_own():
+    noise = from_log_likelihood(laplace, jnp.float32(0.2))
+    problem = make_problem(X, Identity(x_shape=SHAPE), 0.2, noise)
+    np.testing.assert_allclose(log_likelihood(problem, X + 0.1), -256 * 0.1 / 0.2, rtol=1e-4)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), problem)
+    both = jax.vmap(log_likelihood, (0, None))(stacked, X + 0.1)
+    np.testing.assert_allclose(both, -128, rtol=1e-4)
+
+
+def test_the_noise_of_a_smooth_image_is_estimated():
+    rows, columns = np.mgrid[:64, :48] / 20
+    smooth = 0.6 * np.sin(rows) * np.cos(columns)
+    generator = np.random.default_rng(0)
+    for sigma_y in (0.005, 0.05, 0.1):
+        y = smooth[..., None] + sigma_y * generator.normal(size=(64, 48, 3))
+        np.testing.assert_allclose(estimate_sigma_y(y), sigma_y, rtol=0.08)
+    clipped = np.clip(y + 1.0, -1, 1)  # Half of the picture is white now.
+    np.testing.assert_allclose(estimate_sigma_y(clipped), 0.1, rtol=0.15)
+    for unusable in (y[..., 0], y + 1j, np.ones((8, 8, 1))):
+        with pytest.raises(UserError, match="sigma_y: got estimate"):
+            estimate_sigma_y(unusable)
