@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -111,12 +112,21 @@ def main(run: Callable[[list[str]], None]) -> None:
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:
-    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
-        # What is raised inside a callback of the garbage collector is dropped: try again later.
+    if _would_be_dropped(frame):  # Try again later.
         signal.signal(signal.SIGALRM, _stop)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         return
     raise KeyboardInterrupt("SIGTERM")
+
+
+def _would_be_dropped(frame: types.FrameType | None) -> bool:
+    """Whether Python ignores what is raised here: in finalizers and callbacks of the collector."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in ("__del__", "_xla_gc_callback") or code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def fail(message: str) -> NoReturn:

@@ -69,3 +69,19 @@ def test_a_signal_during_garbage_collection_is_not_lost():
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_a_signal_in_a_finalizer_is_not_lost():
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            sum(range(1000))  # The handler runs here.
+
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Finalized()
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +82,11 @@ def test_sampling_writes_what_it_says(folder):
         (["data:folder-data", "--data.path", "{folder}/run"], "data.path"),
         (["data:folder-data", "--data.path", "{folder}/broken"], "bad.png"),
         (["--observations", "{folder}/nan.npz", "operator:denoise"], "y: got nan"),
+        (["operator:colorization"], "channels of the images"),
+        (["operator:compressed", "--operator.quality", "0"], "quality: got 0"),
+        (["operator:mask-file", "--operator.path", "{folder}/broken/bad.png"], "operator.path"),
+        (["--tile", "15"], "tile: got 15"),
+        (["--sigma-y", "estimate"], "sigma_y: got estimate"),
         (["sampler:lavps-config"], "amortized"),
     ],
 )
@@ -110,6 +116,29 @@ def test_given_observations_and_another_operator(folder, tmp_path):
     assert "residual_chi2" in metrics["mean"] and "psnr" not in metrics["mean"]
     pictures = {path.name for path in (tmp_path / "out" / "images" / "observation-00001").iterdir()}
     assert "observation.png" in pictures and "reference.png" not in pictures
+
+
+def test_a_photo_of_ones_own(folder, tmp_path):
+    """13 x 9 colours with alpha: restored twice as large, channel by channel, inside 28 x 20."""
+    rows, columns = np.mgrid[:13, :9]
+    planes = [20 * rows, 30 * columns, 120 + 120 * np.sin(rows), np.full(rows.shape, 200)]
+    photo = np.stack(planes, axis=-1).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "holiday.png")
+    done = program(
+        "sample.py", folder / "sample_tiny.py", "--observations", tmp_path / "holiday.png",
+        "--out-dir", tmp_path / "out", "--no-compare", "--tile", "16",
+        "operator:super-resolve", "--operator.factor", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    restored = {path.name for path in (tmp_path / "out" / "restored").iterdir()}
+    assert restored == {"mgdm_mean.png", "mgdm_sample_00.png", "mgdm_sample_01.png"}
+    with Image.open(tmp_path / "out" / "restored" / "mgdm_sample_00.png") as opened:
+        pixels = np.asarray(opened)
+    assert pixels.shape == (26, 18, 4) and np.all(pixels[..., 3] == 200)
+    # It explains the photo, and better than grey would.
+    small = pixels[..., :3].reshape(13, 2, 9, 2, 3).mean((1, 3))
+    error, grey = (np.abs(x - photo[..., :3]).mean() for x in (small, 127.5))
+    assert error < 0.7 * grey
 
 
 @pytest.mark.parametrize(
