@@ -26,7 +26,7 @@ from lavps_jax.config import (
 )
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
-from lavps_jax.likelihoods import misfit
+from lavps_jax.likelihoods import log_likelihood, misfit
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
 from lavps_jax.measurements import Measured, run_keys, simulate_measurements
 from lavps_jax.memory import check_memory
@@ -57,6 +57,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             measured = simulate_measurements(config)
         else:
             measured = load_measurements(config, network_shape(config.prior))
+        _check_gradients(measured)
         tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
         prior, theta = load_prior(config.prior, measured.image_shape, tiles)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
@@ -98,6 +99,22 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     picture = f"pictures: {config.out_dir}/contact_sheet.png"
     console.print(picture, markup=False, soft_wrap=True)
     return Path(config.out_dir)
+
+
+def _check_gradients(measured: Measured) -> None:
+    """Raises a UserError if a likelihood has no finite gradient where sampling will begin."""
+
+    def finite(problem):
+        gradient = jax.grad(lambda x: log_likelihood(problem, x))
+        images = (problem.x_pinv, jnp.zeros_like(problem.x_pinv), -jnp.ones_like(problem.x_pinv))
+        return jnp.stack([jnp.all(jnp.isfinite(gradient(x))) for x in images]).all()
+
+    found = np.asarray(jax.jit(jax.vmap(finite))(measured.problems))
+    if not found.all():
+        operator = type(measured.problems.operator).__name__
+        name = measured.names[int(np.argmin(found))]
+        remedy = "mend its forward: check_operator of lavps_jax.testing says where"
+        raise UserError("operator", f"{operator} without a finite gradient ({name})", remedy)
 
 
 def _naive(measured: Measured) -> np.ndarray:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.errors import UserError
+from lavps_jax.noise import CustomNoise
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 from lavps_jax.schedules import Schedule
@@ -22,7 +24,8 @@ class DPS:
     """Diffusion posterior sampling (Chung et al., ICLR 2023, arXiv:2209.14687, algorithm 1).
 
     x_{t_prev} = DDIM(x_t, D(x_t, t)) - (gamma / ||r||) grad_{x_t} ||r||^2, r = y - A(D(x_t, t)),
-    with the norm of the residual of this one image.
+    with the norm of the residual of this one image. It knows nothing of how the noise is
+    distributed, so a problem with a log-likelihood of its own is refused.
 
     Attributes:
       denoise_fn: the prior.
@@ -59,6 +62,10 @@ class DPS:
 
     def step(self, noise, state, params, problem, segment, row: DDIMRow) -> State:
         """One guided step; the state's x_0 is the prediction at t."""
+        if isinstance(problem.noise, CustomNoise):
+            raise UserError(
+                "noise", "a log-likelihood", "use MGDM or LAVPS: DPS sees residuals only"
+            )
 
         def residual_square(x_t: Array) -> tuple[Array, Array]:
             x_0 = denoise(self.denoise_fn, params, problem, x_t, row.t)

@@ -157,6 +157,36 @@ def test_presets_that_do_not_work(tmp_path, text, words):
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
 
 
+OWN_FAMILY = """
+import dataclasses
+import jax.numpy as jnp
+from lavps_jax.config import *
+from lavps_jax.data import SyntheticData
+from lavps_jax.operators import from_function
+from lavps_jax.operators.families.base import Family
+
+def root(data, x):
+    return jnp.sqrt(x)
+
+@dataclasses.dataclass(frozen=True)
+class Root(Family):
+    def draw(self, rng_key, x_shape):
+        return from_function(root, x_shape)
+
+def get_config():
+    return SampleConfig({prior!r}, SyntheticData(4, (16, 16, 1)), Root(), DPSConfig(), {out!r})
+"""
+
+
+def test_an_operator_without_a_gradient_is_refused(folder, tmp_path):
+    preset, out = tmp_path / "root.py", tmp_path / "out"
+    preset.write_text(OWN_FAMILY.format(prior=str(folder / "run" / "weights"), out=str(out)))
+    done = program("sample.py", preset)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "NonlinearOperator without a finite gradient (synthetic-0000" in done.stderr
+    assert not out.exists()
+
+
 def test_a_folder_with_other_files_is_not_replaced(folder, tmp_path):
     (tmp_path / "photo.txt").write_text("mine")
     flags = ["--overwrite", "--out-dir", tmp_path]

@@ -1,0 +1,70 @@
+"""Every sampler takes an operator whose measurements look unlike images, and any noise."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.errors import UserError
+from lavps_jax.likelihoods import make_problem, misfit, simulate, simulate_photons
+from lavps_jax.noise import from_log_likelihood
+from lavps_jax.operators import Identity, from_forward, from_function
+from lavps_jax.samplers import DPS, MGDM, Inner, make_sample_fn
+
+SHAPE = (6, 5, 1)
+DENOISER = GaussianMixtureDenoiser()
+SAMPLERS = {
+    "dps": DPS(DENOISER, num_steps=60, gamma=0.3),
+    "mgdm": MGDM(DENOISER, Inner(1), Inner(5), num_steps=60),
+}
+PARAMS = {"theta": GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.4))}
+X_0 = jnp.clip(0.4 * jax.random.normal(jax.random.key(5), SHAPE), -0.95, 0.95)
+
+
+def frequencies(data, x):
+    return jnp.fft.fft2(x[..., 0], norm="ortho")[:4, :3].reshape(-1)
+
+
+def squares(data, x):
+    return (x[:, :4] ** 2).sum(-1)
+
+
+def laplace(scale, y, prediction):
+    return -jnp.sum(jnp.abs(y - prediction)) / scale
+
+
+def sample(sampler, problem, num_particles=8):
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    run = make_sample_fn(sampler, num_particles=num_particles)
+    out = run(jax.random.key(2), jnp.arange(1), PARAMS, problems, sampler.plan())
+    assert np.isfinite(out.x_0).all()
+    return out.x_0[0]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("kind", ["complex", "not linear", "photons"])
+def test_measurements_are_met(name, kind):
+    key = jax.random.key(1)
+    match kind:
+        case "complex":
+            problem = simulate(key, X_0, from_forward(frequencies, SHAPE), 0.05)
+        case "not linear":
+            problem = simulate(key, X_0, from_function(squares, SHAPE), 0.05)
+        case _:
+            problem = simulate_photons(key, X_0, Identity(x_shape=SHAPE), 200.0)
+    fit = jax.vmap(lambda x: misfit(problem, x))
+    samples = sample(SAMPLERS[name], problem)
+    free = 0.4 * jax.random.normal(jax.random.key(7), samples.shape)
+    assert np.median(fit(samples)) < 0.2 * np.median(fit(jnp.clip(free, -0.99, 0.99)))
+
+
+def test_a_likelihood_of_ones_own():
+    noise = from_log_likelihood(laplace, jnp.float32(0.05))
+    problem = make_problem(X_0, Identity(x_shape=SHAPE), 0.07, noise)
+    samples = sample(SAMPLERS["mgdm"], problem)
+    assert np.abs(samples - X_0).mean() < 0.15 < np.abs(X_0).mean()
+    with pytest.raises(UserError, match="DPS sees residuals only"):
+        sample(SAMPLERS["dps"], problem)
