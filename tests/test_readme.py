@@ -1,4 +1,4 @@
-"""The Python code of the README runs, block after block, as a reader would run it."""
+"""The Python code of the documents runs, block after block, as a reader would run it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme_code_runs():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("document,count", [("README.md", 2), ("docs/operators.md", 1)])
+def test_code_runs(document, count):
+    text = (ROOT / document).read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) >= 2
+    assert len(blocks) >= count
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=ROOT,
@@ -24,7 +27,8 @@ def test_readme_code_runs():
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_names_files_that_exist():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("document", ["README.md", "docs/operators.md", "docs/parity.md"])
+def test_documents_name_files_that_exist(document):
+    text = (ROOT / document).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
+        assert ((ROOT / document).parent / target).exists(), target
