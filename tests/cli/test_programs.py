@@ -25,10 +25,10 @@ def get_config():
 """
 TRAIN = """TrainConfig(
         task=PriorTask(HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)),
-        train_data=SyntheticData(16, (16, 16, 1)), validation_data=SyntheticData(4, (16, 16, 1)),
+        train_data=SyntheticData(16, (16, 16, 1)), validation_data=SyntheticData(8, (16, 16, 1)),
         run_dir={run!r}, batch_size=4, num_train_steps=3, validate_every=3, checkpoint_every=3)"""
 SAMPLE = """SampleConfig(
-        prior={prior!r}, data=SyntheticData(4, (16, 16, 1)), operator=RandomPixels(0.4, 0.6),
+        prior={prior!r}, data=SyntheticData(8, (16, 16, 1)), operator=RandomPixels(0.4, 0.6),
         sampler=MGDMConfig(num_steps=8, high_idx=3), compare_with=(DPSConfig(num_steps=8),),
         out_dir={out!r}, num_images=3, num_particles=2, batch_size=2)"""
 
@@ -174,7 +174,7 @@ class Root(Family):
         return from_function(root, x_shape)
 
 def get_config():
-    return SampleConfig({prior!r}, SyntheticData(4, (16, 16, 1)), Root(), DPSConfig(), {out!r})
+    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Root(), DPSConfig(), {out!r})
 """
 
 
