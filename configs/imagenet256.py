@@ -8,6 +8,8 @@ Evaluation on 300 images, one sample each (the folder holds the last validation
 image of each of the first 300 classes):
   python sample.py configs/imagenet256.py --num-images 300 --num-particles 1 \
       --out-dir outputs/imagenet256_test
+With the class of every image, which these commands do not tell the prior:
+  --class-label data --data.classes FILE, lines of a path below the folder and a number from 0.
 Hardware and time: docs/parity.md.
 """
 

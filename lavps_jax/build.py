@@ -56,10 +56,17 @@ __all__ = [
 
 
 class NetworkShape(NamedTuple):
-    """Which images networks take: `channels`, and sides that are multiples of `multiple`."""
+    """Which images networks take.
+
+    Attributes:
+      channels: of the images.
+      multiple: sides are multiples of it.
+      num_classes: of a class-conditional network; 0 means none.
+    """
 
     channels: int
     multiple: int
+    num_classes: int = 0
 
 
 class Trainee(NamedTuple):
@@ -184,7 +191,7 @@ def network_shape(prior: str) -> NetworkShape:
     """
     config = _stored_config(prior)
     network = _prior_task(prior, config).network
-    return NetworkShape(network.in_channels, network.size_multiple)
+    return NetworkShape(network.in_channels, network.size_multiple, network.num_classes)
 
 
 def load_prior(

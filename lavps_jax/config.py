@@ -210,6 +210,9 @@ class SampleConfig:
     """Images at a time; does not change the results."""
     seed: int = 0
     """Of operators, noise and samples."""
+    class_label: int | Literal["data"] | None = None
+    """Class of the images, for a prior with classes: a number from 0 for all of them, or what the
+    data set says of each; None is the null class."""
     overwrite: bool = False
     """Replace out_dir if it exists."""
     observations: str | None = None
@@ -236,6 +239,8 @@ class SampleConfig:
             check_at_least(name, getattr(self, name), 1)
         for name in ("first_image", "seed"):
             check_at_least(name, getattr(self, name), 0)
+        if isinstance(self.class_label, int):
+            check_at_least("class_label", self.class_label, 0)
 
 
 def load_preset(path: str) -> Any:

@@ -16,7 +16,7 @@ from lavps_jax.likelihoods import simulate, simulate_photons
 from lavps_jax.operators import Cropped
 from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["Measured", "RunKeys", "run_keys", "simulate_measurements"]
+__all__ = ["Measured", "RunKeys", "run_keys", "simulate_measurements", "with_classes"]
 
 
 class Measured(NamedTuple):
@@ -101,3 +101,34 @@ def simulate_measurements(config: SampleConfig) -> Measured:
     problems = jax.jit(jax.vmap(measure))(jnp.asarray(index), images)
     names = [source.name(int(i)) for i in index]
     return Measured(problems, index, names, np.asarray(images))
+
+
+def with_classes(measured: Measured, config: SampleConfig, num_classes: int) -> Measured:
+    """The measurements with `Problem.label` set as `config.class_label` says.
+
+    Args:
+      num_classes: of the prior; 0 means none.
+
+    Raises:
+      UserError: if the prior has no such class, or the data set does not know them.
+    """
+    chosen = config.class_label
+    if chosen is None:
+        return measured
+    if not num_classes:
+        raise UserError("class_label", chosen, "leave it out: the prior has no classes")
+    labels: list[int | None] = [None]
+    if chosen != "data":
+        labels = [chosen] * len(measured.index)
+    elif config.observations is None:
+        source = config.data.open()
+        labels = [source.label(int(i)) for i in measured.index]
+    for label in labels:
+        if label is None:
+            remedy = "give a number: these data do not say the class of an image"
+            raise UserError("class_label", chosen, remedy)
+        if label >= num_classes:
+            remedy = f"use 0 to {num_classes - 1}, the classes of the prior"
+            raise UserError("class_label", label, remedy)
+    one_hot = jax.nn.one_hot(jnp.asarray(labels), num_classes)
+    return measured._replace(problems=measured.problems.replace(label=one_hot))

@@ -28,7 +28,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood, misfit
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
-from lavps_jax.measurements import Measured, run_keys, simulate_measurements
+from lavps_jax.measurements import Measured, run_keys, simulate_measurements, with_classes
 from lavps_jax.memory import check_memory
 from lavps_jax.metrics import chi2_band, psnr, ssim
 from lavps_jax.networks.tiled import Tiles
@@ -53,10 +53,12 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     """
     console = console or Console()
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
+        takes = network_shape(config.prior)
         if config.observations is None:
             measured = simulate_measurements(config)
         else:
-            measured = load_measurements(config, network_shape(config.prior))
+            measured = load_measurements(config, takes)
+        measured = with_classes(measured, config, takes.num_classes)
         _check_gradients(measured)
         tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
         prior, theta = load_prior(config.prior, measured.image_shape, tiles)

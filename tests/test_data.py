@@ -194,6 +194,10 @@ def test_tfds_without_tensorflow():
     expected = {shipped[index].tobytes() for index in range(24)}
     assert {source[index].tobytes() for index in range(24)} == expected
     assert source.name(3) == "fashion_mnist_tiny-test-00003"
+    # Of the first shipped image, an ankle boot, and of the fifth, a shirt; the split is shuffled.
+    for image, label in ((0, 9), (4, 6)):
+        index = [source[k].tobytes() for k in range(24)].index(shipped[image].tobytes())
+        assert source.label(index) == label and shipped.label(image) is None
     part = TfdsData("fashion_mnist_tiny", "test[8:12]", data_dir=str(TFDS), pad_to=32).open()
     np.testing.assert_array_equal(part[1], source[9])
     assert part.name(1) == "fashion_mnist_tiny-test_8_12-00001"
@@ -234,6 +238,20 @@ def test_folder_order_names_and_pixels(tmp_path):
     assert [source.name(0), source.name(1)] == ["a.webp", "b/1.PNG"]
     np.testing.assert_array_equal(source[0], early)
     np.testing.assert_array_equal(source[1], late)
+
+
+def test_folder_with_a_file_of_classes(tmp_path):
+    for name in ("b/1 2.png", "a.png"):
+        _save(tmp_path / name, 6, 4, seed=1)
+    classes = tmp_path / "classes.txt"
+    classes.write_text("b/1 2.png 7\n\na.png 3\nunknown.png 1\n")
+    source = FolderData(str(tmp_path), classes=str(classes)).open()
+    assert [source.label(0), source.label(1)] == [3, 7]
+    assert FolderData(str(tmp_path)).open().label(0) is None
+    for text, words in (("a.png 3", "of b/1 2.png"), ("a.png cat", "lines of a path")):
+        classes.write_text(text)
+        with pytest.raises(UserError, match=f"data.classes: got .*classes.txt.*{words}"):
+            FolderData(str(tmp_path), classes=str(classes)).open()
 
 
 def test_folder_applies_the_exif_orientation(tmp_path):

@@ -14,6 +14,7 @@ from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
+    DPSConfig,
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
@@ -135,6 +136,23 @@ def test_images_of_similar_names_have_folders_of_their_own(prior, tmp_path):
     sampler = MGDMConfig(num_steps=5, high_idx=2)
     sample(tmp_path / "out", prior, sampler, data=FolderData(str(tmp_path)), num_images=2)
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+
+
+def test_the_class_reaches_the_prior(prior, tmp_path):
+    network = dataclasses.replace(NETWORK, num_classes=3)
+    with_classes = train(tmp_path / "run", PriorTask(network), 4)
+    found = [
+        sample(tmp_path / f"{label}", with_classes, DPSConfig(num_steps=4), class_label=label)
+        for label in (None, 0, 2)
+    ]
+    assert len({one["mean"]["psnr"] for one in found}) == 3
+    for folder, label, words in (
+        (with_classes, 3, "class_label: got 3; use 0 to 2"),
+        (with_classes, "data", "class_label: got data; give a number"),
+        (prior, 0, "class_label: got 0; leave it out"),
+    ):
+        with pytest.raises(UserError, match=words):
+            sample(tmp_path / "out", folder, DPSConfig(num_steps=4), class_label=label)
 
 
 def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):

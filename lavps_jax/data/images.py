@@ -40,6 +40,10 @@ class ImageSource(Protocol):
         """A name for people: the same image has the same name in every run."""
         ...
 
+    def label(self, index: int, /) -> int | None:
+        """Number of its class, from 0; None where the source knows no classes."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -48,10 +52,12 @@ class ArraySource:
     Attributes:
       images: uint8 (N, H, W, C).
       names: one per image.
+      labels: classes, one per image, or None.
     """
 
     images: np.ndarray
     names: tuple[str, ...]
+    labels: tuple[int | None, ...] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -66,12 +72,16 @@ class ArraySource:
     def name(self, index: int, /) -> str:
         return self.names[checked_index(index, len(self))]
 
+    def label(self, index: int, /) -> int | None:
+        index = checked_index(index, len(self))
+        return None if self.labels is None else self.labels[index]
+
 
 def in_memory(source: ImageSource, limit_bytes: int = 2**30) -> ImageSource:
     """Reads all images once if they fit into `limit_bytes`; otherwise returns `source` itself.
 
     Small sets (Fashion-MNIST: 59 MiB) are then sliced from one array instead of decoded one by
-    one at every step.
+    one at every step. Classes are left out: training does not use them.
     """
     if isinstance(source, ArraySource) or len(source) * np.prod(source.image_shape) > limit_bytes:
         return source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from dataclasses import dataclass
@@ -88,9 +89,12 @@ class TfdsData:
         if self.pad_to is not None:
             check_padding(self.pad_to, height, width)
             height = width = self.pad_to
-        label = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in (self.name, self.split))
+        prefix = "-".join(re.sub(r"\W+", "_", part).strip("_") for part in (self.name, self.split))
         image_shape = (height, width, shape[-1])
-        return _TfdsSource(records, label, self.size, self.pad_to, image_shape)
+        has_classes = "label" in features and isinstance(
+            features["label"], tfds.features.ClassLabel
+        )
+        return _TfdsSource(records, prefix, self.size, self.pad_to, image_shape, has_classes)
 
 
 _PREPARE = (
@@ -103,10 +107,11 @@ _PREPARE = (
 @dataclass(frozen=True, eq=False)
 class _TfdsSource:
     records: Any
-    label: str
+    prefix: str
     size: int | None
     pad_to: int | None
     image_shape: tuple[int, int, int]
+    has_classes: bool
 
     def __len__(self) -> int:
         return len(self.records)
@@ -119,7 +124,11 @@ class _TfdsSource:
         return pad_image(_to_array(picture), self.pad_to)
 
     def name(self, index: int, /) -> str:
-        return f"{self.label}-{checked_index(index, len(self)):05d}"
+        return f"{self.prefix}-{checked_index(index, len(self)):05d}"
+
+    def label(self, index: int, /) -> int | None:
+        record = self.records[checked_index(index, len(self))]
+        return int(record["label"]) if self.has_classes else None
 
 
 @dataclass(frozen=True)
@@ -134,18 +143,22 @@ class FolderData:
         are, which must then have one size.
       channels: 1 converts to grey, 3 to RGB; None takes the images as they are, which must then
         be all grey or all colour.
+      classes: a text file that gives the class of every image: lines of its path below the folder
+        and a number from 0. None: the classes are unknown.
     """
 
     path: str
     size: int | None = None
     channels: Literal[1, 3] | None = None
+    classes: str | None = None
 
     def open(self) -> ImageSource:
         """Looks at the header of every image.
 
         Raises:
           UserError: if the folder has no image, or an image is unreadable, or images differ in
-            size or in being grey; the message names the file.
+            size or in being grey, or one has no class in the file of classes; the message names
+            the file.
         """
         check_choices(self)
         root = Path(self.path)
@@ -159,11 +172,27 @@ class FolderData:
         )
         if not files:
             raise UserError("data.path", self.path, "give a folder with PNG, JPEG or WebP images")
-        source = _FolderSource(root, tuple(files), self.size, self.channels, (0, 0, 0))
+        labels = None if self.classes is None else _read_classes(Path(self.classes), root, files)
+        source = _FolderSource(root, tuple(files), self.size, self.channels, (0, 0, 0), labels)
         shapes = [source.header_shape(file) for file in files]
         for file, shape in zip(files, shapes, strict=True):
             _check_same_shape(file, shape, files[0], shapes[0])
-        return _FolderSource(root, tuple(files), self.size, self.channels, shapes[0])
+        return dataclasses.replace(source, image_shape=shapes[0])
+
+
+def _read_classes(path: Path, root: Path, files: list[Path]) -> tuple[int, ...]:
+    """The class of every file."""
+    try:
+        lines = [line.rsplit(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
+        known = {name: int(number) for name, number in lines}
+    except (OSError, ValueError) as error:
+        remedy = "give a text file with lines of a path below data.path and a number"
+        raise UserError("data.classes", path, remedy) from error
+    names = [file.relative_to(root).as_posix() for file in files]
+    missing = [name for name in names if known.get(name, -1) < 0]
+    if missing:
+        raise UserError("data.classes", path, f"add a line with the class (from 0) of {missing[0]}")
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +202,7 @@ class _FolderSource:
     size: int | None
     channels: int | None
     image_shape: tuple[int, int, int]
+    labels: tuple[int, ...] | None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -193,6 +223,10 @@ class _FolderSource:
 
     def name(self, index: int, /) -> str:
         return self.files[checked_index(index, len(self))].relative_to(self.root).as_posix()
+
+    def label(self, index: int, /) -> int | None:
+        index = checked_index(index, len(self))
+        return None if self.labels is None else self.labels[index]
 
     def header_shape(self, file: Path) -> tuple[int, int, int]:
         """The shape the image will have, without decoding its pixels."""
