@@ -20,6 +20,7 @@ from lavps_jax.operators.combined import (
     stack,
 )
 from lavps_jax.operators.cropped import Cropped, LinearCropped, cropped
+from lavps_jax.operators.dense import Dense, from_matrix
 from lavps_jax.operators.families import (
     AnisotropicBlur,
     CentreBox,
@@ -72,6 +73,7 @@ __all__ = [
     "CompressedSensing",
     "Cropped",
     "Denoise",
+    "Dense",
     "FourierLines",
     "FourierMagnitude",
     "FourierSampling",
@@ -114,6 +116,7 @@ __all__ = [
     "cropped",
     "from_forward",
     "from_function",
+    "from_matrix",
     "gaussian_kernel",
     "motion_kernel",
     "stack",

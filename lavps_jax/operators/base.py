@@ -117,7 +117,8 @@ class MeasurementOperator(Node):
 class LinearOperator(MeasurementOperator):
     """A linear map y = A x of one real image; subclasses give `forward`, the rest has a default.
 
-    Subclasses override `adjoint`, `pinv` and `ridge` where a closed form exists.
+    Subclasses override `adjoint`, `pinv` and `ridge` where a closed form exists, and `spectral` and
+    `spectral_adjoint` where the singular values are known.
 
     Class attributes (override in a subclass):
       pinv_tolerance: `pinv` stops when ||A^T A x - A^T y|| falls below this times ||A^T y||.
@@ -173,6 +174,31 @@ class LinearOperator(MeasurementOperator):
         tolerance = float(jnp.finfo(y.dtype).eps)
         x, _ = cg(normal, self.adjoint(y), tol=tolerance, maxiter=self.ridge_num_iterations)
         return x
+
+    def spectral(self, fn: Callable[[Array], Array], x: Array) -> Float[Array, "H W C"]:
+        """V fn(s) V^T x with the singular value decomposition A = U diag(s) V^T, (H, W, C).
+
+        V is square: directions that A does not see have s = 0.
+
+        Args:
+          fn: elementwise function of singular values, float of any shape.
+          x: image (H, W, C).
+        Raises:
+          UserError: if the operator does not know its singular values.
+        """
+        raise self._without_spectrum()
+
+    def spectral_adjoint(self, fn: Callable[[Array], Array], y: Array) -> Float[Array, "H W C"]:
+        """V fn(s) U^T y over the directions with s > 0, (H, W, C): A^+ y with fn = 1 / s.
+
+        Raises:
+          UserError: if the operator does not know its singular values.
+        """
+        raise self._without_spectrum()
+
+    def _without_spectrum(self) -> UserError:
+        remedy = "use PiGDM, MGDM or LAVPS: this sampler needs an operator with singular values"
+        return UserError("operator", type(self).__name__, remedy)
 
     def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
         return self.ridge(y, weight)

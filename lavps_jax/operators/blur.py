@@ -9,6 +9,7 @@ from jaxtyping import Array, Complex, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
 __all__ = ["Blur", "CircularBlur", "check_kernel_size", "gaussian_kernel"]
 
@@ -98,16 +99,27 @@ class CircularBlur(LinearOperator):
         return self._filtered(y, jnp.conj(self.spectrum(y.dtype)))
 
     def pinv(self, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-        spectrum = self.spectrum(y.dtype)
-        size = jnp.abs(spectrum)
-        seen = size > 10 * jnp.finfo(size.dtype).eps * jnp.max(size)
-        return self._filtered(y, jnp.where(seen, 1 / jnp.where(seen, spectrum, 1), 0))
+        return self.spectral_adjoint(lambda s: 1 / s, y)
 
     def ridge(
         self, y: Float[Array, "H W C"], weight: float | Float[Array, ""]
     ) -> Float[Array, "H W C"]:
         spectrum = self.spectrum(y.dtype)
         return self._filtered(y, jnp.conj(spectrum) / (jnp.abs(spectrum) ** 2 + weight))
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self._filtered(x, fn(self._singular_values(x.dtype)))
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        spectrum, values = self.spectrum(y.dtype), self._singular_values(y.dtype)
+        # U^T y has the phase of the adjoint.
+        phase = jnp.conj(spectrum) / jnp.where(values > 0, values, 1)
+        return self._filtered(y, seen_only(fn, values) * phase)
+
+    def _singular_values(self, dtype: Any) -> Float[Array, "H V"]:
+        """|spectrum|, exactly zero where it counts as not seen."""
+        size = jnp.abs(self.spectrum(dtype))
+        return jnp.where(size > 10 * jnp.finfo(size.dtype).eps * jnp.max(size), size, 0)
 
     def _filtered(self, x: Array, transfer: Array) -> Float[Array, "H W C"]:
         channels = jnp.moveaxis(x, -1, 0)

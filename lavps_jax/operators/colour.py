@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import FlatSpectrum
 
 __all__ = ["Brightness"]
 
 
-class Brightness(LinearOperator):
+class Brightness(FlatSpectrum):
     """y = sum_c weights[c] x[..., c], (H, W, 1). A A^T = |weights|^2 I.
 
     Attributes:
@@ -39,6 +41,9 @@ class Brightness(LinearOperator):
     def pinv(self, y: Float[Array, "H W 1"]) -> Float[Array, "H W C"]:
         """A^+ y = A^T y / |weights|^2, exact."""
         return self.adjoint(y) / jnp.sum(self.weights**2)
+
+    def singular_value(self, dtype: Any) -> Float[Array, ""]:
+        return jnp.sqrt(jnp.sum(self.weights**2)).astype(dtype)
 
     def ridge(
         self, y: Float[Array, "H W 1"], weight: float | Float[Array, ""]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
+from lavps_jax.operators.spectral import SpectrumFn
 
 __all__ = ["Composition", "LinearComposition", "LinearStack", "OneOf", "Stack", "compose", "stack"]
 
@@ -128,6 +129,12 @@ class OneOf(LinearOperator):
         self, y: Float[Array, " m"], weight: float | Float[Array, ""]
     ) -> Float[Array, "H W C"]:
         return self._switch(lambda choice: choice.ridge(_own(choice, y), weight), y.dtype)
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.spectral(fn, x), x.dtype)
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.spectral_adjoint(fn, _own(choice, y)), y.dtype)
 
     def _length(self, dtype: Any) -> int:
         return max(_length(_like(choice, dtype)) for choice in self.choices)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
+from lavps_jax.operators.spectral import SpectrumFn
 
 __all__ = ["Cropped", "LinearCropped", "cropped"]
 
@@ -63,6 +64,15 @@ class LinearCropped(LinearOperator, Cropped):
 
     def ridge(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
         return self._surrounded(self.inner.ridge(y, weight))
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        (top, left), (height, width, _) = self.corner, self.inner.x_shape
+        inside = self.inner.spectral(fn, self.crop(x))
+        outside = fn(jnp.zeros((), x.dtype)) * x
+        return outside.at[top : top + height, left : left + width].set(inside)
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Array) -> Float[Array, "H W C"]:
+        return self._surrounded(self.inner.spectral_adjoint(fn, y))
 
 
 def cropped(

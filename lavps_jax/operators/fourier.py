@@ -7,6 +7,7 @@ from jaxtyping import Array, Complex, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
 __all__ = ["FourierSampling"]
 
@@ -53,6 +54,13 @@ class FourierSampling(LinearOperator):
         self, y: Complex[Array, "H W C"], weight: float | Float[Array, ""]
     ) -> Float[Array, "H W C"]:
         return self._filtered(self.adjoint(y), 1 / (self._multiplicity(y) + weight))
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        return self._filtered(x, fn(jnp.sqrt(self._multiplicity(x))))
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Complex[Array, "H W C"]) -> Array:
+        values = jnp.sqrt(self._multiplicity(y))
+        return self._filtered(self.adjoint(y), seen_only(lambda s: fn(s) / s, values))
 
     def _multiplicity(self, y: Array) -> Float[Array, "H W 1"]:
         mirrored = jnp.roll(jnp.flip(self.mask, (0, 1)), (1, 1), (0, 1))

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import FlatSpectrum
 
 __all__ = ["ScrambledHadamard", "walsh_hadamard"]
 
 
-class ScrambledHadamard(LinearOperator):
+class ScrambledHadamard(FlatSpectrum):
     """y = S W P x for every channel, (m, C): shuffled, transformed in blocks, subsampled.
 
     P is a permutation of the H * W pixels, W the orthonormal Walsh-Hadamard transform of blocks as

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float
 
-from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import FlatSpectrum
 
 __all__ = ["Identity"]
 
 
-class Identity(LinearOperator):
+class Identity(FlatSpectrum):
     """y = x: every pixel is measured."""
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:

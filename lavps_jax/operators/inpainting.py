@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import FlatSpectrum
 
 __all__ = ["Inpainting"]
 
 
-class Inpainting(LinearOperator):
+class Inpainting(FlatSpectrum):
     """y = mask * x. y keeps the image shape, with zeros at the missing pixels.
 
     Attributes:

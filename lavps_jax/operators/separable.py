@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
 __all__ = ["Factor", "Separable", "bicubic_matrix", "factor"]
 
@@ -61,6 +62,14 @@ class Separable(LinearOperator):
     ) -> Float[Array, "H W C"]:
         spectrum = self._spectrum()
         return self._back(spectrum / (spectrum**2 + weight) * self._left(y))
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        coefficients, unseen = self._right(x), fn(jnp.zeros((), x.dtype))
+        seen = self._back(fn(self._spectrum()) * coefficients)
+        return unseen * (x - self._back(coefficients)) + seen
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
+        return self._back(seen_only(fn, self._spectrum()) * self._left(y))
 
     def _spectrum(self) -> Array:
         """All singular values, (r, q, 1)."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.spectral import FlatSpectrum
 
 __all__ = ["SuperResolution"]
 
 
-class SuperResolution(LinearOperator):
+class SuperResolution(FlatSpectrum):
     """y = mean of x over factor x factor blocks, (H / factor, W / factor, C).
 
     Attributes:
@@ -44,6 +46,9 @@ class SuperResolution(LinearOperator):
     def pinv(self, y: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
         """A^+ y: every entry repeated over its block, exact, since A A^T = I / factor^2."""
         return jnp.repeat(jnp.repeat(y, self.factor, axis=0), self.factor, axis=1)
+
+    def singular_value(self, dtype: Any) -> Float[Array, ""]:
+        return jnp.asarray(1 / self.factor, dtype)
 
     def ridge(
         self, y: Float[Array, "h w C"], weight: float | Float[Array, ""]

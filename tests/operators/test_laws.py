@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from operator_cases import COLOUR_ONLY, EXACT, LINEAR, NONLINEAR
 
+from lavps_jax.errors import UserError
+from lavps_jax.operators import cropped, from_matrix
 from lavps_jax.testing import check_operator
 
 
@@ -38,6 +40,15 @@ def test_laws_float64_of_an_image_that_is_not_square(family):
         check_operator(jax.random.key(4), operator, rtol=1e-12, exact_pinv=family in EXACT)
 
 
+def dense(operator) -> tuple[np.ndarray, jax.Array, np.ndarray]:
+    """The matrix of an operator, a random y, and that y as its rows see it."""
+    size = math.prod(operator.x_shape)
+    columns = jax.jit(jax.vmap(operator.forward))(jnp.eye(size).reshape(size, *operator.x_shape))
+    y = jax.random.normal(jax.random.key(1), operator.y_shape, columns.dtype)
+    # A complex measurement of a real image: real and imaginary parts are separate rows.
+    return _real(columns.reshape(size, -1)).T, y, _real(np.ravel(y))
+
+
 @pytest.mark.parametrize("family", EXACT, ids=str)
 def test_pinv_is_least_squares_of_smallest_norm_and_ridge_solves_its_equation(family):
     """Both against dense linear algebra, for a y outside the range of A too."""
@@ -45,10 +56,7 @@ def test_pinv_is_least_squares_of_smallest_norm_and_ridge_solves_its_equation(fa
         x_shape = (8, 12, 3 if family in COLOUR_ONLY else 1)
         size = math.prod(x_shape)
         operator = draw(family, jax.random.key(0), x_shape)
-        columns = jax.jit(jax.vmap(operator.forward))(jnp.eye(size).reshape(size, *x_shape))
-        y = jax.random.normal(jax.random.key(1), operator.y_shape, columns.dtype)
-        # A complex measurement of a real image: real and imaginary parts are separate rows.
-        matrix, flat = _real(columns.reshape(size, -1)).T, _real(np.ravel(y))
+        matrix, y, flat = dense(operator)
 
         expected_pinv = np.linalg.pinv(matrix, rcond=1e-9) @ flat
         np.testing.assert_allclose(np.ravel(operator.pinv(y)), expected_pinv, atol=1e-12)
@@ -59,3 +67,51 @@ def test_pinv_is_least_squares_of_smallest_norm_and_ridge_solves_its_equation(fa
             matrix.T @ matrix + weight * np.eye(size), expected_adjoint
         )
         np.testing.assert_allclose(np.ravel(operator.ridge(y, weight)), expected_ridge, atol=1e-12)
+
+
+def check_spectral(operator) -> None:
+    """Both filters against a dense singular value decomposition, with fn(0) that is not zero."""
+    matrix, y, flat = dense(operator)
+    u, values, vt = np.linalg.svd(matrix)
+    values = np.pad(values, (0, len(vt) - len(values)))
+    values = np.where(values > 1e-9 * values[0], values, 0)
+    x = jax.random.normal(jax.random.key(2), operator.x_shape)
+
+    def fn(s):
+        return 1 / (0.2 + s**2) + jnp.cos(3 * s)
+
+    expected = vt.T @ (np.asarray(fn(values)) * (vt @ np.ravel(x)))
+    np.testing.assert_allclose(np.ravel(operator.spectral(fn, x)), expected, atol=1e-11)
+    seen = np.flatnonzero(values)
+    expected = vt[seen].T @ (np.asarray(fn(values[seen]) / values[seen]) * (u.T[seen] @ flat))
+    found = operator.spectral_adjoint(lambda s: fn(s) / s, y)
+    np.testing.assert_allclose(np.ravel(found), expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", EXACT, ids=str)
+def test_filters_of_the_singular_values(family):
+    with jax.enable_x64(True):
+        x_shape = (8, 12, 3 if family in COLOUR_ONLY else 1)
+        check_spectral(draw(family, jax.random.key(0), x_shape))
+
+
+@pytest.mark.parametrize("rows", [3, 20])
+def test_a_matrix(rows):
+    with jax.enable_x64(True):
+        matrix = np.random.default_rng(0).standard_normal((rows, 12))
+        matrix[:, :3] = 0  # Three directions that are not seen in any case.
+        operator = from_matrix(matrix, (2, 3, 2))
+        np.testing.assert_allclose(dense(operator)[0], matrix, atol=1e-12)
+        check_operator(jax.random.key(0), operator, rtol=1e-12, exact_pinv=True)
+        check_spectral(operator)
+        check_spectral(cropped(operator, (4, 5, 2), (1, 2)))
+    with pytest.raises(UserError, match="matrix: got shape .*; give 12 columns"):
+        from_matrix(matrix[:, 1:], (2, 3, 2))
+
+
+@pytest.mark.parametrize("family", [f for f in LINEAR if f not in EXACT], ids=str)
+def test_an_operator_without_known_singular_values_says_so(family):
+    x_shape = (16, 16, 3 if family in COLOUR_ONLY else 1)
+    operator = draw(family, jax.random.key(0), x_shape)
+    with pytest.raises(UserError, match="operator: got .*; use PiGDM, MGDM or LAVPS"):
+        jax.eval_shape(lambda x: operator.spectral(jnp.cos, x), jnp.zeros(x_shape))
