@@ -34,8 +34,8 @@ from scipy import stats
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.metrics import sliced_wasserstein
-from lavps_jax.operators import from_forward
-from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler, make_sample_fn
+from lavps_jax.operators import from_matrix
+from lavps_jax.samplers import DDIM, DDNM, DPS, MGDM, Inner, PiGDM, Sampler, make_sample_fn
 from lavps_jax.types import Problem
 
 DENOISER = GaussianMixtureDenoiser()
@@ -125,15 +125,9 @@ def exact_samples(rng: np.random.Generator, target: Posterior, count: int) -> np
     return (target.means[component] + target.std * noise) @ target.basis.T
 
 
-def matrix_forward(a: jax.Array, x: jax.Array) -> jax.Array:
-    """y = A x for a vector kept as an image (1, 1, d)."""
-    return jnp.matmul(a, x[0, 0], precision=jax.lax.Precision.HIGHEST)
-
-
 def as_problem(case: Case) -> Problem:
     """The measurement as samplers take it, in float32."""
-    a = jnp.asarray(case.a, jnp.float32)
-    operator = from_forward(matrix_forward, (1, 1, a.shape[1]), a)
+    operator = from_matrix(case.a, (1, 1, case.a.shape[1]))
     return make_problem(jnp.asarray(case.y, jnp.float32), operator, case.sigma_y)
 
 
@@ -157,6 +151,8 @@ SAMPLERS: Mapping[str, Sampler] = {
 } | {
     "DPS, gamma 0.1": DPS(DENOISER, gamma=0.1),
     "DPS, gamma 1": DPS(DENOISER, gamma=1.0),
+    "PiGDM": PiGDM(DENOISER),
+    "DDNM": DDNM(DENOISER),
 }
 EXACT: Mapping[str, Sampler] = {
     f"exact posterior denoiser, {steps} steps": DDIM(DENOISER, num_steps=steps)

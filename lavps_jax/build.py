@@ -15,11 +15,13 @@ from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
+    DDNMConfig,
     DPSConfig,
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
     OptimizerConfig,
+    PiGDMConfig,
     PriorTask,
     SamplerConfig,
     TrainConfig,
@@ -36,7 +38,15 @@ from lavps_jax.networks import (
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.operators import Mixture, OperatorFamily
-from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, Sampler
+from lavps_jax.samplers import (
+    DDIM,
+    DDNM,
+    DPS,
+    MGDM,
+    Inner,
+    PiGDM,
+    Sampler,
+)
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.training import ConditionalLoss, LossFn, PriorLoss
@@ -283,6 +293,17 @@ def build_sampler(
             )
         case DPSConfig():
             sampler = DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
+        case PiGDMConfig():
+            sampler = PiGDM(prior, config.num_steps, config.eta, schedule)
+        case DDNMConfig():
+            sampler = DDNM(
+                prior,
+                config.num_steps,
+                config.eta,
+                config.travel_length,
+                config.num_travels,
+                schedule,
+            )
         case ConditionalConfig():
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"

@@ -25,10 +25,12 @@ from lavps_jax.networks import (
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampler_config import (
     ConditionalConfig,
+    DDNMConfig,
     DPSConfig,
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
+    PiGDMConfig,
     SamplerConfig,
 )
 from lavps_jax.schedules import Schedule
@@ -37,11 +39,13 @@ __all__ = [
     "AmortizedTask",
     "ConditionalConfig",
     "ConditionalTask",
+    "DDNMConfig",
     "DPSConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
     "OptimizerConfig",
+    "PiGDMConfig",
     "PriorTask",
     "SampleConfig",
     "SamplerConfig",
@@ -275,7 +279,7 @@ def load_preset(path: str) -> Any:
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, ConditionalTask, OptimizerConfig, TrainConfig, Schedule,
-    SampleConfig, InnerConfig, MGDMConfig, LAVPSConfig, DPSConfig, ConditionalConfig,
+    SampleConfig, InnerConfig, *get_args(SamplerConfig),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,
     networks.ConditionalDenoiserConfig,

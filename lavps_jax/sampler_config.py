@@ -9,10 +9,12 @@ from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
 
 __all__ = [
     "ConditionalConfig",
+    "DDNMConfig",
     "DPSConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
+    "PiGDMConfig",
     "SamplerConfig",
 ]
 
@@ -94,6 +96,30 @@ class DPSConfig:
 
 
 @dataclass(frozen=True)
+class PiGDMConfig:
+    """Pseudoinverse-guided diffusion, for linear operators; see `lavps_jax.samplers.PiGDM`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class DDNMConfig:
+    """Null-space model for noisy measurements (DDNM+); see `lavps_jax.samplers.DDNM`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    eta: float = 0.85
+    """Stochasticity, in [0, 1]."""
+    travel_length: int = 1
+    """Steps of a stretch that time travel repeats, >= 1."""
+    num_travels: int = 1
+    """How often each stretch is run, >= 1; 1 is no time travel."""
+
+
+@dataclass(frozen=True)
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
@@ -106,4 +132,4 @@ class ConditionalConfig:
 
 
 # LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | ConditionalConfig
+SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | PiGDMConfig | DDNMConfig | ConditionalConfig

@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lavps_jax.build import build_sampler, load_prior, network_shape
 from lavps_jax.config import (
     ConditionalConfig,
+    DDNMConfig,
     DPSConfig,
     LAVPSConfig,
     MGDMConfig,
+    PiGDMConfig,
     SampleConfig,
     SamplerConfig,
 )
@@ -34,7 +36,7 @@ from lavps_jax.metrics import chi2_band, psnr, ssim
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.outputs import write_directory
-from lavps_jax.samplers import make_sample_fn
+from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.starts import BestOf
 
@@ -75,6 +77,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             )
             for sampler in samplers
         ]  # fmt: skip
+        _check_problems(measured, [sampler for sampler, _ in built])
         for name, one, (sampler, _) in zip(_names(samplers), samplers, built, strict=True):
             if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
                 console.print(
@@ -119,6 +122,17 @@ def _check_gradients(measured: Measured) -> None:
         raise UserError("operator", f"{operator} without a finite gradient ({name})", remedy)
 
 
+def _check_problems(measured: Measured, samplers: Sequence[Sampler]) -> None:
+    """Raises a UserError if one of the samplers cannot take the measurements."""
+
+    def check(problem):
+        for sampler in samplers:
+            sampler.check(problem)
+        return problem.sigma_y
+
+    jax.eval_shape(jax.vmap(check), measured.problems)
+
+
 def _naive(measured: Measured) -> np.ndarray:
     """What samplers must beat, (B, H, W, C): A^+ y, or an estimate where A is not linear."""
 
@@ -148,6 +162,10 @@ def _method(config: SamplerConfig) -> str:
             return "mgdm"
         case DPSConfig():
             return "dps"
+        case PiGDMConfig():
+            return "pigdm"
+        case DDNMConfig():
+            return "ddnm"
         case ConditionalConfig():
             return "conditional"
 

@@ -27,7 +27,9 @@ def test_code_runs(document, count):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/operators.md", "docs/parity.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md"]
+)
 def test_documents_name_files_that_exist(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):

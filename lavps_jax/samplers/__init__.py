@@ -2,17 +2,21 @@
 
 from lavps_jax.samplers.base import Cost, Info, Plan, Sampler, Segment, State
 from lavps_jax.samplers.ddim import DDIM
+from lavps_jax.samplers.ddnm import DDNM
 from lavps_jax.samplers.dps import DPS
 from lavps_jax.samplers.mgdm import MGDM, Inner
+from lavps_jax.samplers.pigdm import PiGDM
 from lavps_jax.samplers.run import Samples, make_sample_fn, sample
 
 __all__ = [
     "DDIM",
+    "DDNM",
     "DPS",
     "MGDM",
     "Cost",
     "Info",
     "Inner",
+    "PiGDM",
     "Plan",
     "Sampler",
     "Samples",

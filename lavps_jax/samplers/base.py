@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import misfit
+from lavps_jax.noise import CustomNoise
+from lavps_jax.operators import LinearOperator
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, PRNGKey, Problem
 
-__all__ = ["Cost", "Info", "Plan", "Sampler", "Segment", "State", "check_schedule", "step_info"]
+__all__ = [
+    "Cost",
+    "Info",
+    "Plan",
+    "Sampler",
+    "Segment",
+    "State",
+    "check_gaussian",
+    "check_linear",
+    "check_schedule",
+    "check_spectral",
+    "on_device",
+    "step_info",
+]
 
 
 class State(NamedTuple):
-    """What the next step needs of one particle: x_t at the last time, and the estimate x_0."""
+    """What the next step needs of one particle.
+
+    Attributes:
+      x_t: the image at the last time.
+      x_0: the estimate of the clean image.
+      memory: what else a method carries from step to step, such as moments of an optimizer.
+    """
 
     x_t: Float[Array, "H W C"]
     x_0: Float[Array, "H W C"]
+    memory: Any = ()
 
 
 class Info(NamedTuple):
@@ -78,6 +102,10 @@ class Sampler(Protocol):
         """Evaluations per particle."""
         ...
 
+    def check(self, problem: Problem) -> None:
+        """Raises a UserError if the method cannot take such a problem; before anything runs."""
+        ...
+
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """The state before the first step, from standard normal noise at the last time."""
         ...
@@ -102,6 +130,40 @@ def check_schedule(denoise_fn: Any, schedule: Schedule) -> None:
     expected = getattr(denoise_fn, "schedule", schedule)
     if expected != schedule:
         raise UserError("schedule", schedule, f"use that of the denoiser, {expected}")
+
+
+def on_device(rows: Any) -> Any:
+    """Rows made on the host, integers as int32 and everything else as the default float."""
+
+    def convert(leaf: np.ndarray) -> Array:
+        if np.issubdtype(leaf.dtype, np.integer):
+            return jnp.asarray(leaf, jnp.int32)
+        assert not np.isnan(leaf).any()
+        return jnp.asarray(leaf, jnp.result_type(float))
+
+    return jax.tree.map(convert, rows)
+
+
+def check_gaussian(problem: Problem, method: str) -> None:
+    """Raises a UserError unless sigma_y says how strong the noise is: exactly or, of Poisson noise,
+    as a typical standard deviation."""
+    if isinstance(problem.noise, CustomNoise):
+        remedy = f"use MGDM or LAVPS: {method} takes the noise as Gaussian"
+        raise UserError("noise", "a log-likelihood", remedy)
+
+
+def check_linear(problem: Problem, method: str) -> None:
+    """Raises a UserError unless the operator is linear."""
+    if not isinstance(problem.operator, LinearOperator):
+        remedy = f"use MGDM, LAVPS or DPS: {method} takes linear operators only"
+        raise UserError("operator", type(problem.operator).__name__, remedy)
+
+
+def check_spectral(problem: Problem, method: str) -> None:
+    """Raises a UserError unless the operator is linear and knows its singular values."""
+    check_linear(problem, method)
+    x_like = jax.ShapeDtypeStruct(problem.operator.x_shape, jnp.float32)
+    jax.eval_shape(lambda x: problem.operator.spectral(jnp.ones_like, x), x_like)
 
 
 def step_info(state: State, problem: Problem) -> Info:

@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
-__all__ = ["DDIM", "DDIMRow", "ddim_plan"]
+__all__ = ["DDIM", "DDIMRow", "check_eta", "ddim_plan", "ddim_times"]
 
 
 class DDIMRow(NamedTuple):
@@ -28,22 +29,32 @@ class DDIMRow(NamedTuple):
       bridge: q(x_{t_prev} | x_0, x_t).
     """
 
-    t: Int[Array, ""]
-    t_prev: Int[Array, ""]
+    t: np.ndarray | Int[Array, ""]
+    t_prev: np.ndarray | Int[Array, ""]
     bridge: BridgeCoefficients
 
 
-def ddim_plan(num_steps: int, eta: float, schedule: Schedule) -> Plan:
-    """Steps from the last grid time down to the second lowest one, which is above 0."""
+def ddim_times(num_steps: int, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
+    """Times (t, t_prev) of the steps from the last grid time down to the second lowest one, which
+    is above 0; int64 (num_steps - 2,)."""
     if num_steps < 3:
         raise UserError("num_steps", num_steps, "use at least 3")
+    times = time_grid(num_steps, schedule)[::-1]
+    return times[:-2], times[1:-1]
+
+
+def ddim_plan(num_steps: int, eta: float, schedule: Schedule) -> Plan:
+    """Steps with the times of `ddim_times`."""
+    check_eta(eta)
+    t, t_prev = ddim_times(num_steps, schedule)
+    bridge = bridge_coefficients(schedule.alpha_bar, 0, t_prev, t, eta)
+    return (Segment(on_device(DDIMRow(t, t_prev, bridge))),)
+
+
+def check_eta(eta: float) -> None:
+    """Raises a UserError unless it lies in [0, 1]."""
     if not 0 <= eta <= 1:
         raise UserError("eta", eta, "use a number in [0, 1]")
-    times = time_grid(num_steps, schedule)[::-1]
-    t, t_prev = times[:-2], times[1:-1]
-    table = bridge_coefficients(schedule.alpha_bar, 0, t_prev, t, eta)
-    bridge = BridgeCoefficients(*(jnp.asarray(c, jnp.result_type(float)) for c in table))
-    return (Segment(DDIMRow(jnp.asarray(t, jnp.int32), jnp.asarray(t_prev, jnp.int32), bridge)),)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,9 @@ class DDIM:
         if isinstance(self.denoise_fn, ConditionalDenoiserFn):
             return self.denoise_fn(params["phi"], x_t, problem, t)
         return denoise(self.denoise_fn, params, problem, x_t, t)
+
+    def check(self, problem: Problem) -> None:
+        """Takes any problem."""
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I) and its denoised image."""

@@ -52,6 +52,13 @@ class DPS:
         """One denoiser call and its derivative a step, and one last call."""
         return Cost(self.num_steps - 1, self.num_steps - 2, 0)
 
+    def check(self, problem: Problem) -> None:
+        """Refuses a log-likelihood of one's own."""
+        if isinstance(problem.noise, CustomNoise):
+            raise UserError(
+                "noise", "a log-likelihood", "use MGDM or LAVPS: DPS sees residuals only"
+            )
+
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I); x_0 is filled by the first step."""
         return State(eps, jnp.zeros_like(eps))
@@ -62,10 +69,6 @@ class DPS:
 
     def step(self, noise, state, params, problem, segment, row: DDIMRow) -> State:
         """One guided step; the state's x_0 is the prediction at t."""
-        if isinstance(problem.noise, CustomNoise):
-            raise UserError(
-                "noise", "a log-likelihood", "use MGDM or LAVPS: DPS sees residuals only"
-            )
 
         def residual_square(x_t: Array) -> tuple[Array, Array]:
             x_0 = denoise(self.denoise_fn, params, problem, x_t, row.t)

@@ -5,7 +5,6 @@ MGDM: Janati et al., ICML 2025, arXiv:2502.03332. LAVPS: Zheng et al., arXiv:260
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError, check_choices
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.schedules import (
     BridgeCoefficients,
     Schedule,
@@ -222,7 +221,7 @@ class MGDM:
                 padded = np.pad(choices, (0, size - len(choices)), mode="edge")
                 rows = self._row(times, i, padded, inner)
                 steps.append(MGDMRows(np.asarray(len(choices)), rows))
-            segments.append(Segment(jax.tree.map(_device_dtype, _stack(steps)), inner))
+            segments.append(Segment(on_device(_stack(steps)), inner))
         return tuple(segments)
 
     def _taus(self, t_prev: int, step: int) -> list[int]:
@@ -284,6 +283,9 @@ class MGDM:
             vjps += repeats * inner.num_inner_steps
             amortized += repeats * network
         return Cost(calls, vjps, amortized)
+
+    def check(self, problem: Problem) -> None:
+        """Takes any problem."""
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I) at the last grid time, and its denoised image."""
@@ -375,11 +377,3 @@ def _start_cost(start: Start) -> tuple[int, int]:
 
 def _stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-def _device_dtype(leaf: np.ndarray) -> Array:
-    """Integers as int32, everything else as the default float."""
-    if np.issubdtype(leaf.dtype, np.integer):
-        return jnp.asarray(leaf, jnp.int32)
-    assert not math.isnan(float(np.sum(leaf)))
-    return jnp.asarray(leaf, jnp.result_type(float))

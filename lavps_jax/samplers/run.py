@@ -48,7 +48,11 @@ def sample(
       problem: the measurement.
       plan: `sampler.plan()`.
       num_particles: P, static.
+
+    Raises:
+      UserError: if the method cannot take such a problem.
     """
+    sampler.check(problem)
     x_shape = problem.operator.x_shape
 
     def particle(key: PRNGKey) -> tuple[Array, Info]:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from lavps_jax.cli import _stop, parse
-from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config import (
+    DDNMConfig,
+    DPSConfig,
+    LAVPSConfig,
+    MGDMConfig,
+    PiGDMConfig,
+    SampleConfig,
+)
 from lavps_jax.operators import GaussianBlur, MotionBlur
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
@@ -35,6 +42,8 @@ def test_a_preset_as_it_is():
         ("sampler:mgdm-config", MGDMConfig),
         ("sampler:lavps-config", LAVPSConfig),
         ("sampler:dps-config", DPSConfig),
+        ("sampler:pi-gdm-config", PiGDMConfig),
+        ("sampler:ddnm-config", DDNMConfig),
     ],
 )
 def test_a_word_chooses_the_sampler(word, kind):

@@ -14,8 +14,8 @@ from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import PaletteConfig, UNetConfig
-from lavps_jax.operators import from_forward, from_function
-from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, make_sample_fn
+from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.samplers import DDIM, DDNM, DPS, MGDM, Inner, PiGDM, make_sample_fn
 from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
@@ -27,19 +27,17 @@ SAMPLERS = {
     "mgdm_gibbs_ddim": MGDM(
         DENOISER, Inner(1), Inner(2), 2, 4, 12, num_gibbs=2, num_ddim_steps=4, tau_rule="midpoint"
     ),
+    "pigdm": PiGDM(DENOISER, num_steps=12),
+    "ddnm": DDNM(DENOISER, num_steps=12, travel_length=3, num_travels=2),
 }
 
 
-def project(matrix, x):
-    return matrix @ x.reshape(-1)
-
-
 def problems(num: int):
-    matrices = jax.random.normal(jax.random.key(3), (num, 2, 4))
+    matrices = np.random.default_rng(3).standard_normal((num, 2, 4))
+    operators = [from_matrix(matrix, SHAPE) for matrix in matrices]
     ys = jax.random.normal(jax.random.key(4), (num, 2))
-    return jax.vmap(lambda a, y: make_problem(y, from_forward(project, SHAPE, a), 0.3))(
-        matrices, ys
-    )
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *operators)
+    return jax.vmap(lambda operator, y: make_problem(y, operator, 0.3))(stacked, ys)
 
 
 def gaussian(mean: float = 0.0, std: float = 1.0):
@@ -79,7 +77,8 @@ def test_mgdm_is_near_the_posterior():
         jax.random.key(1), jnp.arange(1), params, stacked, sampler.plan()
     )
     assert bool(out.info.is_finite.all()) and out.info.is_finite.shape == (1, 1000, 97)
-    matrix = np.asarray(stacked.operator.data[0], np.float64)
+    factor = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), stacked.operator.matrix)
+    matrix = factor.left * factor.values @ factor.right.T
     covariance = np.linalg.inv(np.eye(4) + matrix.T @ matrix / 0.09)
     mean = covariance @ matrix.T @ np.asarray(stacked.y[0]) / 0.09
     gap = np.asarray(out.x_0[0]).reshape(1000, 4).mean(0) - mean
@@ -115,7 +114,7 @@ def test_a_misspelt_choice_is_not_ignored():
             make()
 
 
-@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM])
+@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM, PiGDM, DDNM])
 def test_the_schedule_is_the_denoisers(sampler):
     with pytest.raises(UserError, match="schedule.beta_max: got 0.03; lower it"):
         Schedule(beta_max=0.03)

@@ -1,0 +1,153 @@
+"""DDNM: what is measured is put in place, the rest is left to the prior (Wang et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lavps_jax.diffusion import denoise
+from lavps_jax.errors import UserError
+from lavps_jax.samplers.base import (
+    Cost,
+    Plan,
+    Segment,
+    State,
+    check_gaussian,
+    check_schedule,
+    check_spectral,
+    on_device,
+)
+from lavps_jax.samplers.ddim import DDIMRow, check_eta, ddim_times
+from lavps_jax.schedules import Schedule, bridge_coefficients
+from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+
+__all__ = ["DDNM", "DDNMNoise", "DDNMRow"]
+
+
+class DDNMRow(NamedTuple):
+    """One step, at the begin of a repeated stretch after a leap back to its noisier end.
+
+    Attributes:
+      scale, std: the leap x <- scale x + std noise, float (); 1 and 0 where there is none.
+      ddim: times and bridge.
+    """
+
+    scale: np.ndarray | Array
+    std: np.ndarray | Array
+    ddim: DDIMRow
+
+
+class DDNMNoise(NamedTuple):
+    """Standard normal draws of one step: of the leap back and of the bridge, float (H, W, C)."""
+
+    leap: Array
+    bridge: Array
+
+
+@dataclass(frozen=True)
+class DDNM:
+    """Denoising diffusion null-space model, for noisy measurements (DDNM+ of the paper).
+
+    Wang et al., ICLR 2023, arXiv:2212.00490, section 3.3. With D = D(x_t, t), A = U diag(s) V^T and
+    the bridge N(c_l x_t + c_s x_0, std^2 I) from t to t_prev given x_0:
+    x_0_hat = D + V diag(lambda) V^T A^+ (y - A D),
+    x_{t_prev} = c_l x_t + c_s x_0_hat + V diag(gamma)^(1/2) V^T noise,
+    lambda = min(1, s std / (c_s sigma_y)), gamma = std^2 - (c_s lambda sigma_y / s)^2.
+    So the noise of y that enters in a direction and the fresh noise have variance std^2 together;
+    in directions that are not seen gamma = std^2. sigma_y -> 0 is DDNM itself, lambda = 1.
+
+    For operators with known singular values. Poisson noise is taken as Gaussian of its typical
+    standard deviation. The paper writes the bridge for eta = 1 and runs its experiments with DDIM;
+    here any eta gives the bridge of Song et al. (2021) around x_0_hat.
+
+    Attributes:
+      denoise_fn: the prior.
+      num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
+      eta: stochasticity in [0, 1].
+      travel_length, num_travels: time travel. Every stretch of travel_length steps is run
+        num_travels times, each time from its noisier end, to which x is noised again; 1 is once.
+        For hard tasks the paper repeats stretches of several steps.
+      schedule: noise schedule.
+    """
+
+    denoise_fn: DenoiseFn
+    num_steps: int = 100
+    eta: float = 0.85
+    travel_length: int = 1
+    num_travels: int = 1
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        check_schedule(self.denoise_fn, self.schedule)
+        check_eta(self.eta)
+        for name in ("travel_length", "num_travels"):
+            if getattr(self, name) < 1:
+                raise UserError(name, getattr(self, name), "use at least 1")
+
+    def plan(self) -> Plan:
+        """One segment."""
+        high, low = ddim_times(self.num_steps, self.schedule)
+        order, begins = [], []
+        for begin in range(0, len(high), self.travel_length):
+            stretch = list(range(begin, min(begin + self.travel_length, len(high))))
+            for repeat in range(self.num_travels):
+                order += stretch
+                begins += [repeat > 0] + [False] * (len(stretch) - 1)
+        t, t_prev = high[order], low[order]
+        alpha_bar = self.schedule.alpha_bar
+        # Where a step does not begin at the time that the one before it reached, x leaps there.
+        reached = np.concatenate([t[:1], t_prev[:-1]])
+        ratio = np.where(begins, alpha_bar[t] / alpha_bar[reached], 1.0)
+        bridge = bridge_coefficients(alpha_bar, 0, t_prev, t, self.eta)
+        rows = DDNMRow(ratio**0.5, (1 - ratio) ** 0.5, DDIMRow(t, t_prev, bridge))
+        return (Segment(on_device(rows)),)
+
+    def cost(self) -> Cost:
+        """One denoiser call a step, and one last call."""
+        return Cost(self.num_travels * (self.num_steps - 2) + 1, 0, 0)
+
+    def check(self, problem: Problem) -> None:
+        """Takes operators with known singular values."""
+        check_spectral(problem, "DDNM")
+        check_gaussian(problem, "DDNM")
+
+    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+        """x_T ~ N(0, I); x_0 is filled by the first step."""
+        return State(eps, jnp.zeros_like(eps))
+
+    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> DDNMNoise:
+        """The draws of one step; without time travel there is no leap."""
+        key, key_leap = jax.random.split(rng_key)
+        shape = x_shape if self.num_travels > 1 else (1,) * len(x_shape)
+        return DDNMNoise(jax.random.normal(key_leap, shape), jax.random.normal(key, x_shape))
+
+    def step(self, noise: DDNMNoise, state, params, problem, segment, row: DDNMRow) -> State:
+        """One step; the state's x_0 is the corrected prediction at t."""
+        operator, sigma_y, (t, _, bridge) = problem.operator, problem.sigma_y, row.ddim
+        x_t = row.scale * state.x_t + row.std * noise.leap
+        x_0 = denoise(self.denoise_fn, params, problem, x_t, t)
+        noise_of_y = bridge.c_s * sigma_y
+
+        def correction(s: Array) -> Array:
+            exact = s * bridge.std >= noise_of_y
+            return jnp.where(exact, 1, s * bridge.std / jnp.where(exact, 1, noise_of_y))
+
+        def fresh_std(s: Array) -> Array:
+            of_y = noise_of_y * correction(s) / jnp.where(s > 0, s, 1)
+            return jnp.sqrt(jnp.maximum(bridge.std**2 - jnp.where(s > 0, of_y, 0) ** 2, 0))
+
+        residual = operator.project(problem.y - operator.forward(x_0))
+        x_0 = x_0 + operator.spectral_adjoint(lambda s: correction(s) / s, residual)
+        fresh = operator.spectral(fresh_std, noise.bridge)
+        return State(bridge.c_l * x_t + bridge.c_s * x_0 + fresh, x_0)
+
+    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
+        """The prediction at the lowest grid time above 0: the step to 0 adds no noise, and so
+        lambda is 0."""
+        t = ddim_times(self.num_steps, self.schedule)[1][-1]
+        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

@@ -1,0 +1,199 @@
+"""With one Gaussian as prior and a linear operator, many samplers are affine in their noise.
+
+Then the law of their samples is known: the formulas of each paper are repeated here in float64
+NumPy on vectors whose columns are the mean and the coefficients of all noises that went in, and
+mean and covariance are compared with those of many runs.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import from_matrix
+from lavps_jax.samplers import DDNM, PiGDM, Sampler, make_sample_fn
+from lavps_jax.schedules import Schedule
+
+SIZE, NUM_STEPS, NUM_SAMPLES = 3, 8, 40_000
+MEAN, STD = np.array([0.3, -0.2, 0.5]), 0.8
+RNG = np.random.default_rng(1)
+A = RNG.standard_normal((2, SIZE)) * np.array([[1.0], [0.3]])
+Y = RNG.standard_normal(2)
+SIGMA_Y = 0.4
+ALPHA_BAR = np.asarray(Schedule().alpha_bar, np.float64)
+TIMES = np.floor(np.linspace(0, 999, NUM_STEPS)).astype(int)[::-1]
+DENOISER = GaussianMixtureDenoiser()
+
+
+class Noises:
+    """Hands out independent standard normal vectors, as columns that no other one uses."""
+
+    count = 1 + SIZE * 60
+
+    def __init__(self):
+        self.used = 1
+
+    def __call__(self) -> np.ndarray:
+        new = np.zeros((SIZE, self.count))
+        new[:, self.used : self.used + SIZE] = np.eye(SIZE)
+        self.used += SIZE
+        return new
+
+
+def constant(vector: np.ndarray) -> np.ndarray:
+    fixed = np.zeros((len(vector), Noises.count))
+    fixed[:, 0] = vector
+    return fixed
+
+
+def slope(t: int) -> float:
+    """dD / dx_t of the exact denoiser of N(MEAN, STD^2 I)."""
+    a = ALPHA_BAR[t]
+    return np.sqrt(a) * STD**2 / (a * STD**2 + 1 - a)
+
+
+def denoised(x_t: np.ndarray, t: int) -> np.ndarray:
+    mean = constant(MEAN)
+    return mean + slope(t) * (x_t - np.sqrt(ALPHA_BAR[t]) * mean)
+
+
+def ddim(x_t, x_0, t, t_prev, eta, noise):
+    """q(x_{t_prev} | x_0, x_t) in the form of Song et al. 2021, equation 12."""
+    a, a_prev = ALPHA_BAR[t], ALPHA_BAR[t_prev]
+    std = eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
+    eps = (x_t - np.sqrt(a) * x_0) / np.sqrt(1 - a)
+    return np.sqrt(a_prev) * x_0 + np.sqrt(1 - a_prev - std**2) * eps + std * noise
+
+
+def pigdm(sigma_y: float) -> np.ndarray:
+    noises = Noises()
+    x = noises()
+    for t, t_prev in zip(TIMES[:-2], TIMES[1:-1], strict=True):
+        x_0, r2 = denoised(x, t), 1 - ALPHA_BAR[t]
+        covariance = r2 * A @ A.T + sigma_y**2 * np.eye(2)
+        g = r2 * slope(t) * A.T @ np.linalg.solve(covariance, constant(Y) - A @ x_0)
+        x = ddim(x, x_0, t, t_prev, 0.7, noises()) + np.sqrt(ALPHA_BAR[t]) * g
+    return denoised(x, TIMES[-2])
+
+
+def singular_values() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """s of all three directions, V, and y_bar = U^T y / s in the seen ones, as a column each."""
+    u, s, vt = np.linalg.svd(A)
+    y_bar = np.append(u.T @ Y / s, 0)
+    return np.append(s, 0), vt.T, y_bar
+
+
+def ddnm(sigma_y: float) -> np.ndarray:
+    noises, (s, v, _) = Noises(), singular_values()
+    x, time, regimes = noises(), TIMES[0], set()
+    for k in (0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5):  # Stretches of two steps, each run twice.
+        t, t_prev = TIMES[k : k + 2]
+        if time < t:
+            ratio = ALPHA_BAR[t] / ALPHA_BAR[time]
+            x = np.sqrt(ratio) * x + np.sqrt(1 - ratio) * noises()
+        time = t_prev
+        x_0 = denoised(x, t)
+        weight = ddim(0, 1, t, t_prev, 0.85, 0)  # Of x_0 in the bridge.
+        std = ddim(0, 0, t, t_prev, 0.85, 1)
+        factor, gamma = np.ones(SIZE), np.full(SIZE, std**2)
+        for i in range(2):
+            if std < weight * sigma_y / s[i]:
+                factor[i], gamma[i] = s[i] * std / (weight * sigma_y), 0
+            else:
+                gamma[i] = std**2 - (weight * sigma_y / s[i]) ** 2
+            regimes.add(bool(gamma[i] > 0))
+        x_0 = x_0 + v * factor @ v.T @ np.linalg.pinv(A) @ (constant(Y) - A @ x_0)
+        x = ddim(x, x_0, t, t_prev, 0.85, 0) + v * np.sqrt(gamma) @ v.T @ noises()
+    assert len(regimes) == 2
+    return denoised(x, TIMES[-2])
+
+
+def ddrm(sigma_y: float) -> np.ndarray:
+    noises, (s, v, y_bar) = Noises(), singular_values()
+    sigma = np.sqrt((1 - ALPHA_BAR) / ALPHA_BAR)
+    eta, eta_b, regimes = 0.85, 0.9, set()
+    # All in the directions V, and for x / sqrt(alpha_bar).
+    fresh = noises()
+    z = sigma[TIMES[0]] * fresh
+    for i in range(2):
+        z[i] = np.sqrt(sigma[TIMES[0]] ** 2 - (sigma_y / s[i]) ** 2) * fresh[i]
+        z[i, 0] = y_bar[i]
+    for t, t_prev in zip(TIMES[:-2], TIMES[1:-1], strict=True):
+        x_0, fresh, new = (
+            v.T @ denoised(np.sqrt(ALPHA_BAR[t]) * v @ z, t),
+            noises(),
+            np.zeros_like(z),
+        )
+        low = sigma[t_prev]
+        for i in range(SIZE):
+            y = np.zeros(Noises.count)
+            y[0] = y_bar[i]
+            if s[i] == 0:
+                new[i] = x_0[i] + np.sqrt(1 - eta**2) * low * (z[i] - x_0[i]) / sigma[t]
+                new[i] += eta * low * fresh[i]
+            elif low < sigma_y / s[i]:
+                new[i] = x_0[i] + np.sqrt(1 - eta**2) * low * (y - x_0[i]) / (sigma_y / s[i])
+                new[i] += eta * low * fresh[i]
+            else:
+                std = np.sqrt(low**2 - (sigma_y * eta_b / s[i]) ** 2)
+                new[i] = (1 - eta_b) * x_0[i] + eta_b * y + std * fresh[i]
+            regimes.add((s[i] == 0, bool(low < sigma_y / max(s[i], 1e-9))))
+        z = new
+    assert len(regimes) == 3
+    return denoised(np.sqrt(ALPHA_BAR[TIMES[-2]]) * v @ z, TIMES[-2])
+
+
+def diffpir(sigma_y: float) -> np.ndarray:
+    noises = Noises()
+    x = noises()
+    for k, t in enumerate(TIMES[:-1]):
+        a, a_prev = ALPHA_BAR[t], ALPHA_BAR[TIMES[k + 1]]
+        rho = 0.7 * sigma_y**2 * a / (1 - a)
+        pull = A.T @ constant(Y) + rho * denoised(x, t)
+        x_0 = np.linalg.solve(A.T @ A + rho * np.eye(SIZE), pull)
+        if t == TIMES[-2]:
+            return x_0
+        eps = (x - np.sqrt(a) * x_0) / np.sqrt(1 - a)
+        mixed = np.sqrt(1 - 0.3) * eps + np.sqrt(0.3) * noises()
+        x = np.sqrt(a_prev) * x_0 + np.sqrt(1 - a_prev) * mixed
+    raise AssertionError
+
+
+CASES = {
+    "pigdm": (PiGDM(DENOISER, NUM_STEPS, eta=0.7), pigdm),
+    "ddnm": (DDNM(DENOISER, NUM_STEPS, travel_length=2, num_travels=2), ddnm),
+}
+
+
+def sampled(sampler: Sampler) -> np.ndarray:
+    """Many samples, (NUM_SAMPLES, SIZE)."""
+    theta = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
+    operator = from_matrix(A, (1, 1, SIZE))
+    problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)
+    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
+              sampler.plan())  # fmt: skip
+    return np.asarray(out.x_0[0, :, 0, 0], np.float64)
+
+
+def z_scores(samples: np.ndarray, law: np.ndarray) -> np.ndarray:
+    """Whitened deviations of mean, variances and cross terms, in standard errors."""
+    factor = np.linalg.cholesky(law[:, 1:] @ law[:, 1:].T)
+    white = np.linalg.solve(factor, samples.T - law[:, :1])
+    second = white @ white.T / NUM_SAMPLES - np.eye(SIZE)
+    second /= np.sqrt(1 + np.eye(SIZE))  # Variance of w_i w_j: 1, and 2 on the diagonal.
+    return np.sqrt(NUM_SAMPLES) * np.concatenate([white.mean(1), second[np.triu_indices(SIZE)]])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_samples_have_the_law_of_the_formulas(name):
+    sampler, law = CASES[name]
+    samples = sampled(sampler)
+    assert np.abs(z_scores(samples, law(SIGMA_Y))).max() < 4.5
+    # The same comparison finds formulas for a sigma_y that is 10 % larger.
+    assert np.abs(z_scores(samples, law(1.1 * SIGMA_Y))).max() > 6
