@@ -35,7 +35,18 @@ from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.metrics import sliced_wasserstein
 from lavps_jax.operators import from_matrix
-from lavps_jax.samplers import DDIM, DDNM, DPS, MGDM, Inner, PiGDM, Sampler, make_sample_fn
+from lavps_jax.samplers import (
+    DDIM,
+    DDNM,
+    DDRM,
+    DPS,
+    MGDM,
+    DiffPIR,
+    Inner,
+    PiGDM,
+    Sampler,
+    make_sample_fn,
+)
 from lavps_jax.types import Problem
 
 DENOISER = GaussianMixtureDenoiser()
@@ -153,6 +164,9 @@ SAMPLERS: Mapping[str, Sampler] = {
     "DPS, gamma 1": DPS(DENOISER, gamma=1.0),
     "PiGDM": PiGDM(DENOISER),
     "DDNM": DDNM(DENOISER),
+    "DDRM": DDRM(DENOISER),
+    "DDRM, 101 steps": DDRM(DENOISER, num_steps=101),
+    "DiffPIR": DiffPIR(DENOISER),
 }
 EXACT: Mapping[str, Sampler] = {
     f"exact posterior denoiser, {steps} steps": DDIM(DENOISER, num_steps=steps)

@@ -16,6 +16,8 @@ from lavps_jax.config import (
     ConditionalConfig,
     ConditionalTask,
     DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
     DPSConfig,
     InnerConfig,
     LAVPSConfig,
@@ -41,8 +43,10 @@ from lavps_jax.operators import Mixture, OperatorFamily
 from lavps_jax.samplers import (
     DDIM,
     DDNM,
+    DDRM,
     DPS,
     MGDM,
+    DiffPIR,
     Inner,
     PiGDM,
     Sampler,
@@ -304,6 +308,10 @@ def build_sampler(
                 config.num_travels,
                 schedule,
             )
+        case DDRMConfig():
+            sampler = DDRM(prior, config.num_steps, config.eta, config.eta_b, schedule)
+        case DiffPIRConfig():
+            sampler = DiffPIR(prior, config.num_steps, config.strength, config.zeta, schedule)
         case ConditionalConfig():
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"

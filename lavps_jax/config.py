@@ -26,6 +26,8 @@ from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampler_config import (
     ConditionalConfig,
     DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
     DPSConfig,
     InnerConfig,
     LAVPSConfig,
@@ -40,7 +42,9 @@ __all__ = [
     "ConditionalConfig",
     "ConditionalTask",
     "DDNMConfig",
+    "DDRMConfig",
     "DPSConfig",
+    "DiffPIRConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",

@@ -10,7 +10,9 @@ from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
 __all__ = [
     "ConditionalConfig",
     "DDNMConfig",
+    "DDRMConfig",
     "DPSConfig",
+    "DiffPIRConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
@@ -120,6 +122,30 @@ class DDNMConfig:
 
 
 @dataclass(frozen=True)
+class DDRMConfig:
+    """Diffusion in the operator's singular vectors; see `lavps_jax.samplers.DDRM`."""
+
+    num_steps: int = 21
+    """Points of the time grid."""
+    eta: float = 0.85
+    """Stochasticity, in [0, 1]."""
+    eta_b: float = 1.0
+    """Weight of y where it is less noisy than the state, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class DiffPIRConfig:
+    """Plug-and-play restoration, for linear operators; see `lavps_jax.samplers.DiffPIR`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    strength: float = 7.0
+    """Of the prior over the measurement, lambda of the paper, > 0."""
+    zeta: float = 0.1
+    """Share of fresh noise, in [0, 1]."""
+
+
+@dataclass(frozen=True)
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
@@ -132,4 +158,13 @@ class ConditionalConfig:
 
 
 # LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = LAVPSConfig | MGDMConfig | DPSConfig | PiGDMConfig | DDNMConfig | ConditionalConfig
+SamplerConfig = (
+    LAVPSConfig
+    | MGDMConfig
+    | DPSConfig
+    | PiGDMConfig
+    | DDNMConfig
+    | DDRMConfig
+    | DiffPIRConfig
+    | ConditionalConfig
+)

@@ -19,6 +19,8 @@ from lavps_jax.build import build_sampler, load_prior, network_shape
 from lavps_jax.config import (
     ConditionalConfig,
     DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
     DPSConfig,
     LAVPSConfig,
     MGDMConfig,
@@ -166,6 +168,10 @@ def _method(config: SamplerConfig) -> str:
             return "pigdm"
         case DDNMConfig():
             return "ddnm"
+        case DDRMConfig():
+            return "ddrm"
+        case DiffPIRConfig():
+            return "diffpir"
         case ConditionalConfig():
             return "conditional"
 

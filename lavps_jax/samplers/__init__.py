@@ -3,6 +3,8 @@
 from lavps_jax.samplers.base import Cost, Info, Plan, Sampler, Segment, State
 from lavps_jax.samplers.ddim import DDIM
 from lavps_jax.samplers.ddnm import DDNM
+from lavps_jax.samplers.ddrm import DDRM
+from lavps_jax.samplers.diffpir import DiffPIR
 from lavps_jax.samplers.dps import DPS
 from lavps_jax.samplers.mgdm import MGDM, Inner
 from lavps_jax.samplers.pigdm import PiGDM
@@ -11,9 +13,11 @@ from lavps_jax.samplers.run import Samples, make_sample_fn, sample
 __all__ = [
     "DDIM",
     "DDNM",
+    "DDRM",
     "DPS",
     "MGDM",
     "Cost",
+    "DiffPIR",
     "Info",
     "Inner",
     "PiGDM",

@@ -13,6 +13,8 @@ import pytest
 from lavps_jax.cli import _stop, parse
 from lavps_jax.config import (
     DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
     DPSConfig,
     LAVPSConfig,
     MGDMConfig,
@@ -44,6 +46,8 @@ def test_a_preset_as_it_is():
         ("sampler:dps-config", DPSConfig),
         ("sampler:pi-gdm-config", PiGDMConfig),
         ("sampler:ddnm-config", DDNMConfig),
+        ("sampler:ddrm-config", DDRMConfig),
+        ("sampler:diff-pir-config", DiffPIRConfig),
     ],
 )
 def test_a_word_chooses_the_sampler(word, kind):

@@ -15,7 +15,7 @@ import pytest
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_matrix
-from lavps_jax.samplers import DDNM, PiGDM, Sampler, make_sample_fn
+from lavps_jax.samplers import DDNM, DDRM, DiffPIR, PiGDM, Sampler, make_sample_fn
 from lavps_jax.schedules import Schedule
 
 SIZE, NUM_STEPS, NUM_SAMPLES = 3, 8, 40_000
@@ -166,6 +166,8 @@ def diffpir(sigma_y: float) -> np.ndarray:
 CASES = {
     "pigdm": (PiGDM(DENOISER, NUM_STEPS, eta=0.7), pigdm),
     "ddnm": (DDNM(DENOISER, NUM_STEPS, travel_length=2, num_travels=2), ddnm),
+    "ddrm": (DDRM(DENOISER, NUM_STEPS, eta_b=0.9), ddrm),
+    "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
 }
 
 

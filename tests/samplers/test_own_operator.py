@@ -12,7 +12,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem, misfit, simulate, simulate_photons
 from lavps_jax.noise import from_log_likelihood
 from lavps_jax.operators import FourierSampling, Identity, from_forward, from_function
-from lavps_jax.samplers import DDNM, DPS, MGDM, Inner, PiGDM, make_sample_fn
+from lavps_jax.samplers import DDNM, DDRM, DPS, MGDM, DiffPIR, Inner, PiGDM, make_sample_fn
 
 SHAPE = (6, 5, 1)
 DENOISER = GaussianMixtureDenoiser()
@@ -21,17 +21,24 @@ SAMPLERS = {
     "mgdm": MGDM(DENOISER, Inner(1), Inner(5), num_steps=60),
     "pigdm": PiGDM(DENOISER, num_steps=60),
     "ddnm": DDNM(DENOISER, num_steps=60),
+    "ddrm": DDRM(DENOISER),
+    "diffpir": DiffPIR(DENOISER, num_steps=60),
 }
-SPECTRAL = ("ddnm",)
+SPECTRAL = ("ddnm", "ddrm")
 REFUSED = {
     ("pigdm", "not linear"): "PiGDM takes linear operators only",
     ("ddnm", "not linear"): "DDNM takes linear operators only",
     ("ddnm", "complex"): "this sampler needs an operator with singular values",
+    ("ddrm", "not linear"): "DDRM takes linear operators only",
+    ("ddrm", "complex"): "this sampler needs an operator with singular values",
+    ("diffpir", "not linear"): "DiffPIR takes linear operators only",
 }
 GAUSSIAN_ONLY = {
     "dps": "DPS sees residuals only",
     "pigdm": "PiGDM takes the noise as Gaussian",
     "ddnm": "DDNM takes the noise as Gaussian",
+    "ddrm": "DDRM takes the noise as Gaussian",
+    "diffpir": "DiffPIR takes the noise as Gaussian",
 }
 PARAMS = {"theta": GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.4))}
 X_0 = jnp.clip(0.4 * jax.random.normal(jax.random.key(5), SHAPE), -0.95, 0.95)

@@ -15,7 +15,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import PaletteConfig, UNetConfig
 from lavps_jax.operators import from_function, from_matrix
-from lavps_jax.samplers import DDIM, DDNM, DPS, MGDM, Inner, PiGDM, make_sample_fn
+from lavps_jax.samplers import DDIM, DDNM, DDRM, DPS, MGDM, DiffPIR, Inner, PiGDM, make_sample_fn
 from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
@@ -29,6 +29,8 @@ SAMPLERS = {
     ),
     "pigdm": PiGDM(DENOISER, num_steps=12),
     "ddnm": DDNM(DENOISER, num_steps=12, travel_length=3, num_travels=2),
+    "ddrm": DDRM(DENOISER, num_steps=12),
+    "diffpir": DiffPIR(DENOISER, num_steps=12),
 }
 
 
@@ -114,7 +116,7 @@ def test_a_misspelt_choice_is_not_ignored():
             make()
 
 
-@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM, PiGDM, DDNM])
+@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM, PiGDM, DDNM, DDRM, DiffPIR])
 def test_the_schedule_is_the_denoisers(sampler):
     with pytest.raises(UserError, match="schedule.beta_max: got 0.03; lower it"):
         Schedule(beta_max=0.03)
