@@ -81,6 +81,7 @@ class NetworkShape(NamedTuple):
     channels: int
     multiple: int
     num_classes: int = 0
+    smallest: int = 1
 
 
 class Trainee(NamedTuple):

@@ -23,6 +23,7 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.operators import OperatorFamily
+from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import (
     ConditionalConfig,
     DDNMConfig,
@@ -316,8 +317,31 @@ def from_json(stored: Any) -> Any:
     name = stored.get("is")
     if name not in known:
         raise UserError("stored configuration", name, f"expected one of {', '.join(known)}")
-    fields = {key: from_json(value) for key, value in stored.items() if key != "is"}
+    fields = {
+        key: _family_from_json(value) if key == "operator" else from_json(value)
+        for key, value in stored.items()
+        if key != "is"
+    }
     try:
         return known[name](**fields)
     except TypeError as error:
         raise UserError("stored configuration", json.dumps(stored)[:80], str(error)) from error
+
+
+@dataclass(frozen=True)
+class ForeignFamily(Family):
+    """A family of operators that a preset defined: its name and settings, without the code."""
+
+    name: str
+    settings: str
+
+    def draw(self, rng_key, x_shape):
+        raise UserError("operator", self.name, "define it in the preset: this is only its name")
+
+
+def _family_from_json(stored: Any) -> Any:
+    """A family of operators; networks trained on a user's own must be readable without its code."""
+    name = stored.get("is") if isinstance(stored, dict) else None
+    if name is None or name in {cls.__name__ for cls in _CLASSES}:
+        return from_json(stored)
+    return ForeignFamily(name, json.dumps(stored))

@@ -14,14 +14,14 @@ import numpy as np
 
 from lavps_jax.build import NetworkShape
 from lavps_jax.config import SampleConfig
-from lavps_jax.data import FolderData, load_batch
 from lavps_jax.data.files import FILE_SUFFIXES, ImageFile, read_image
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem, photon_problem
-from lavps_jax.measurements import Measured
+from lavps_jax.likelihoods import check_light, make_problem, photon_problem
+from lavps_jax.measurements import Measured, name_seeds
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y
 from lavps_jax.operators import (
     Brightness,
+    Compressed,
     MeasurementOperator,
     OperatorFamily,
     compose,
@@ -31,7 +31,7 @@ from lavps_jax.operators import (
 __all__ = ["load_measurements"]
 
 LARGEST = 10.0
-"""Measurements of images in [-1, 1] are smaller; pixels from 0 to 255 are larger."""
+"""Measurements are smaller than this times those of a white image; pixels from 0 to 255 are not."""
 
 
 def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
@@ -43,7 +43,7 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
       by name ("kernel" of a blur, "mask" of an inpainting), one for all measurements or stacked on
       axis 0; and, if known, the clean images "x_0", float (B, H, W, C);
     - one image file, see `lavps_jax.data.files.read_image`;
-    - a folder of PNG, JPEG or WebP images of one size.
+    - a folder of such files, all of one size.
 
     The last two are for operators without random arrays. Around images whose sides the networks do
     not take, there is room of which nothing is measured. A grey image is the mean of the channels
@@ -54,14 +54,20 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
         value is not finite.
     """
-    path, file = str(config.observations), None
+    path, file, step = str(config.observations), None, 0.0
     if Path(path).is_dir():
-        source = FolderData(path).open()
-        arrays = {"y": load_batch(source, range(len(source)))}
-        names = [source.name(i) for i in range(len(source))]
+        files, names = _read_folder(Path(path))
+        pixels = [_as_measurements(file, takes) for file in files]
+        if pixels[0].shape[0] > 1:
+            remedy = "give colour images one by one: this prior takes grey ones"
+            raise UserError("observations", path, remedy)
+        arrays, step = {"y": np.concatenate(pixels)}, max(_step(file) for file in files)
     elif Path(path).suffix.lower() in FILE_SUFFIXES:
         file = read_image(path)
-        arrays = {"y": _as_measurements(file, takes)}
+        arrays, step = {"y": _as_measurements(file, takes)}, _step(file)
+        if len(arrays["y"]) > 1 and isinstance(config.operator, Compressed):
+            remedy = "give a prior of colour images: JPEG mixes the channels"
+            raise UserError("operator", "JPEG of a colour image", remedy)
         names = [Path(path).stem]
         if len(arrays["y"]) > 1:
             names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
@@ -70,19 +76,23 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
     for name, array in arrays.items():
         _check_finite(name, array)
-    if np.abs(arrays["y"]).max() > LARGEST:
-        found = f"values up to {np.abs(arrays['y']).max():g}"
-        raise UserError("y", found, "give it in the units of images in [-1, 1]")
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
     operators = _operators(config, y, arrays)
-    _check_measurement(y, operators)
-    x_shape, corner = _room(operators.x_shape, takes.multiple)
+    white = _check_measurement(y, operators)
+    if config.poisson_peak is not None:
+        check_light(operators, len(y))
+    elif np.abs(y).max() > LARGEST * white:
+        remedy = f"give that of images in [-1, 1]: a white one has up to {white:.3g}"
+        raise UserError("y", f"values up to {np.abs(y).max():g}", remedy)
+    x_shape, corner = _room(operators.x_shape, takes)
     if x_0 is not None and (x_0.shape != (len(y), *operators.x_shape) or corner is not None):
         remedy = f"give the shape {(len(y), *operators.x_shape)}, or leave it out"
         if corner is not None:
-            remedy = f"leave it out: the sides are no multiples of {takes.multiple}"
+            remedy = f"leave it out: the networks take sides {x_shape[0]} x {x_shape[1]} only"
         raise UserError("x_0", f"shape {x_0.shape}", remedy)
     grey_in_colour = takes.channels == 3 and operators.x_shape[-1] == 1
+    if x_0 is not None and grey_in_colour:
+        raise UserError("x_0", f"shape {x_0.shape}", "leave it out: the prior takes colour images")
 
     def make(y, operator, sigma_y):
         if grey_in_colour:
@@ -95,8 +105,32 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
             return photon_problem(y, operator, PoissonNoise(jnp.float32(config.poisson_peak)))
         return make_problem(y, operator, sigma_y)
 
-    problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, _sigma_y(config, y))
-    return Measured(problems, np.arange(len(y)), names, x_0, file)
+    sigma_y = _sigma_y(config, y, operators, step)
+    problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
+    return Measured(problems, name_seeds(names), names, x_0, file)
+
+
+def _read_folder(path: Path) -> tuple[list[ImageFile], list[str]]:
+    """All image files below a folder, ordered by their path, and their names."""
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in FILE_SUFFIXES and not file.name.startswith(".")
+    )
+    if not found:
+        remedy = f"give a folder with {', '.join(FILE_SUFFIXES)} files"
+        raise UserError("observations", path, remedy)
+    files = [read_image(file) for file in found]
+    for one, file in zip(files, found, strict=True):
+        if one.pixels.shape != files[0].pixels.shape:
+            remedy = f"give images of one shape, {files[0].pixels.shape}, or one by one"
+            raise UserError("observations", f"{file} of shape {one.pixels.shape}", remedy)
+    return files, [file.relative_to(path).as_posix() for file in found]
+
+
+def _step(file: ImageFile) -> float:
+    """Distance of neighbouring grey levels in units of images; 0 of floats."""
+    return 0.0 if file.bits == 32 else 2 / (2**file.bits - 1)
 
 
 def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
@@ -106,19 +140,26 @@ def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
     return file.pixels[None]
 
 
-def _sigma_y(config: SampleConfig, y: np.ndarray) -> np.ndarray:
+def _sigma_y(
+    config: SampleConfig, y: np.ndarray, operators: MeasurementOperator, step: float
+) -> np.ndarray:
     """One for each measurement, float (B,)."""
     if config.poisson_peak is None and config.sigma_y == "estimate":
-        return np.array([estimate_sigma_y(one) for one in y], np.float32)
+        ones = jnp.ones(y.shape[1:], y.dtype)
+        project = jax.vmap(lambda operator: operator.project(ones), axis_size=len(y))
+        seen = np.asarray(jax.jit(project)(operators)) != 0
+        pairs = zip(y, seen, strict=True)
+        return np.array([estimate_sigma_y(*pair, step) for pair in pairs], np.float32)
     sigma_y = 0.0 if config.sigma_y == "estimate" else config.sigma_y
     return np.full(len(y), sigma_y, np.float32)
 
 
 def _room(
-    x_shape: tuple[int, ...], multiple: int
+    x_shape: tuple[int, ...], takes: NetworkShape
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """The smallest sides that are multiples, and where the image lies if they are larger."""
-    height, width = (-(-side // multiple) * multiple for side in x_shape[:2])
+    """The smallest sides that networks take, and where the image lies if they are larger."""
+    multiple = takes.multiple
+    height, width = (max(-(-side // multiple) * multiple, takes.smallest) for side in x_shape[:2])
     top, left = (height - x_shape[0]) // 2, (width - x_shape[1]) // 2
     same = (height, width) == tuple(x_shape[:2])
     return (height, width), None if same else (top, left)
@@ -129,20 +170,18 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
-        raise UserError("observations", path, "give an .npz file or a folder") from error
+        remedy = f"give an .npz file, a folder, or an image ({', '.join(FILE_SUFFIXES)})"
+        raise UserError("observations", path, remedy) from error
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it"
+        remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it, or an image "
+        remedy += f"({', '.join(FILE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
     y = arrays.get("y")
     if y is None or y.ndim < 2 or not len(y):
         found = f"{path} with {sorted(arrays)}" if y is None else f"y of shape {y.shape}"
         raise UserError("observations", found, 'give an array "y" with measurements on axis 0')
     for name, array in arrays.items():
-        if name == "mask" and array.dtype.kind in "buif":
-            if not np.isin(array, (0, 1)).all() or not array.any():
-                found = f"values from {array.min()} to {array.max()}"
-                raise UserError(name, found, "give 1 where a pixel was measured and 0 elsewhere")
-        elif not np.issubdtype(array.dtype, np.inexact) and name in ("y", "x_0", "kernel"):
+        if not np.issubdtype(array.dtype, np.inexact) and name in ("y", "x_0", "kernel"):
             remedy = "give floats; images are in [-1, 1]"
             raise UserError(name, f"dtype {array.dtype}", remedy)
         elif array.dtype.kind not in "buifc":
@@ -185,13 +224,15 @@ def _operators(
         if given.ndim != value.ndim + 1 or len(given) != len(y):
             remedy = f"give {value.ndim} axes, or {value.ndim + 1} with {len(y)} on the first"
             raise UserError(name, f"shape {given.shape}", remedy)
-        if name == "mask" and not given.reshape(len(y), -1).any(axis=1).all():
-            found, remedy = "a measurement without any pixel", "give 1 where one was measured"
-            raise UserError(name, found, remedy)
+        if np.iscomplexobj(given) and not np.iscomplexobj(value):
+            raise UserError(name, f"dtype {given.dtype}", "give real numbers")
         stacked.append(jnp.asarray(given.astype(value.dtype)))
-    operators = jax.tree.unflatten(structure, stacked)
     # Unflattening does not look at shapes; building does.
-    return dataclasses.replace(operators)
+    operators = dataclasses.replace(jax.tree.unflatten(structure, stacked))
+    if arrays:
+        for i in range(len(y)):
+            jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], operators).check()
+    return operators
 
 
 def _named(operator: MeasurementOperator) -> tuple[dict[str, Any], Any]:
@@ -211,15 +252,17 @@ def _random_fields(family: OperatorFamily, x_shape: tuple[int, ...]) -> set[str]
     }
 
 
-def _check_measurement(y: np.ndarray, operators: MeasurementOperator) -> None:
+def _check_measurement(y: np.ndarray, operators: MeasurementOperator) -> float:
+    """Compares shape and type with those of a white image, and returns its largest value."""
     one = jax.tree.map(lambda leaf: leaf[0], operators)
-    expected = jax.eval_shape(one.forward, jax.ShapeDtypeStruct(one.x_shape, jnp.float32))
+    expected = np.asarray(one.forward(jnp.ones(one.x_shape)))
     if y.shape[1:] != expected.shape:
         remedy = f"give (B, {', '.join(map(str, expected.shape))}), or its image_shape"
         raise UserError("y", f"shape {y.shape}", remedy)
-    if np.iscomplexobj(y) != jnp.issubdtype(expected.dtype, jnp.complexfloating):
+    if np.iscomplexobj(y) != np.iscomplexobj(expected):
         remedy = "give what this operator measures: " + str(expected.dtype)
         raise UserError("y", f"dtype {y.dtype}", remedy)
+    return max(float(np.abs(expected).max()), 1.0)
 
 
 def _image_shape(config: SampleConfig, y_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from lavps_jax.types import PRNGKey, Problem
 
 __all__ = [
     "as_measurement",
+    "check_light",
     "log_likelihood",
     "make_problem",
     "misfit",
@@ -43,7 +44,8 @@ def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array,
 def misfit(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
     """`residual_chi2` of a problem, or its counterpart for Poisson noise, float ()."""
     if isinstance(problem.noise, PoissonNoise):
-        return problem.noise.chi2(problem.y, problem.operator.forward(x_0))
+        operator, y = problem.operator, problem.y
+        return problem.noise.chi2(y, operator.forward(x_0), operator.project(jnp.ones_like(y)))
     return residual_chi2(problem.operator, x_0, problem.y, problem.sigma_y)
 
 
@@ -148,12 +150,26 @@ def simulate_photons(
 
 
 def photon_problem(y: Array, operator, noise: PoissonNoise) -> Problem:
-    """The problem of counted photons; y as in `PoissonNoise`.
-
-    Raises:
-      UserError: if y is complex.
-    """
-    if jnp.iscomplexobj(y):
-        raise UserError("y", f"dtype {y.dtype}", "give real measurements for Poisson noise")
+    """The problem of counted photons; y as in `PoissonNoise`."""
     y = operator.project(y)
     return make_problem(y, operator, noise.typical_std(y), noise)
+
+
+def check_light(operators, count: int) -> None:
+    """Raises a UserError if what is measured of a black image is complex or below -1.
+
+    Args:
+      operators: a stack, leaves with operators on axis 0.
+      count: how many they are; some have no leaves.
+    """
+    black = -jnp.ones(operators.x_shape)
+    forward = jax.vmap(lambda operator: operator.forward(black), axis_size=count)
+    measured = jax.jit(forward)(operators)
+    name = type(operators).__name__
+    if jnp.iscomplexobj(measured):
+        found = f"{name} with y {measured.dtype}"
+    elif jnp.min(measured) < -1.001:
+        found = f"{name} with y down to {jnp.min(measured):.3g}"
+    else:
+        return
+    raise UserError("poisson_peak", found, "leave it out: this operator does not measure light")

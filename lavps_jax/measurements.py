@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,11 +14,18 @@ from lavps_jax.config import SampleConfig
 from lavps_jax.data import load_batch
 from lavps_jax.data.files import ImageFile
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import simulate, simulate_photons
+from lavps_jax.likelihoods import check_light, simulate, simulate_photons
 from lavps_jax.operators import Cropped
 from lavps_jax.types import PRNGKey, Problem
 
-__all__ = ["Measured", "RunKeys", "run_keys", "simulate_measurements", "with_classes"]
+__all__ = [
+    "Measured",
+    "RunKeys",
+    "name_seeds",
+    "run_keys",
+    "simulate_measurements",
+    "with_classes",
+]
 
 
 class Measured(NamedTuple):
@@ -24,7 +33,7 @@ class Measured(NamedTuple):
 
     Attributes:
       problems: leaves (B, ...).
-      index: numbers of the images, int (B,): random keys are folded from them.
+      seeds: of the names of the images, uint32 (B,): random keys are folded from them.
       names: one per image.
       x_0: the clean images, float (B, H, W, C), or None where nobody knows them.
       file: the image file that is restored, if there is one: then B is 1, or the number of its
@@ -32,7 +41,7 @@ class Measured(NamedTuple):
     """
 
     problems: Problem
-    index: np.ndarray
+    seeds: np.ndarray
     names: list[str]
     x_0: np.ndarray | None
     file: ImageFile | None = None
@@ -73,10 +82,11 @@ def run_keys(seed: int) -> RunKeys:
 
 
 def simulate_measurements(config: SampleConfig) -> Measured:
-    """Degrades the chosen images of `config.data`; image i depends on the seed and on i alone.
+    """Degrades the chosen images of `config.data`; each by the seed and its name alone.
 
     Raises:
-      UserError: if the data are unusable or have fewer images.
+      UserError: if the data are unusable or have fewer images, or the operator measures no light
+        whose photons could be counted.
     """
     sigma_y = config.sigma_y
     if sigma_y == "estimate":
@@ -86,21 +96,32 @@ def simulate_measurements(config: SampleConfig) -> Measured:
     if last > len(source):
         remedy = f"the data set has {len(source)}"
         raise UserError("first_image + num_images", last, remedy)
-    index = np.arange(config.first_image, last)
+    index = range(config.first_image, last)
     images = jnp.asarray(load_batch(source, index))
+    names = [source.name(i) for i in index]
+    seeds = name_seeds(names)
     keys = run_keys(config.seed)
 
-    def measure(i, x_0):
-        key = jax.random.fold_in(keys.operator, i) if config.stochastic else keys.operator
-        operator = config.operator.draw(key, x_0.shape)
-        key_noise = jax.random.fold_in(keys.noise, i)
+    def draw(seed):
+        key = jax.random.fold_in(keys.operator, seed) if config.stochastic else keys.operator
+        return config.operator.draw(key, images.shape[1:])
+
+    def measure(seed, x_0, operator):
+        key_noise = jax.random.fold_in(keys.noise, seed)
         if config.poisson_peak is not None:
             return simulate_photons(key_noise, x_0, operator, config.poisson_peak)
         return simulate(key_noise, x_0, operator, sigma_y)
 
-    problems = jax.jit(jax.vmap(measure))(jnp.asarray(index), images)
-    names = [source.name(int(i)) for i in index]
-    return Measured(problems, index, names, np.asarray(images))
+    operators = jax.jit(jax.vmap(draw))(seeds)
+    if config.poisson_peak is not None:
+        check_light(operators, len(seeds))
+    problems = jax.jit(jax.vmap(measure))(seeds, images, operators)
+    return Measured(problems, seeds, names, np.asarray(images))
+
+
+def name_seeds(names: Sequence[str]) -> np.ndarray:
+    """What the keys of images are folded from, uint32 (B,): other images do not change them."""
+    return np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
 
 
 def with_classes(measured: Measured, config: SampleConfig, num_classes: int) -> Measured:
@@ -119,10 +140,11 @@ def with_classes(measured: Measured, config: SampleConfig, num_classes: int) -> 
         raise UserError("class_label", chosen, "leave it out: the prior has no classes")
     labels: list[int | None] = [None]
     if chosen != "data":
-        labels = [chosen] * len(measured.index)
+        labels = [chosen] * len(measured.names)
     elif config.observations is None:
         source = config.data.open()
-        labels = [source.label(int(i)) for i in measured.index]
+        first = config.first_image
+        labels = [source.label(i) for i in range(first, first + len(measured.names))]
     for label in labels:
         if label is None:
             remedy = "give a number: these data do not say the class of an image"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import Node
@@ -32,8 +32,8 @@ class PoissonNoise(Noise):
     """Counted photons: k ~ Poisson(peak * (A(x_0) + 1) / 2), given as y = 2 k / peak - 1.
 
     So y is in the units of images; of a pixel with -1 no photon is expected, of one with 1 `peak`
-    of them. Below a tenth of a photon the expected number goes to zero exponentially instead of
-    below it, so that every image has a finite likelihood and gradient.
+    of them. In the likelihood the expected number goes to zero exponentially below a tenth of a
+    photon, instead of below it, so that every image has a finite likelihood and gradient.
 
     Attributes:
       peak: photons of a white pixel, float (), positive.
@@ -60,14 +60,32 @@ class PoissonNoise(Noise):
         return jnp.sum(count * (log_rate - log_count) - (jnp.exp(log_rate) - count))
 
     def draw(self, rng_key: PRNGKey, prediction: Float[Array, "*shape"]) -> Array:
-        """A noisy measurement."""
-        count = jax.random.poisson(rng_key, self.rate(prediction)).astype(prediction.dtype)
+        """A noisy measurement; no photon comes from a pixel at -1 or below."""
+        rate = jnp.maximum(self.peak * (prediction + 1) / 2, 0.0)
+        count = jax.random.poisson(rng_key, rate).astype(prediction.dtype)
         return 2 * count / self.peak - 1
 
-    def chi2(self, y: Float[Array, "*shape"], prediction: Float[Array, "*shape"]) -> Array:
-        """Pearson's sum (k - rate)^2 / rate, float (): near the number of entries for the truth."""
+    def chi2(
+        self,
+        y: Float[Array, "*shape"],
+        prediction: Float[Array, "*shape"],
+        seen: Float[Array, "*shape"],
+    ) -> Float[Array, ""]:
+        """A counterpart of the chi-square of Gaussian noise, float ().
+
+        N + sqrt(2 N) (T - E) / S for the N entries with seen = 1, so that the truth has the mean
+        and the variance of a chi-square with N degrees of freedom. T = sum (k - rate)^2 / m with
+        m = max(rate, 1); its mean is E = sum rate / m and its variance S^2 = sum (rate + 2 rate^2)
+        / m^2. Pearson's statistic divides by the rate itself: a few dark pixels would decide it.
+        """
         rate = self.rate(prediction)
-        return jnp.sum((self._count(y) - rate) ** 2 / rate)
+        scale = jnp.maximum(rate, 1.0)
+        number = jnp.sum(seen)
+        statistic = jnp.sum(seen * (self._count(y) - rate) ** 2 / scale)
+        mean = jnp.sum(seen * rate / scale)
+        variance = jnp.sum(seen * (rate + 2 * rate**2) / scale**2)
+        std = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+        return number + jnp.sqrt(2 * number) * (statistic - mean) / std
 
     def typical_std(self, y: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Standard deviation of an average entry of y, float (): a scale for start values."""
@@ -104,27 +122,48 @@ def from_log_likelihood(log_likelihood_fn: LogLikelihoodFn, data: Any = ()) -> C
     return CustomNoise(data, log_likelihood_fn)
 
 
-def estimate_sigma_y(y: Float[np.ndarray, "H W C"]) -> float:
+def estimate_sigma_y(
+    y: Float[np.ndarray, "H W C"],
+    seen: Bool[np.ndarray, "H W C"] | None = None,
+    step: float = 0.0,
+) -> float:
     """Standard deviation of white Gaussian noise in an image, in its units.
 
     Median of the finest diagonal Haar details over .6745, the robust estimate of Donoho and
     Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994. Detail of the image
-    itself counts as noise: of sharp and small images it is too large. Blocks with a pixel at -1 or
-    1, where noise may have been clipped, are left out.
+    itself counts as noise: of sharp and small images it is too large.
+
+    Args:
+      y: the image, (H, W, C).
+      seen: which of its entries were measured; None is all. Details of others are left out.
+      step: distance of neighbouring grey levels in a file of whole numbers; 0 for floats. Rounding
+        to levels counts as noise, as it does in the likelihood, and details with a value at -1 or
+        1, where noise may have been clipped, are left out.
 
     Raises:
-      UserError: if y is no image, or fewer than 16 blocks are left.
+      UserError: if y is no image, or fewer than 16 details are left.
     """
     y = np.asarray(y)
     if y.ndim != 3 or np.iscomplexobj(y):
         remedy = "give a number: only the noise of images can be estimated"
         raise UserError("sigma_y", f"estimate, y {y.dtype} {y.shape}", remedy)
-    height, width = (length // 2 * 2 for length in y.shape[:2])
-    a, b, c, d = (y[i:height:2, j:width:2] for i in (0, 1) for j in (0, 1))
-    inside = np.all([np.abs(one) < 1 for one in (a, b, c, d)], axis=0)
-    detail = ((a - b - c + d) / 2)[inside]
-    sigma_y = float(np.median(np.abs(detail)) / 0.6745) if detail.size >= 16 else 0.0
-    if not sigma_y > 0:
-        remedy = "give a number: too few pixels are neither black nor white"
+    usable = np.ones(y.shape, bool) if seen is None else np.asarray(seen, bool)
+    if step:
+        usable = usable & (np.abs(y) < 1)
+    # The median of rounded values is one of few numbers; spread over a level, it is none of them.
+    y = y + step * np.random.default_rng(0).uniform(-0.5, 0.5, y.shape)
+    a, b, c, d = _corners(y)
+    detail = ((a - b - c + d) / 2)[np.logical_and.reduce(_corners(usable))]
+    if detail.size < 16:
+        remedy = "give a number: too few measured pixels lie together and are not clipped"
         raise UserError("sigma_y", "estimate", remedy)
-    return sigma_y
+    variance = (np.median(np.abs(detail)) / 0.6745) ** 2 - step**2 / 12
+    if not variance > 0:
+        raise UserError("sigma_y", "estimate", "give a number: no noise is to be seen")
+    return float(np.sqrt(variance))
+
+
+def _corners(image: np.ndarray) -> list[np.ndarray]:
+    """The four pixels of all blocks of 2 x 2."""
+    height, width = (length // 2 * 2 for length in image.shape[:2])
+    return [image[i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]

@@ -46,7 +46,7 @@ def write_results(
         # Images of a sub-folder have that in their name; a dot would make it a file's name.
         pictures = folder / "images" / name.replace(".", "_")
         if pictures.exists():  # a.b and a_b
-            pictures = pictures.with_name(f"{pictures.name}_{measured.index[i]}")
+            pictures = pictures.with_name(f"{pictures.name}_{i}")
         pictures.mkdir(parents=True)
         save_png(pictures / "observation.png", observation)
         cells: list[Any] = [observation]

@@ -187,7 +187,7 @@ def _restore(
     """All images in batches of one size; the time is that of the batches after compilation."""
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
     plan, rng_key = sampler.plan(), run_keys(config.seed).sampling
-    count = len(measured.index)
+    count = len(measured.names)
     size = min(config.batch_size, count)
     bar = progress.add_task(f"{name} (compiling)", total=count)
     seconds, samples = 0.0, []
@@ -195,7 +195,7 @@ def _restore(
         # The last batch is filled up with repeats, so that one compiled program does all.
         rows = np.minimum(np.arange(begin, begin + size), count - 1)
         problems = jax.tree.map(lambda leaf, rows=rows: leaf[rows], measured.problems)
-        args = (rng_key, jnp.asarray(measured.index[rows]), params, problems, plan)
+        args = (rng_key, jnp.asarray(measured.seeds[rows]), params, problems, plan)
         if batch == 0:
             sample_fn = sample_fn.lower(*args).compile()
             value = f"{size} images x {config.num_particles} particles"

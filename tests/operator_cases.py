@@ -53,7 +53,7 @@ EXACT = [
 LINEAR = [
     *EXACT,
     MotionBlur(9, 0.9),
-    GaussianBlur(21, 1.5),
+    GaussianBlur(11, 1.5),
     AnisotropicBlur(9),
     KernelFile(KERNEL),
     Then(GaussianBlur(5, 1.0), SuperResolve(2)),

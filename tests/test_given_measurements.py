@@ -17,6 +17,7 @@ from lavps_jax.noise import PoissonNoise
 from lavps_jax.operators import (
     CentreBox,
     Colorization,
+    Compressed,
     CompressedSensing,
     Cropped,
     Denoise,
@@ -94,6 +95,11 @@ def test_a_folder_of_images(tmp_path):
     np.testing.assert_allclose(measured.problems.y[0, ..., 0], pixels / 127.5 - 1, atol=1e-6)
 
 
+CS = {
+    "y": np.zeros((1, 16, 1)),
+    "order": np.arange(64),
+    "rows": np.arange(16),
+}
 HOLE = Y.copy()
 HOLE[1, 2, 3, 0] = np.nan
 
@@ -115,7 +121,16 @@ HOLE[1, 2, 3, 0] = np.nan
         (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), 255)}, "mask: got values from 255"),
         (Denoise(), {"y": Y, "x_0": np.full(Y.shape, 200, np.uint8)}, "x_0: got dtype uint8"),
         (Denoise(), {"y": Y[:0]}, "y of shape"),
-        (Denoise(), {"y": 100 * Y}, "units of images"),
+        (Denoise(), {"y": 100 * Y}, "give that of images"),
+        (CompressedSensing(), CS | {"order": np.arange(60)}, "order: got shape"),
+        (CompressedSensing(), CS | {"order": np.zeros(64, int)}, "order: got shape"),
+        (CompressedSensing(), CS | {"rows": np.arange(16) + 60}, "rows: got 16 numbers"),
+        (Compressed((5, 50)), {"y": Y, "quality": np.array(0.0)}, "quality: got 0"),
+        (HighDynamicRange((1.0, 2.0)), {"y": Y, "gain": np.array(-1.0)}, "gain: got -1"),
+        (MotionBlur(3), {"y": Y, "kernel": np.zeros((3, 3))}, "kernel: got zeros"),
+        (MotionBlur(3), {"y": Y, "kernel": np.ones((9, 9))}, "kernel size: got 9"),
+        (MotionBlur(3), {"y": Y, "kernel": 1j * np.ones((3, 3))}, "kernel: got dtype complex"),
+        (Several(), {"y": np.zeros((1, 80)), "parts/1/mask": np.zeros((8, 8, 1))}, "mask: got"),
         (RandomPixels(), {"y": Y, "mask": np.zeros((8, 8, 1))}, "mask: got values from 0.0 to 0.0"),
         (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), "a")}, "mask: got dtype"),
         (Denoise(), {"y": Y + 1j}, "y: got dtype complex64; give what this operator measures"),
@@ -126,13 +141,14 @@ HOLE[1, 2, 3, 0] = np.nan
         (
             RandomPixels(),
             {"y": Y, "mask": np.arange(3)[:, None, None, None] * np.ones(Y.shape) > 0},
-            "mask: got a measurement without any pixel",
+            "mask: got values from 0.0 to 0.0",
         ),
     ],
 )
 def test_unusable_measurements_are_refused(tmp_path, family, arrays, words):
     with pytest.raises(UserError, match=words) as caught:
-        load(saved(tmp_path, **arrays), family, 0.1)
+        shape = (8, 8, 1) if len(arrays) > 1 and arrays.get("y", Y).ndim < 4 else None
+        load(saved(tmp_path, **arrays), family, 0.1, image_shape=shape)
     assert "\n" not in str(caught.value)
 
 
@@ -161,7 +177,7 @@ def test_families_tell_the_image_behind_a_measurement():
     assert SuperResolve(3).image_shape((4, 5, 1)) == (12, 15, 1)
     assert SuperResolveBicubic(3).image_shape((4, 5, 1)) == (12, 15, 1)
     assert Colorization().image_shape((4, 5, 1)) == (4, 5, 3)
-    assert PhaseRetrieval(2.0).image_shape((64, 80, 3)) == (32, 48, 3)
+    assert PhaseRetrieval(2.0).image_shape((64, 80, 3)) == (32, 40, 3)
     assert Then(GaussianBlur(5), SuperResolve(2)).image_shape((4, 5, 1)) == (8, 10, 1)
     assert HighDynamicRange().image_shape((4, 5, 1)) == (4, 5, 1)
     assert CompressedSensing().image_shape((4, 1)) is None
@@ -189,6 +205,45 @@ def test_measurements_that_are_no_images(tmp_path):
     np.testing.assert_array_equal(measured.problems.operator.parts[1].mask, [mask] * 2)
 
 
+def test_measurements_in_other_units_than_images(tmp_path):
+    white = np.ones((1, 32, 32, 1), np.float32)
+    mask = np.ones((32, 32, 1))
+    spectrum = np.fft.fft2(white, axes=(1, 2), norm="ortho").astype(np.complex64)
+    assert np.abs(spectrum).max() > 30
+    load(saved(tmp_path, y=spectrum, mask=mask), FourierLines())
+    with pytest.raises(UserError, match="y: got values up to 4080"):
+        load(saved(tmp_path, y=127.5 * spectrum, mask=mask), FourierLines())
+
+
+def test_photons_come_from_light(tmp_path):
+    for family, arrays in (
+        (CompressedSensing(), CS),
+        (FourierLines(), {"y": Y + 0j, "mask": np.ones((8, 8, 1))}),
+    ):
+        shape = (8, 8, 1)
+        with pytest.raises(UserError, match="poisson_peak: got .* with y") as caught:
+            load(saved(tmp_path, **arrays), family, poisson_peak=9.0, image_shape=shape)
+        assert "does not measure light" in str(caught.value)
+
+
+def test_a_folder_of_16_bits_and_sizes(tmp_path):
+    for name, width in (("a", 8), ("b", 8), ("c", 9)):
+        Image.fromarray(np.full((8, width), 40_000, np.uint16)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"c.png of shape \(8, 9, 1\); give images of one shape"):
+        load(str(tmp_path), Denoise())
+    (tmp_path / "c.png").unlink()
+    measured = load(str(tmp_path), Denoise())
+    np.testing.assert_allclose(measured.problems.y, 40_000 / 32767.5 - 1, atol=1e-6)
+    assert measured.names == ["a.png", "b.png"]
+
+
+def test_jpeg_of_a_colour_image_needs_a_prior_of_colours(tmp_path):
+    Image.fromarray(RNG.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "mine.jpg")
+    load(str(tmp_path / "mine.jpg"), Compressed(75), channels=3)
+    with pytest.raises(UserError, match="JPEG mixes the channels"):
+        load(str(tmp_path / "mine.jpg"), Compressed(75), channels=1)
+
+
 def test_sides_that_the_network_does_not_take_get_room(tmp_path):
     measured = load(saved(tmp_path, y=Y[:, :, :6]), GaussianBlur(3, 1.0), multiple=8)
     operator = measured.problems.operator
@@ -197,7 +252,7 @@ def test_sides_that_the_network_does_not_take_get_room(tmp_path):
     x = RNG.uniform(-1, 1, (2, 8, 8, 1))
     np.testing.assert_array_equal(measured.shown(x), x[:, :, 1:7])
     assert not np.any(measured.problems.x_pinv[:, :, [0, 7]])
-    with pytest.raises(UserError, match="x_0: got shape .* no multiples of 8"):
+    with pytest.raises(UserError, match="x_0: got shape .* sides 8 x 8 only"):
         load(saved(tmp_path, y=Y[:, :, :6], x_0=Y[:, :, :6]), Denoise(), multiple=8)
     same = load(saved(tmp_path, y=Y), Denoise(), multiple=8)
     assert not isinstance(same.problems.operator, Cropped)
@@ -244,5 +299,10 @@ def test_noise_is_estimated_or_counted(tmp_path):
     np.testing.assert_allclose(counted.noise.peak, [50, 50])
     # sqrt of the mean count, 32.5, in units of 25 photons.
     np.testing.assert_allclose(counted.sigma_y, 32.5**0.5 / 25, rtol=0.05)
+    hidden = np.zeros((64, 64, 1))
+    hidden[:, :40] = 1
+    path = saved(tmp_path, y=y.astype(np.float32), mask=hidden)
+    found = load(path, RandomPixels(), "estimate").problems.sigma_y
+    np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.08)
     with pytest.raises(UserError, match="sigma_y: got estimate"):
         load(saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32)), Denoise(), "estimate")

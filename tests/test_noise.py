@@ -13,7 +13,6 @@ from lavps_jax.likelihoods import (
     log_likelihood,
     make_problem,
     misfit,
-    photon_problem,
     simulate,
     simulate_photons,
 )
@@ -56,6 +55,20 @@ def test_misfit_of_the_truth_is_near_the_number_of_measurements():
 
     found = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(2), 300)))
     assert abs(found.mean() - 64) < 5 * found.std() / np.sqrt(300)
+    # Also where it is dark: the mean and the variance of a chi-square.
+    dark = jnp.where(jnp.arange(16)[:, None, None] < 9, -1.0, X)
+    mask = jnp.ones(SHAPE).at[:, :4].set(0.0)
+    hidden = Inpainting(mask, x_shape=SHAPE)
+    for peak in (5.0, 200.0):
+
+        def faint(key, peak=peak):
+            return misfit(simulate_photons(key, dark, hidden, peak), dark)
+
+        found = np.asarray(jax.vmap(faint)(jax.random.split(jax.random.key(3), 400)))
+        assert abs(found.mean() - 192) < 8
+        assert 0.8 < found.std() / np.sqrt(2 * 192) < 1.25
+        wrong = misfit(simulate_photons(jax.random.key(4), dark, hidden, peak), dark - 0.02)
+        assert np.isfinite(wrong)
     problem = simulate(jax.random.key(0), X, operator, 0.1)
     expected = np.sum((np.asarray(problem.y) - operator.forward(X)) ** 2) / 0.1**2
     np.testing.assert_allclose(misfit(problem, X), expected, rtol=1e-5)
@@ -70,8 +83,8 @@ def test_dark_and_hidden_pixels_have_finite_gradients():
         assert np.isfinite(gradient).all() and np.any(gradient[8:])
         assert not np.any(gradient[:8])
     assert 0 < float(problem.sigma_y) < 1
-    with pytest.raises(UserError, match="complex64"):
-        photon_problem(X + 1j, Identity(x_shape=SHAPE), PoissonNoise(jnp.float32(1.0)))
+    black = simulate_photons(jax.random.key(1), -jnp.ones(SHAPE), Identity(x_shape=SHAPE), 20.0)
+    np.testing.assert_array_equal(black.y, -1)
 
 
 def laplace(scale, y, prediction):
@@ -94,8 +107,43 @@ def test_the_noise_of_a_smooth_image_is_estimated():
     for sigma_y in (0.005, 0.05, 0.1):
         y = smooth[..., None] + sigma_y * generator.normal(size=(64, 48, 3))
         np.testing.assert_allclose(estimate_sigma_y(y), sigma_y, rtol=0.08)
-    clipped = np.clip(y + 1.0, -1, 1)  # Half of the picture is white now.
-    np.testing.assert_allclose(estimate_sigma_y(clipped), 0.1, rtol=0.15)
+    for sigma_y in (0.5, 1.0):  # Floats are not clipped.
+        y = smooth[..., None] + sigma_y * generator.normal(size=(64, 48, 3))
+        np.testing.assert_allclose(estimate_sigma_y(y), sigma_y, rtol=0.08)
+
+
+def test_the_noise_of_8_bits_is_estimated():
+    step, generator = 2 / 255, np.random.default_rng(0)
+    for sigma_y in (0.0, 0.003, 0.006, 0.02, 0.1):
+        y = 0.3 + sigma_y * generator.normal(size=(128, 128, 3))
+        y = np.clip(np.round(y / step) * step, -1, 1)
+        if not sigma_y:
+            y += step * generator.integers(0, 2, y.shape)  # Nothing but the rounding of levels.
+        found = estimate_sigma_y(y, step=step)
+        if sigma_y:
+            np.testing.assert_allclose(found, (sigma_y**2 + step**2 / 12) ** 0.5, rtol=0.12)
+        else:
+            assert found < step
+    # Where nearly all is white, noise was clipped.
+    brightness = np.where(np.arange(128) < 50, 0.3, 1.0)[:, None, None]
+    y = np.clip(brightness + 0.1 * generator.normal(size=(128, 128, 1)), -1, 1)
+    assert estimate_sigma_y(y) < 0.085 < 0.09 < estimate_sigma_y(y, step=step) < 0.11
+    with pytest.raises(UserError, match="sigma_y: got estimate; give a number"):
+        estimate_sigma_y(np.ones((8, 8, 1)), step=step)
+
+
+def test_hidden_pixels_say_nothing_about_noise():
+    generator = np.random.default_rng(0)
+    y = 0.05 * generator.normal(size=(64, 64, 1))
+    seen = generator.uniform(size=y.shape) < 0.8
+    hidden = np.where(seen, y, 0)
+    np.testing.assert_allclose(estimate_sigma_y(hidden, seen), 0.05, rtol=0.08)
+    with pytest.raises(UserError, match="too few measured pixels lie together"):
+        estimate_sigma_y(hidden, generator.uniform(size=y.shape) < 0.1)
+
+
+def test_what_cannot_be_estimated():
+    y = 0.1 * np.random.default_rng(0).normal(size=(16, 16, 3))
     for unusable in (y[..., 0], y + 1j, np.ones((8, 8, 1))):
         with pytest.raises(UserError, match="sigma_y: got estimate"):
             estimate_sigma_y(unusable)

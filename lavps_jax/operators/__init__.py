@@ -13,10 +13,12 @@ from lavps_jax.operators.colour import Brightness
 from lavps_jax.operators.combined import (
     Composition,
     LinearComposition,
+    LinearOneOf,
     LinearStack,
     OneOf,
     Stack,
     compose,
+    one_of,
     stack,
 )
 from lavps_jax.operators.cropped import Cropped, LinearCropped, cropped
@@ -96,6 +98,7 @@ __all__ = [
     "NonlinearBlur",
     "NonlinearOperator",
     "OneFamily",
+    "LinearOneOf",
     "OneOf",
     "OperatorFamily",
     "Outpainting",
@@ -113,6 +116,7 @@ __all__ = [
     "Tone",
     "ToneCurve",
     "compose",
+    "one_of",
     "cropped",
     "from_forward",
     "from_function",

@@ -105,6 +105,12 @@ class MeasurementOperator(Node):
         """
         return y
 
+    def check(self) -> None:
+        """Raises a UserError if the arrays cannot be those of such an operator.
+
+        For one operator, not a stack, outside of jit: arrays of a user are looked at with it.
+        """
+
     def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
         """A rough image from y, (H, W, C): what networks see of it, and what samplers must beat.
 
@@ -246,10 +252,16 @@ def from_forward(
       x_shape: shape (H, W, C) of the image.
       data: pytree of arrays that the function needs (mask, matrix, ...); stackable.
     Raises:
-      UserError: if the function cannot be traced at x_shape or is not linear.
+      UserError: if the function cannot be traced at x_shape, is not linear, or is linear plus a
+        constant.
     """
     operator = FunctionOperator(data, forward_fn, x_shape=tuple(x_shape))
     y = _checked_measurement(operator)
+    of_black = operator.forward(jnp.zeros(operator.x_shape))
+    # The transpose of JAX drops a constant without a word. Data that are being traced say nothing.
+    if not isinstance(of_black, jax.core.Tracer) and jnp.any(of_black != 0):
+        found = f"{forward_fn} with A(0) up to {jnp.max(jnp.abs(of_black)):.3g}"
+        raise UserError("forward_fn", found, "subtract A(0) from it and from y")
     try:
         jax.eval_shape(operator.adjoint, y)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
@@ -11,7 +12,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["Blur", "CircularBlur", "check_kernel_size", "gaussian_kernel"]
+__all__ = ["Blur", "CircularBlur", "check_kernel", "check_kernel_size", "gaussian_kernel"]
 
 
 class Blur(LinearOperator):
@@ -39,6 +40,9 @@ class Blur(LinearOperator):
         if shape[-1] != shape[-2]:
             raise UserError("kernel", f"shape {shape}", "give a square kernel (k, k)")
         check_kernel_size(shape[-1], self.x_shape)
+
+    def check(self) -> None:
+        check_kernel(self.kernel, self.x_shape)
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         # The Fourier product is the fastest form here: XLA's CPU convolution loses its fast
@@ -84,6 +88,9 @@ class CircularBlur(LinearOperator):
             remedy = f"give at most the shorter side of the image, {min(self.x_shape[:2])}"
             raise UserError("kernel size", shape[-1], remedy)
 
+    def check(self) -> None:
+        check_kernel(self.kernel, self.x_shape)
+
     def spectrum(self, dtype: Any = jnp.float32) -> Complex[Array, "H V"]:
         """What every frequency of an image of this dtype is multiplied by, V = W // 2 + 1."""
         height, width, _ = self.x_shape
@@ -128,7 +135,10 @@ class CircularBlur(LinearOperator):
 
 
 def gaussian_kernel(
-    size: int, std: float, std_across: float | None = None, angle: float | Float[Array, ""] = 0.0
+    size: int,
+    std: float | Float[Array, ""],
+    std_across: float | Float[Array, ""] | None = None,
+    angle: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "size size"]:
     """The Gaussian exp(-(u^2 / std^2 + v^2 / std_across^2) / 2) on a size x size grid, with sum 1.
 
@@ -146,7 +156,8 @@ def gaussian_kernel(
     check_kernel_size(size)
     std_across = std if std_across is None else std_across
     for name, value in (("std", std), ("std_across", std_across)):
-        if not value > 0:
+        # Drawn ones cannot be looked at.
+        if not isinstance(value, jax.core.Tracer) and not value > 0:
             raise UserError(name, value, "give a positive number of pixels")
     offsets = jnp.arange(size) - size // 2
     rows, columns = offsets[:, None], offsets[None, :]
@@ -165,6 +176,15 @@ def check_kernel_size(size: int, x_shape: tuple[int, ...] | None = None) -> None
         raise UserError(
             "kernel size", size, f"give at most {largest} for an image {x_shape[0]} x {x_shape[1]}"
         )
+
+
+def check_kernel(kernel: Float[Array, "k k"], x_shape: tuple[int, ...]) -> None:
+    """Raise a UserError unless the kernel is no larger than the image (H, W, C) and not zero."""
+    if kernel.shape[-1] > min(x_shape[:2]):
+        remedy = f"give at most the shorter side of the image, {min(x_shape[:2])}"
+        raise UserError("kernel size", kernel.shape[-1], remedy)
+    if not jnp.all(jnp.isfinite(kernel)) or not jnp.any(kernel):
+        raise UserError("kernel", "zeros, or values that are not finite", "give numbers, not all 0")
 
 
 def _fast_length(length: int) -> int:

@@ -13,7 +13,17 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.operators.spectral import SpectrumFn
 
-__all__ = ["Composition", "LinearComposition", "LinearStack", "OneOf", "Stack", "compose", "stack"]
+__all__ = [
+    "Composition",
+    "LinearComposition",
+    "LinearOneOf",
+    "LinearStack",
+    "OneOf",
+    "Stack",
+    "compose",
+    "one_of",
+    "stack",
+]
 
 
 class Composition(MeasurementOperator):
@@ -25,6 +35,10 @@ class Composition(MeasurementOperator):
 
     first: MeasurementOperator
     second: MeasurementOperator
+
+    def check(self) -> None:
+        self.first.check()
+        self.second.check()
 
     def forward(self, x: Float[Array, "H W C"]) -> Array:
         return self.second.forward(self.first.forward(x))
@@ -54,6 +68,10 @@ class Stack(MeasurementOperator):
     """
 
     parts: tuple[MeasurementOperator, ...]
+
+    def check(self) -> None:
+        for part in self.parts:
+            part.check()
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, " m"]:
         return jnp.concatenate([_flat(part.forward(x)) for part in self.parts])
@@ -93,19 +111,26 @@ class LinearStack(LinearOperator, Stack):
         return sum(images[1:], images[0])
 
 
-class OneOf(LinearOperator):
-    """One of several linear operators; which one is data, so that a batch can hold different ones.
+class OneOf(MeasurementOperator):
+    """One of several operators; which one is data, so that a batch can hold different ones.
 
     y is a real vector as long as the longest measurement, (m,): flattened as in `Stack`, and zero
-    behind its end. Under `jax.vmap` every one of them is computed and one is kept.
+    behind its end. Under `jax.vmap` every one of them is computed and one is kept. Build it with
+    `one_of`.
 
     Attributes:
       which: index of the one, int ().
-      choices: linear operators on images of one shape.
+      choices: operators on images of one shape.
     """
 
     which: Int[Array, ""]
-    choices: tuple[LinearOperator, ...]
+    choices: tuple[MeasurementOperator, ...]
+
+    def check(self) -> None:
+        if not 0 <= self.which < len(self.choices):
+            raise UserError("which", self.which, f"give 0 to {len(self.choices) - 1}")
+        for choice in self.choices:
+            choice.check()
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, " m"]:
         length = self._length(x.dtype)
@@ -118,6 +143,26 @@ class OneOf(LinearOperator):
 
     def num_observed(self) -> Float[Array, ""]:
         return self._switch(lambda choice: choice.num_observed(), jnp.float32)
+
+    def estimate(
+        self, y: Float[Array, " m"], weight: float | Float[Array, ""]
+    ) -> Float[Array, "H W C"]:
+        return self._switch(lambda choice: choice.estimate(_own(choice, y), weight), y.dtype)
+
+    def _length(self, dtype: Any) -> int:
+        return max(_length(_like(choice, dtype)) for choice in self.choices)
+
+    def _switch(self, of_choice: Any, dtype: Any) -> Array:
+        branches = [
+            lambda choice=choice: of_choice(choice).astype(dtype) for choice in self.choices
+        ]
+        return jax.lax.switch(self.which, branches)
+
+
+class LinearOneOf(LinearOperator, OneOf):
+    """The same of linear operators: everything is that of the one."""
+
+    choices: tuple[LinearOperator, ...]
 
     def adjoint(self, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
         return self._switch(lambda choice: choice.adjoint(_own(choice, y)), y.dtype)
@@ -135,15 +180,6 @@ class OneOf(LinearOperator):
 
     def spectral_adjoint(self, fn: SpectrumFn, y: Float[Array, " m"]) -> Float[Array, "H W C"]:
         return self._switch(lambda choice: choice.spectral_adjoint(fn, _own(choice, y)), y.dtype)
-
-    def _length(self, dtype: Any) -> int:
-        return max(_length(_like(choice, dtype)) for choice in self.choices)
-
-    def _switch(self, of_choice: Any, dtype: Any) -> Array:
-        branches = [
-            lambda choice=choice: of_choice(choice).astype(dtype) for choice in self.choices
-        ]
-        return jax.lax.switch(self.which, branches)
 
 
 def compose(first: MeasurementOperator, second: MeasurementOperator) -> Composition:
@@ -176,6 +212,19 @@ def stack(*parts: MeasurementOperator) -> Stack:
     return (LinearStack if linear else Stack)(parts, x_shape=shapes.pop())
 
 
+def one_of(which: Int[Array, ""], *choices: MeasurementOperator) -> OneOf:
+    """The one with this index; linear if all are.
+
+    Raises:
+      UserError: if there are none, or their images have different shapes.
+    """
+    shapes = {tuple(choice.x_shape) for choice in choices}
+    if len(shapes) != 1:
+        raise UserError("choices", f"x_shape {sorted(shapes)}", "give operators on the same image")
+    linear = all(isinstance(choice, LinearOperator) for choice in choices)
+    return (LinearOneOf if linear else OneOf)(which, choices, x_shape=shapes.pop())
+
+
 def _like(operator: MeasurementOperator, dtype: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a measurement; `dtype` is the real one of the image."""
     return jax.eval_shape(operator.forward, jax.ShapeDtypeStruct(operator.x_shape, dtype))
@@ -202,6 +251,6 @@ def _padded(flat: Array, length: int) -> Array:
     return jnp.pad(flat, (0, length - len(flat)))
 
 
-def _own(choice: LinearOperator, y: Float[Array, " m"]) -> Array:
+def _own(choice: MeasurementOperator, y: Float[Array, " m"]) -> Array:
     like = _like(choice, y.dtype)
     return _unflat(y[: _length(like)], like)

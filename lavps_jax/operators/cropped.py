@@ -33,6 +33,9 @@ class Cropped(MeasurementOperator):
         (top, left), (height, width, _) = self.corner, self.inner.x_shape
         return x[top : top + height, left : left + width]
 
+    def check(self) -> None:
+        self.inner.check()
+
     def forward(self, x: Float[Array, "H W C"]) -> Array:
         return self.inner.forward(self.crop(x))
 

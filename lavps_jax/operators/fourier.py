@@ -7,6 +7,7 @@ from jaxtyping import Array, Complex, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
+from lavps_jax.operators.inpainting import check_mask
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
 __all__ = ["FourierSampling"]
@@ -32,6 +33,9 @@ class FourierSampling(LinearOperator):
         shape, expected = getattr(self.mask, "shape", ()), (*self.x_shape[:2], 1)
         if len(shape) >= 2 and tuple(shape[-3:]) != expected:
             raise UserError("mask", f"shape {shape}", f"give the shape {expected}")
+
+    def check(self) -> None:
+        check_mask(self.mask)
 
     def forward(self, x: Float[Array, "H W C"]) -> Complex[Array, "H W C"]:
         return self.mask * jnp.fft.fft2(x, axes=(0, 1), norm="ortho")

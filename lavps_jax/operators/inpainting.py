@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
 
-__all__ = ["Inpainting"]
+__all__ = ["Inpainting", "check_mask"]
 
 
 class Inpainting(FlatSpectrum):
@@ -31,6 +31,9 @@ class Inpainting(FlatSpectrum):
         if forgot_channel or (len(shape) >= 3 and tuple(shape[-3:]) != expected):
             raise UserError("mask", f"shape {shape}", f"give the shape {expected}")
 
+    def check(self) -> None:
+        check_mask(self.mask)
+
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         return self.mask * x
 
@@ -52,3 +55,10 @@ class Inpainting(FlatSpectrum):
     ) -> Float[Array, "H W C"]:
         """mask * y / (1 + weight), exact."""
         return self.mask * y / (1 + weight)
+
+
+def check_mask(mask: Float[Array, "H W 1"]) -> None:
+    """Raises a UserError unless the mask holds ones and zeros, and a one."""
+    if not jnp.all((mask == 0) | (mask == 1)) or not jnp.any(mask):
+        found = f"values from {jnp.min(mask)} to {jnp.max(mask)}"
+        raise UserError("mask", found, "give 1 where something was measured and 0 elsewhere")

@@ -64,6 +64,10 @@ class JPEG(MeasurementOperator):
             remedy = "give grey or RGB images"
             raise UserError("channels of the images", self.x_shape[-1], remedy)
 
+    def check(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UserError("quality", self.quality, "give a number from 1 to 100")
+
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         height, width, channels = self.x_shape
         tables = quantization_tables(self.quality).astype(x.dtype)

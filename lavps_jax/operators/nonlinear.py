@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_positive
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 
 __all__ = ["Clipping", "FourierMagnitude", "LightBlur", "ToneCurve", "round_through"]
@@ -22,21 +22,21 @@ class FourierMagnitude(MeasurementOperator):
     with u for x.
 
     Attributes:
-      padding: black pixels on every side, static.
+      padding: black pixels (above and below, left and right), static.
       x_shape: shape (H, W, C) of the image, static.
     Raises:
       UserError: if the padding is negative.
     """
 
-    padding: int = struct.field(pytree_node=False)
+    padding: tuple[int, int] = struct.field(pytree_node=False)
 
     def __post_init__(self):
-        if self.padding < 0:
+        if min(self.padding) < 0:
             raise UserError("padding", self.padding, "give 0 or more pixels")
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
-        border = (self.padding, self.padding)
-        padded = jnp.pad((x + 1) / 2, (border, border, (0, 0)))
+        rows, columns = ((border, border) for border in self.padding)
+        padded = jnp.pad((x + 1) / 2, (rows, columns, (0, 0)))
         spectrum = jnp.fft.fft2(padded, axes=(0, 1), norm="ortho")
         square = spectrum.real**2 + spectrum.imag**2
         # Not jnp.abs: its derivative at zero is not a number.
@@ -54,6 +54,9 @@ class Clipping(MeasurementOperator):
 
     gain: Float[Array, ""]
 
+    def check(self) -> None:
+        check_positive("gain", float(self.gain))
+
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         return jnp.clip(self.gain * x, -1, 1)
 
@@ -66,8 +69,8 @@ class Clipping(MeasurementOperator):
 class ToneCurve(MeasurementOperator):
     """y = 2 q(u^gamma) - 1 with u = (x + 1) / 2 and q rounding to 2^bits grey levels.
 
-    u is kept in [1e-3, 1], where the derivative is finite for every gamma; rounding lets gradients
-    through (`round_through`).
+    u is kept in [0, 1]. Below 1e-3 the curve is straight, so that its derivative is finite for
+    every gamma; rounding lets gradients through (`round_through`).
 
     Attributes:
       gamma: exponent, float (), positive.
@@ -84,9 +87,14 @@ class ToneCurve(MeasurementOperator):
         if not 1 <= self.bits <= 16:
             raise UserError("bits", self.bits, "give a whole number from 1 to 16")
 
+    def check(self) -> None:
+        check_positive("gamma", float(self.gamma))
+
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-        levels = 2**self.bits - 1
-        curved = jnp.clip((x + 1) / 2, 1e-3, 1) ** self.gamma
+        levels, low = 2**self.bits - 1, 1e-3
+        u = jnp.clip((x + 1) / 2, 0, 1)
+        dark = u < low
+        curved = jnp.where(dark, u * low ** (self.gamma - 1), jnp.where(dark, low, u) ** self.gamma)
         return 2 * round_through(curved * levels) / levels - 1
 
     def estimate(
@@ -107,6 +115,9 @@ class LightBlur(MeasurementOperator):
     """
 
     blur: LinearOperator
+
+    def check(self) -> None:
+        self.blur.check()
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         light = _to_light((x + 1) / 2)

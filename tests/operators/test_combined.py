@@ -16,7 +16,9 @@ from lavps_jax.operators import (
     RandomPixels,
     SuperResolution,
     SuperResolve,
+    Then,
     compose,
+    one_of,
     stack,
 )
 
@@ -70,6 +72,21 @@ def test_a_batch_holds_different_operators():
     assert float(observed[1]) == 4 * 6 * 3
 
 
+def test_a_mixture_of_operators_that_are_not_linear():
+    family = Mixture((HighDynamicRange((1.5, 4.0)), Then(GaussianBlur(3), SuperResolve(2))))
+    keys = jax.random.split(jax.random.key(3), 8)
+    drawn = jax.vmap(lambda key: family.draw(key, X_SHAPE))(keys)
+    assert not isinstance(drawn, LinearOperator) and set(np.asarray(drawn.which)) == {0, 1}
+    gains = np.asarray(drawn.choices[0].gain)
+    assert np.ptp(gains) > 0.5 and gains.min() >= 1.5 and gains.max() <= 4.0
+    for k, which in enumerate(np.asarray(drawn.which)):
+        operator = jax.tree.map(lambda leaf, k=k: leaf[k], drawn)
+        y, one = operator.forward(X), operator.choices[which]
+        expected = one.estimate(one.forward(X), 0.1)
+        np.testing.assert_allclose(operator.estimate(y, 0.1), expected, atol=1e-5)
+        assert float(operator.num_observed()) == float(one.num_observed())
+
+
 @pytest.mark.parametrize(
     "make,field",
     [
@@ -80,8 +97,8 @@ def test_a_batch_holds_different_operators():
         (lambda: Mixture(()), "operator.families"),
         (lambda: Mixture((RandomPixels(),), (1.0, 2.0)), "operator.weights"),
         (lambda: Mixture((RandomPixels(),), (0.0,)), "operator.weights"),
-        (lambda: Mixture((HighDynamicRange(),)).draw(jax.random.key(0), X_SHAPE),
-         "operator.families"),
+        (lambda: one_of(jnp.asarray(0), SuperResolution(2, x_shape=X_SHAPE),
+                        SuperResolution(2, x_shape=(4, 4, 1))), "choices"),
         (lambda: Brightness(jnp.ones(3), x_shape=(4, 4, 1)), "channels of the images"),
     ],
 )  # fmt: skip

@@ -82,7 +82,7 @@ def test_rounding_lets_gradients_through():
 
 
 def test_magnitudes_hide_shifts_and_half_turns():
-    operator = FourierMagnitude(8, x_shape=(16, 16, 1))
+    operator = FourierMagnitude((8, 8), x_shape=(16, 16, 1))
     inner = jax.random.uniform(jax.random.key(0), (8, 8, 1), minval=-1, maxval=1)
     images = [
         jnp.pad(shape, ((a, 8 - a), (b, 8 - b), (0, 0)), constant_values=-1)
@@ -94,7 +94,8 @@ def test_magnitudes_hide_shifts_and_half_turns():
         np.testing.assert_allclose(other, first, atol=1e-5)
     # Orthonormal: the energy of u.
     np.testing.assert_allclose(jnp.sum(first**2), jnp.sum(((images[0] + 1) / 2) ** 2), rtol=1e-5)
-    assert PhaseRetrieval(2.0).draw(jax.random.key(0), (16, 16, 1)).padding == 8
+    for sides, padding in (((16, 16), (8, 8)), ((48, 80), (24, 40)), ((33, 16), (17, 8))):
+        assert PhaseRetrieval(2.0).draw(jax.random.key(0), (*sides, 1)).padding == padding
 
 
 def test_too_bright_is_lost():
@@ -116,6 +117,15 @@ def test_tones_are_few_and_follow_the_curve():
     np.testing.assert_allclose(back[:, 1:], (2 * u - 1)[:, 1:], atol=2e-3)
 
 
+def test_black_stays_black_for_every_curve():
+    for gamma in (1 / 2.2, 3.0):
+        operator = ToneCurve(jnp.float32(gamma), 8, x_shape=(1, 2, 1))
+        ends = jnp.asarray([-1.0, 1.0]).reshape(1, 2, 1)
+        np.testing.assert_array_equal(operator.forward(ends), ends)
+        slope = jax.grad(lambda x: operator.forward(x).sum())(ends)  # noqa: B023
+        assert np.isfinite(slope).all() and slope[0, 0, 0] > 0
+
+
 def test_light_adds_up():
     """Half black and half white give the code value of half the light: 0.735."""
     kernel = jnp.zeros((3, 3)).at[1, 1].set(0.5).at[1, 2].set(0.5)
@@ -129,7 +139,7 @@ def test_light_adds_up():
 @pytest.mark.parametrize(
     "make,field",
     [
-        (lambda: FourierMagnitude(-1, x_shape=(4, 4, 1)), "padding"),
+        (lambda: FourierMagnitude((0, -1), x_shape=(4, 4, 1)), "padding"),
         (lambda: ToneCurve(jnp.float32(1), 0, x_shape=(4, 4, 1)), "bits"),
         (lambda: JPEG(jnp.float32(5), x_shape=(8, 8, 2)), "channels of the images"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -13,16 +14,22 @@ from PIL import Image, UnidentifiedImageError
 
 from lavps_jax.errors import UserError, check_choices
 from lavps_jax.operators.blur import Blur, CircularBlur, check_kernel_size, gaussian_kernel
-from lavps_jax.operators.families.base import Family
+from lavps_jax.operators.families.base import Family, Setting, check_bounds, drawn
 from lavps_jax.operators.motion import motion_kernel
 from lavps_jax.types import PRNGKey
 
 __all__ = ["AnisotropicBlur", "Border", "GaussianBlur", "KernelFile", "MotionBlur"]
 
 Border = Literal["reflect", "circular"]
+_LEAST_STD = 0.01
+"""Pixels; a narrower Gaussian is a single pixel."""
 
 
 def _blur(kernel: Float[Array, "k k"], border: Border, x_shape: tuple[int, ...]):
+    size, side = kernel.shape[-1], min(x_shape[:2])
+    if size > side:
+        # `Blur` itself can mirror further, as the published experiments do on small images.
+        raise UserError("kernel size", size, f"give at most the shorter side of the image, {side}")
     kind = Blur if border == "reflect" else CircularBlur
     return kind(kernel, x_shape=tuple(x_shape))
 
@@ -33,65 +40,73 @@ class MotionBlur(Family):
 
     size: int = 21
     """Side of the kernel in pixels, odd."""
-    intensity: float = 0.9
-    """Shakiness of the path: 0 is a straight line, 1 the most tangled."""
+    intensity: Setting = 0.9
+    """Shakiness of the path: 0 is a straight line, 1 the most tangled; or a range."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
 
     def __post_init__(self):
         check_choices(self)
         check_kernel_size(self.size)
-        if not 0 <= self.intensity <= 1:
-            raise UserError("intensity", self.intensity, "give a number in [0, 1]")
+        check_bounds("intensity", self.intensity, 0, 1)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur | CircularBlur:
         """A fresh kernel; see `motion_kernel`."""
-        return _blur(motion_kernel(rng_key, self.size, self.intensity), self.border, x_shape)
+        intensity = drawn(jax.random.fold_in(rng_key, 1), self.intensity)
+        return _blur(motion_kernel(rng_key, self.size, intensity), self.border, x_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class GaussianBlur(Family):
-    """Blur by a Gaussian; always the same."""
+    """Blur by a Gaussian."""
 
     size: int = 61
     """Side of the kernel in pixels, odd."""
-    std: float = 3.0
-    """Standard deviation of the Gaussian in pixels."""
+    std: Setting = 3.0
+    """Standard deviation of the Gaussian in pixels, or a range."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
 
     def __post_init__(self):
         check_choices(self)
         check_kernel_size(self.size)
-        if not self.std > 0:
-            raise UserError("std", self.std, "give a positive number of pixels")
+        check_bounds("std", self.std, _LEAST_STD, math.inf)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur | CircularBlur:
-        """The same kernel for every key."""
-        return _blur(gaussian_kernel(self.size, self.std), self.border, x_shape)
+        """The same kernel for every key, unless std is a range."""
+        return _blur(gaussian_kernel(self.size, drawn(rng_key, self.std)), self.border, x_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class AnisotropicBlur(Family):
-    """Blur by a Gaussian that is wider along one direction, a new direction for every draw."""
+    """Blur by a Gaussian that is wider along one direction."""
 
     size: int = 21
     """Side of the kernel in pixels, odd."""
-    std: float = 4.0
-    """Standard deviation along the direction, pixels."""
-    std_across: float = 1.0
-    """Standard deviation across it, pixels."""
+    std: Setting = 4.0
+    """Standard deviation along the direction, pixels, or a range."""
+    std_across: Setting = 1.0
+    """Standard deviation across it, pixels, or a range."""
+    angle: Setting = (0.0, 180.0)
+    """From the columns towards the rows, degrees; a range is drawn anew for every image."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
 
     def __post_init__(self):
         check_choices(self)
-        gaussian_kernel(self.size, self.std, self.std_across)
+        check_kernel_size(self.size)
+        for name in ("std", "std_across"):
+            check_bounds(name, getattr(self, name), _LEAST_STD, math.inf)
+        check_bounds("angle", self.angle, -360, 360)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur | CircularBlur:
-        """The direction is uniform."""
-        angle = jax.random.uniform(rng_key, (), maxval=jnp.pi)
-        kernel = gaussian_kernel(self.size, self.std, self.std_across, angle)
+        """Settings that are ranges are uniform, independently."""
+        keys = jax.random.split(rng_key, 3)
+        std, across, angle = (
+            drawn(key, setting)
+            for key, setting in zip(keys, (self.std, self.std_across, self.angle), strict=True)
+        )
+        kernel = gaussian_kernel(self.size, std, across, angle * math.pi / 180)
         return _blur(kernel, self.border, x_shape)
 
 
@@ -100,7 +115,8 @@ class KernelFile(Family):
     """Blur by a kernel from a file; always the same."""
 
     path: str = ""
-    """A picture, or a .npy file of numbers (k, k) with k odd. It is scaled to the sum 1."""
+    """A picture, or a .npy file of numbers (k, k) with k odd: the image of a point. It is scaled to
+    the sum 1."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
 
@@ -126,4 +142,5 @@ class KernelFile(Family):
             found = f"{self.path} of shape {kernel.shape} with the sum {kernel.sum():g}"
             remedy = "give finite numbers (k, k) with a positive sum"
             raise UserError("operator.path", found, remedy)
-        return _blur(jnp.asarray(kernel / kernel.sum()), self.border, x_shape)
+        # A point's image is the kernel of a convolution, and `Blur` is a correlation.
+        return _blur(jnp.asarray(kernel[::-1, ::-1] / kernel.sum()), self.border, x_shape)

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import tyro
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import LinearOperator
-from lavps_jax.operators.combined import Composition, OneOf, Stack, compose, stack
+from lavps_jax.operators.combined import Composition, OneOf, Stack, compose, one_of, stack
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.families.blurs import (
     AnisotropicBlur,
@@ -121,12 +120,12 @@ class Several(Family):
 class Mixture(Family):
     """One family out of several, drawn for every image: what one network can be trained on."""
 
-    families: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
+    families: Annotated[tuple[OneFamily | Then | Several, ...], tyro.conf.Suppress] = (
         RandomPixels(),
         SuperResolve(2),
         MotionBlur(9),
     )
-    """Linear families; a range of a setting is several families."""
+    """Families, whose settings may be ranges."""
     weights: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
     """How often each is drawn, positive, in any unit; empty is equally often."""
 
@@ -142,16 +141,9 @@ class Mixture(Family):
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> OneOf:
         """One operator of every family is drawn, and which of them it is."""
         key_which, *keys = jax.random.split(rng_key, len(self.families) + 1)
-        choices = []
-        for family, key in zip(self.families, keys, strict=True):
-            choice = family.draw(key, x_shape)
-            if not isinstance(choice, LinearOperator):
-                name = type(family).__name__
-                raise UserError("operator.families", name, "give linear operators only")
-            choices.append(choice)
-        weights = jnp.asarray(self.weights or (1.0,) * len(choices))
-        which = jax.random.categorical(key_which, jnp.log(weights))
-        return OneOf(which, tuple(choices), x_shape=tuple(x_shape))
+        choices = (one.draw(key, x_shape) for one, key in zip(self.families, keys, strict=True))
+        weights = jnp.asarray(self.weights or (1.0,) * len(self.families))
+        return one_of(jax.random.categorical(key_which, jnp.log(weights)), *choices)
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Vectors do not tell it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.families.base import Family
+from lavps_jax.operators.families.base import Family, Setting, check_bounds, drawn
 from lavps_jax.operators.families.blurs import MotionBlur
 from lavps_jax.operators.jpeg import JPEG
 from lavps_jax.operators.nonlinear import Clipping, FourierMagnitude, LightBlur, ToneCurve
@@ -21,7 +22,7 @@ class PhaseRetrieval(Family):
     """Only magnitudes of the Fourier transform are seen; always the same."""
 
     oversampling: float = 2.0
-    """Side of the transform over the side of the image, at least 1."""
+    """Side of the transform over the side of the image, for both sides, at least 1."""
 
     def __post_init__(self):
         if not 1 <= self.oversampling <= 8:
@@ -29,75 +30,78 @@ class PhaseRetrieval(Family):
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> FourierMagnitude:
         """The same operator for every key."""
-        return FourierMagnitude(self._padding(x_shape), x_shape=tuple(x_shape))
+        padding = (self._padding(x_shape[0]), self._padding(x_shape[1]))
+        return FourierMagnitude(padding, x_shape=tuple(x_shape))
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The one image that padding makes as large as the measurement."""
         if len(y_shape) != 3:
             return None
-        for padding in range(min(y_shape[:2]) // 2):
-            shape = (y_shape[0] - 2 * padding, y_shape[1] - 2 * padding, y_shape[2])
-            if self._padding(shape) == padding:
-                return shape
-        return None
+        sides = [
+            [n for n in range(1, side + 1) if n + 2 * self._padding(n) == side]
+            for side in y_shape[:2]
+        ]
+        if not all(sides):
+            return None
+        return sides[0][0], sides[1][0], y_shape[2]
 
-    def _padding(self, x_shape: tuple[int, ...]) -> int:
-        return round((self.oversampling - 1) * min(x_shape[:2]) / 2)
+    def _padding(self, length: int) -> int:
+        """Pixels on both ends: never less than what was asked for."""
+        return math.ceil((self.oversampling - 1) * length / 2 - 1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
 class HighDynamicRange(Family):
-    """The image is too bright and too dark for the sensor; always the same."""
+    """The image is too bright and too dark for the sensor."""
 
-    gain: float = 2.0
-    """By how much contrast is too high, at least 1."""
+    gain: Setting = 2.0
+    """By how much contrast is too high, at least 1; or a range."""
 
     def __post_init__(self):
-        if not 1 <= self.gain < float("inf"):
-            raise UserError("gain", self.gain, "give a number of at least 1")
+        check_bounds("gain", self.gain, 1, 1e3)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Clipping:
-        """The same operator for every key."""
-        return Clipping(jnp.asarray(self.gain, jnp.float32), x_shape=tuple(x_shape))
+        """The same operator for every key, unless the gain is a range."""
+        gain = jnp.asarray(drawn(rng_key, self.gain), jnp.float32)
+        return Clipping(gain, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
 class Compressed(Family):
-    """The image was stored as JPEG; always the same."""
+    """The image was stored as JPEG."""
 
-    quality: int = 10
-    """Of libjpeg, 1 to 100."""
-    halve_colour: bool = False
-    """Colour at half the resolution (4:2:0)."""
+    quality: int | tuple[int, int] = 10
+    """Of libjpeg, 1 to 100; or a range."""
+    halve_colour: bool = True
+    """Colour at half the resolution (4:2:0), the default of most programs."""
 
     def __post_init__(self):
-        if not 1 <= self.quality <= 100:
-            raise UserError("quality", self.quality, "give a whole number from 1 to 100")
+        check_bounds("quality", self.quality, 1, 100)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> JPEG:
-        """The same operator for every key."""
-        quality = jnp.asarray(self.quality, jnp.float32)
+        """The same operator for every key, unless the quality is a range."""
+        quality = jnp.round(jnp.asarray(drawn(rng_key, self.quality), jnp.float32))
         return JPEG(quality, self.halve_colour, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
 class Tone(Family):
-    """A tone curve and few grey levels; always the same."""
+    """A tone curve and few grey levels."""
 
-    gamma: float = 1.5
-    """Exponent of the curve, positive."""
+    gamma: Setting = 1.5
+    """Exponent of the curve, 0.01 to 100; or a range."""
     bits: int = 3
     """Per channel, 1 to 16."""
 
     def __post_init__(self):
-        if not 0 < self.gamma < float("inf"):
-            raise UserError("gamma", self.gamma, "give a positive number")
+        check_bounds("gamma", self.gamma, 0.01, 100)
         if not 1 <= self.bits <= 16:
             raise UserError("bits", self.bits, "give a whole number from 1 to 16")
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> ToneCurve:
-        """The same operator for every key."""
-        return ToneCurve(jnp.asarray(self.gamma, jnp.float32), self.bits, x_shape=tuple(x_shape))
+        """The same operator for every key, unless gamma is a range."""
+        gamma = jnp.asarray(drawn(rng_key, self.gamma), jnp.float32)
+        return ToneCurve(gamma, self.bits, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +110,8 @@ class NonlinearBlur(Family):
 
     size: int = 21
     """Side of the kernel in pixels, odd."""
-    intensity: float = 0.9
-    """Shakiness of the path: 0 is a straight line, 1 the most tangled."""
+    intensity: Setting = 0.9
+    """Shakiness of the path: 0 is a straight line, 1 the most tangled; or a range."""
 
     def __post_init__(self):
         MotionBlur(self.size, self.intensity)
