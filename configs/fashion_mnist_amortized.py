@@ -5,7 +5,7 @@ Commands:
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/super_resolution \
       task:amortized-task task.operator:super-resolve --task.operator.factor 2
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
-      task:amortized-task task.operator:random-pixels
+      --num-train-steps 6000 task:amortized-task task.operator:random-pixels
 Hardware and time: see pretrained/fashion_mnist/README.md.
 """
 
