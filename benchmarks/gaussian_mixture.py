@@ -36,14 +36,17 @@ from lavps_jax.likelihoods import make_problem
 from lavps_jax.metrics import sliced_wasserstein
 from lavps_jax.operators import from_matrix
 from lavps_jax.samplers import (
+    DAPS,
     DDIM,
     DDNM,
     DDRM,
     DPS,
     MGDM,
+    MGPS,
     DiffPIR,
     Inner,
     PiGDM,
+    REDDiff,
     Sampler,
     make_sample_fn,
 )
@@ -167,6 +170,9 @@ SAMPLERS: Mapping[str, Sampler] = {
     "DDRM": DDRM(DENOISER),
     "DDRM, 101 steps": DDRM(DENOISER, num_steps=101),
     "DiffPIR": DiffPIR(DENOISER),
+    "RED-diff": REDDiff(DENOISER),
+    "DAPS": DAPS(DENOISER),
+    "MGPS": MGPS(DENOISER),
 }
 EXACT: Mapping[str, Sampler] = {
     f"exact posterior denoiser, {steps} steps": DDIM(DENOISER, num_steps=steps)

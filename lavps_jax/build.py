@@ -15,6 +15,7 @@ from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
+    DAPSConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
@@ -22,9 +23,11 @@ from lavps_jax.config import (
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
+    MGPSConfig,
     OptimizerConfig,
     PiGDMConfig,
     PriorTask,
+    REDDiffConfig,
     SamplerConfig,
     TrainConfig,
     from_json,
@@ -41,14 +44,17 @@ from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.operators import Mixture, OperatorFamily
 from lavps_jax.samplers import (
+    DAPS,
     DDIM,
     DDNM,
     DDRM,
     DPS,
     MGDM,
+    MGPS,
     DiffPIR,
     Inner,
     PiGDM,
+    REDDiff,
     Sampler,
 )
 from lavps_jax.schedules import Schedule
@@ -313,6 +319,33 @@ def build_sampler(
             sampler = DDRM(prior, config.num_steps, config.eta, config.eta_b, schedule)
         case DiffPIRConfig():
             sampler = DiffPIR(prior, config.num_steps, config.strength, config.zeta, schedule)
+        case REDDiffConfig():
+            sampler = REDDiff(
+                prior, config.num_steps, config.strength, config.learning_rate, schedule
+            )
+        case DAPSConfig():
+            sampler = DAPS(
+                prior,
+                config.num_steps,
+                config.num_ode_steps,
+                config.num_langevin_steps,
+                config.step_size,
+                config.step_size_ratio,
+                config.sigma_max,
+                config.sigma_min,
+                config.ode_sigma_min,
+                schedule,
+            )
+        case MGPSConfig():
+            sampler = MGPS(
+                prior,
+                _inner(config.inner, ZeroShot()),
+                _inner(config.inner_refined, ZeroShot()),
+                config.refine_every,
+                config.num_steps,
+                config.midpoint,
+                schedule,
+            )
         case ConditionalConfig():
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"

@@ -26,6 +26,7 @@ from lavps_jax.operators import OperatorFamily
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import (
     ConditionalConfig,
+    DAPSConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
@@ -33,7 +34,9 @@ from lavps_jax.sampler_config import (
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
+    MGPSConfig,
     PiGDMConfig,
+    REDDiffConfig,
     SamplerConfig,
 )
 from lavps_jax.schedules import Schedule
@@ -42,6 +45,7 @@ __all__ = [
     "AmortizedTask",
     "ConditionalConfig",
     "ConditionalTask",
+    "DAPSConfig",
     "DDNMConfig",
     "DDRMConfig",
     "DPSConfig",
@@ -49,9 +53,11 @@ __all__ = [
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
+    "MGPSConfig",
     "OptimizerConfig",
     "PiGDMConfig",
     "PriorTask",
+    "REDDiffConfig",
     "SampleConfig",
     "SamplerConfig",
     "TrainConfig",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lavps_jax.errors import check_at_least, check_choices, check_positive
-from lavps_jax.samplers.mgdm import LearningRateUnit, TauRule
+from lavps_jax.samplers.inner import LearningRateUnit
+from lavps_jax.samplers.mgdm import TauRule
 
 __all__ = [
     "ConditionalConfig",
+    "DAPSConfig",
     "DDNMConfig",
     "DDRMConfig",
     "DPSConfig",
@@ -16,7 +18,9 @@ __all__ = [
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
+    "MGPSConfig",
     "PiGDMConfig",
+    "REDDiffConfig",
     "SamplerConfig",
 ]
 
@@ -146,6 +150,56 @@ class DiffPIRConfig:
 
 
 @dataclass(frozen=True)
+class REDDiffConfig:
+    """An image optimised under y and the denoiser; see `lavps_jax.samplers.REDDiff`."""
+
+    num_steps: int = 1000
+    """Points of the time grid, with a step of Adam at each above 0."""
+    strength: float = 0.25
+    """Of the denoiser over the measurement, lambda of the paper, >= 0."""
+    learning_rate: float = 0.1
+    """Of Adam, > 0."""
+
+
+@dataclass(frozen=True)
+class DAPSConfig:
+    """Decoupled annealing with Langevin dynamics; see `lavps_jax.samplers.DAPS`."""
+
+    num_steps: int = 200
+    """Noise levels."""
+    num_ode_steps: int = 5
+    """Denoiser calls at each, >= 1."""
+    num_langevin_steps: int = 100
+    """Steps of Langevin dynamics at each, >= 1."""
+    step_size: float = 1e-4
+    """Of Langevin dynamics at the first level, > 0."""
+    step_size_ratio: float = 0.01
+    """That of the last level over it, > 0."""
+    sigma_max: float = 100.0
+    """First noise-to-signal level."""
+    sigma_min: float = 0.1
+    """Last one."""
+    ode_sigma_min: float = 0.01
+    """Last level inside of an ODE, before it goes to 0."""
+
+
+@dataclass(frozen=True)
+class MGPSConfig:
+    """Steps through a fitted midpoint; see `lavps_jax.samplers.MGPS`."""
+
+    inner: InnerConfig = InnerConfig(2)
+    """How midpoints are fitted."""
+    inner_refined: InnerConfig = InnerConfig(20)
+    """The same at every refine_every-th step."""
+    refine_every: int = 10
+    """Steps from one of those to the next, >= 1."""
+    num_steps: int = 300
+    """Points of the time grid."""
+    midpoint: float = 0.5
+    """Of the midpoint's time over that of the step's end, in [0, 1]."""
+
+
+@dataclass(frozen=True)
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
@@ -166,5 +220,8 @@ SamplerConfig = (
     | DDNMConfig
     | DDRMConfig
     | DiffPIRConfig
+    | REDDiffConfig
+    | DAPSConfig
+    | MGPSConfig
     | ConditionalConfig
 )

@@ -18,13 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lavps_jax.build import build_sampler, load_prior, network_shape
 from lavps_jax.config import (
     ConditionalConfig,
+    DAPSConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
     DPSConfig,
     LAVPSConfig,
     MGDMConfig,
+    MGPSConfig,
     PiGDMConfig,
+    REDDiffConfig,
     SampleConfig,
     SamplerConfig,
 )
@@ -172,6 +175,12 @@ def _method(config: SamplerConfig) -> str:
             return "ddrm"
         case DiffPIRConfig():
             return "diffpir"
+        case REDDiffConfig():
+            return "reddiff"
+        case DAPSConfig():
+            return "daps"
+        case MGPSConfig():
+            return "mgps"
         case ConditionalConfig():
             return "conditional"
 

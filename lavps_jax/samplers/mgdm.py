@@ -11,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError, check_choices
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
+from lavps_jax.samplers.inner import Inner, block_draw, start_cost
 from lavps_jax.schedules import (
     BridgeCoefficients,
     Schedule,
@@ -24,14 +24,11 @@ from lavps_jax.schedules import (
     even_grid_float32,
     time_grid,
 )
-from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
-from lavps_jax.variational import Block, block_loss, draw, fit
+from lavps_jax.variational import Block
 
 __all__ = [
     "MGDM",
-    "Inner",
-    "LearningRateUnit",
     "MGDMNoise",
     "MGDMRow",
     "MGDMRows",
@@ -40,35 +37,6 @@ __all__ = [
 ]
 
 TauRule = Literal["previous", "midpoint", "three_quarters", "uniform", "mix"]
-LearningRateUnit = Literal["image", "prior_std"]
-
-
-@dataclass(frozen=True)
-class Inner:
-    """How the inner problem of a block is solved.
-
-    Attributes:
-      num_inner_steps: Adam steps, K >= 0.
-      learning_rate: of Adam, > 0.
-      start: where the fit begins.
-      learning_rate_unit: "image", as published, or "prior_std": the learning rate of a block is
-        then `learning_rate` times its prior's standard deviation s. Adam moves every pixel of mu
-        by about the learning rate, whatever the gradient (exactly by it in the first step); where s
-        has become as small as that, the steps themselves are noise in x_tau. One Adam fits both mu
-        and rho, so the steps of rho, a logarithm, shrink with s as well.
-    """
-
-    num_inner_steps: int = 3
-    learning_rate: float = 0.03
-    start: Start = ZeroShot()
-    learning_rate_unit: LearningRateUnit = "image"
-
-    def __post_init__(self):
-        check_choices(self)
-        if self.num_inner_steps < 0:
-            raise UserError("num_inner_steps", self.num_inner_steps, "use 0 or more")
-        if not self.learning_rate > 0:
-            raise UserError("learning_rate", self.learning_rate, "use a positive number")
 
 
 class MGDMRow(NamedTuple):
@@ -247,11 +215,10 @@ class MGDM:
         single = self._ddim(1) if self.num_ddim_steps == 1 else None
         ddim_times, ddim = _stack([single or self._ddim(int(one)) for one in tau])
         prior = bridge_coefficients(table, 0, tau, t, 1.0)
-        unit = prior.std if inner.learning_rate_unit == "prior_std" else np.ones(len(tau))
         return MGDMRow(
             t=t,
             tau=tau,
-            learning_rate=inner.learning_rate * unit,
+            learning_rate=inner.learning_rates(prior.std),
             bridge=bridge_coefficients(table, 0, t, t_next, self.eta),
             prior=prior,
             renoise=bridge_coefficients(table, tau, t, t_next, 1.0),
@@ -278,7 +245,7 @@ class MGDM:
         denoising = max(self.num_ddim_steps - 1, 1)
         for inner, indices in self._blocks():
             repeats = len(indices) * self.num_gibbs
-            comparison, network = _start_cost(inner.start)
+            comparison, network = start_cost(inner.start)
             calls += repeats * (comparison + inner.num_inner_steps + denoising)
             vjps += repeats * inner.num_inner_steps
             amortized += repeats * network
@@ -318,25 +285,17 @@ class MGDM:
         x_t_next, chosen = state.x_t, row.choose(noise.tau)
 
         def repeat(state: State, noise: GibbsNoise) -> tuple[State, None]:
-            x_tau = self._block_draw(noise, state, params, problem, segment.settings, chosen)
+            block = make_block(chosen, state.x_0, state.x_t)
+            x_tau = block_draw(
+                noise.elbo, noise.x_tau, self.denoise_fn, params, problem, block,
+                segment.settings, chosen.learning_rate,
+            )  # fmt: skip
             x_0 = self._denoise(noise.ddim, x_tau, params, problem, chosen)
             x_t = bridge_draw(noise.renoise, chosen.renoise, x_t_next, x_tau)
             return State(x_t, x_0), None
 
         x_t = bridge_draw(noise.bridge, chosen.bridge, x_t_next, state.x_0)
         return jax.lax.scan(repeat, State(x_t, state.x_0), noise.gibbs)[0]
-
-    def _block_draw(self, noise, state, params, problem, inner: Inner, row: MGDMRow) -> Array:
-        """x_tau from the fitted posterior of the block."""
-        block = make_block(row, state.x_0, state.x_t)
-
-        def loss_fn(mu, rho, eps):
-            return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
-
-        mu, rho = inner.start(params, problem, block, noise.elbo[0], loss_fn)
-        optimizer = optax.adam(row.learning_rate)
-        mu, rho, _ = fit(mu, rho, noise.elbo[: inner.num_inner_steps], loss_fn, optimizer)
-        return draw(noise.x_tau, mu, rho)
 
     def _denoise(
         self, eps: Array, x_tau: Array, params: Params, problem: Problem, row: MGDMRow
@@ -361,18 +320,6 @@ def make_block(row: MGDMRow, x_0: Float[Array, "H W C"], x_t: Float[Array, "H W 
     """The inner problem of a step: its prior is q(x_tau | x_0, x_t)."""
     mean = jnp.asarray(row.prior.c_l) * x_t + jnp.asarray(row.prior.c_s) * x_0
     return Block(x_0, x_t, mean, jnp.asarray(row.prior.std), row.t, row.tau)
-
-
-def _start_cost(start: Start) -> tuple[int, int]:
-    """(denoiser calls, amortized calls) of a start."""
-    match start:
-        case Amortized():
-            return 0, 1
-        case BestOf():
-            both = [_start_cost(start.first), _start_cost(start.second)]
-            return 2 + sum(c for c, _ in both), sum(a for _, a in both)
-        case _:
-            return 0, 0
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -12,13 +12,16 @@ import pytest
 
 from lavps_jax.cli import _stop, parse
 from lavps_jax.config import (
+    DAPSConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
     DPSConfig,
     LAVPSConfig,
     MGDMConfig,
+    MGPSConfig,
     PiGDMConfig,
+    REDDiffConfig,
     SampleConfig,
 )
 from lavps_jax.operators import GaussianBlur, MotionBlur
@@ -48,6 +51,9 @@ def test_a_preset_as_it_is():
         ("sampler:ddnm-config", DDNMConfig),
         ("sampler:ddrm-config", DDRMConfig),
         ("sampler:diff-pir-config", DiffPIRConfig),
+        ("sampler:red-diff-config", REDDiffConfig),
+        ("sampler:daps-config", DAPSConfig),
+        ("sampler:mgps-config", MGPSConfig),
     ],
 )
 def test_a_word_chooses_the_sampler(word, kind):

@@ -7,6 +7,8 @@ mean and covariance are compared with those of many runs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,20 @@ import pytest
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_matrix
-from lavps_jax.samplers import DDNM, DDRM, DiffPIR, PiGDM, Sampler, make_sample_fn
+from lavps_jax.samplers import (
+    DAPS,
+    DDNM,
+    DDRM,
+    MGPS,
+    DiffPIR,
+    Inner,
+    PiGDM,
+    REDDiff,
+    Sampler,
+    make_sample_fn,
+)
 from lavps_jax.schedules import Schedule
+from lavps_jax.types import Problem
 
 SIZE, NUM_STEPS, NUM_SAMPLES = 3, 8, 40_000
 MEAN, STD = np.array([0.3, -0.2, 0.5]), 0.8
@@ -32,7 +46,7 @@ DENOISER = GaussianMixtureDenoiser()
 class Noises:
     """Hands out independent standard normal vectors, as columns that no other one uses."""
 
-    count = 1 + SIZE * 60
+    count = 1 + SIZE * 120
 
     def __init__(self):
         self.used = 1
@@ -163,23 +177,91 @@ def diffpir(sigma_y: float) -> np.ndarray:
     raise AssertionError
 
 
+def daps(sigma_y: float) -> np.ndarray:
+    noises, sigma = Noises(), np.sqrt((1 - ALPHA_BAR) / ALPHA_BAR)
+
+    def times(high, low, count):
+        levels = np.linspace(high ** (1 / 7), low ** (1 / 7), count) ** 7
+        return [int(np.abs(sigma - level)[1:].argmin()) + 1 for level in levels]
+
+    x, levels = noises(), times(50, 0.5, 5)
+    for k, t in enumerate(levels):
+        ode = [*times(sigma[t], 0.05, 3), 0]
+        for high, low in zip(ode[:-1], ode[1:], strict=True):
+            x = ddim(x, denoised(x, high), high, low, 0, 0)
+        x_0 = x_0_hat = x
+        h = 0.03 * (1 + (0.2 - 1) * k / 4)
+        for _ in range(15):
+            drift = A.T @ (constant(Y) - A @ x_0) / sigma_y**2 - (x_0 - x_0_hat) / sigma[t] ** 2
+            x_0 = x_0 + h * drift + np.sqrt(2 * h) * noises()
+        if k == 4:
+            return x_0
+        a = ALPHA_BAR[levels[k + 1]]
+        x = np.sqrt(a) * x_0 + np.sqrt(1 - a) * noises()
+    raise AssertionError
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The optimum of the negative ELBO: the exact denoiser is affine."""
+
+    def __call__(self, params, problem, block, eps, loss_fn):
+        a = jnp.asarray(A, jnp.float32)
+        slopes = jnp.asarray([slope(t) for t in range(1000)], jnp.float32)
+        c, scale = slopes[block.tau], jnp.asarray(ALPHA_BAR**0.5, jnp.float32)[block.tau]
+        # D(x) = MEAN + c (x - scale MEAN)
+        left = problem.y - a @ ((1 - c * scale) * jnp.asarray(MEAN, jnp.float32))
+        precision = jnp.eye(SIZE) / block.prior_std**2 + c**2 * a.T @ a / problem.sigma_y**2
+        pull = block.prior_mean[0, 0] / block.prior_std**2 + c * a.T @ left / problem.sigma_y**2
+        mu = jnp.linalg.solve(precision, pull)
+        return mu[None, None], -0.5 * jnp.log(jnp.diagonal(precision))[None, None]
+
+
+def mgps(sigma_y: float) -> np.ndarray:
+    noises = Noises()
+    x = noises()
+    for t, t_prev in zip(TIMES[:-2], TIMES[1:-1], strict=True):
+        tau, x_0 = int(0.4 * t_prev), denoised(x, t)
+        c, scale = slope(tau), np.sqrt(ALPHA_BAR[tau])
+        prior_std = ddim(0, 0, t, tau, 1, 1)
+        precision = np.eye(SIZE) / prior_std**2 + c**2 * A.T @ A / sigma_y**2
+        left = constant(Y) - A @ ((1 - c * scale) * constant(MEAN))
+        pull = ddim(x, x_0, t, tau, 1, 0) / prior_std**2 + c * A.T @ left / sigma_y**2
+        mu = np.linalg.solve(precision, pull)
+        x_tau = mu + np.diag(1 / np.sqrt(np.diag(precision))) @ noises()
+        # x_{t_prev} given x_tau and x_t: conjugate Gaussians of the two halves of the way.
+        up, down = ALPHA_BAR[t_prev] / ALPHA_BAR[tau], ALPHA_BAR[t] / ALPHA_BAR[t_prev]
+        variance = 1 / (1 / (1 - up) + down / (1 - down))
+        mean = variance * (np.sqrt(up) * x_tau / (1 - up) + np.sqrt(down) * x / (1 - down))
+        x = mean + np.sqrt(variance) * noises()
+    return denoised(x, TIMES[-2])
+
+
 CASES = {
     "pigdm": (PiGDM(DENOISER, NUM_STEPS, eta=0.7), pigdm),
     "ddnm": (DDNM(DENOISER, NUM_STEPS, travel_length=2, num_travels=2), ddnm),
     "ddrm": (DDRM(DENOISER, NUM_STEPS, eta_b=0.9), ddrm),
     "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
+    "daps": (DAPS(DENOISER, 5, 3, 15, 0.03, 0.2, 50.0, 0.5, 0.05), daps),
+    "mgps": (
+        MGPS(DENOISER, Inner(0, 0.03, Exact()), Inner(0, 0.03, Exact()), 4, NUM_STEPS, 0.4),
+        mgps,
+    ),
 }
+
+
+def linear_problem() -> tuple[dict[str, GaussianMixture], Problem]:
+    theta = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
+    operator = from_matrix(A, (1, 1, SIZE))
+    return {"theta": theta}, make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
 
 
 def sampled(sampler: Sampler) -> np.ndarray:
     """Many samples, (NUM_SAMPLES, SIZE)."""
-    theta = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
-    operator = from_matrix(A, (1, 1, SIZE))
-    problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
+    params, problem = linear_problem()
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)
-    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
-              sampler.plan())  # fmt: skip
+    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), params, problems, sampler.plan())
     return np.asarray(out.x_0[0, :, 0, 0], np.float64)
 
 
@@ -199,3 +281,29 @@ def test_the_samples_have_the_law_of_the_formulas(name):
     assert np.abs(z_scores(samples, law(SIGMA_Y))).max() < 4.5
     # The same comparison finds formulas for a sigma_y that is 10 % larger.
     assert np.abs(z_scores(samples, law(1.1 * SIGMA_Y))).max() > 6
+
+
+def test_reddiff_takes_the_steps_of_adam_on_its_loss():
+    """Adam is not affine: the run is repeated in NumPy with the same noise."""
+    sampler = REDDiff(DENOISER, 6, 0.3, 0.05)
+    params, problem = linear_problem()
+    (segment,) = sampler.plan()
+    times = np.floor(np.linspace(0, 999, 6)).astype(int)[:0:-1]
+    assert sampler.cost().network_calls == len(times) == 5
+    state = sampler.init(jnp.zeros((1, 1, SIZE)), params, problem)
+    x_0 = np.linalg.solve(A.T @ A + 4 * SIGMA_Y**2 * np.eye(SIZE), A.T @ Y)
+    first, second = np.zeros(SIZE), np.zeros(SIZE)
+    for k, t in enumerate(times):
+        eps = np.random.default_rng(k).standard_normal(SIZE)
+        row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
+        noise = jnp.asarray(eps, jnp.float32)[None, None]
+        state = sampler.step(noise, state, params, problem, segment, row)
+        signal, level = np.sqrt(ALPHA_BAR[t]), np.sqrt(1 - ALPHA_BAR[t])
+        x_t = signal * x_0 + level * eps
+        eps_hat = (x_t - signal * (MEAN + slope(t) * (x_t - signal * MEAN))) / level
+        gradient = 2 * A.T @ (A @ x_0 - Y) + 0.3 * level / signal * (eps_hat - eps)
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
+        direction = first / (1 - 0.9 ** (k + 1)) / np.sqrt(second / (1 - 0.99 ** (k + 1)))
+        x_0 = x_0 - 0.05 * direction
+        np.testing.assert_allclose(state.x_0[0, 0], x_0, atol=1e-4)
+    assert np.abs(x_0 - np.linalg.pinv(A) @ Y).max() > 0.05

@@ -15,7 +15,20 @@ from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import PaletteConfig, UNetConfig
 from lavps_jax.operators import from_function, from_matrix
-from lavps_jax.samplers import DDIM, DDNM, DDRM, DPS, MGDM, DiffPIR, Inner, PiGDM, make_sample_fn
+from lavps_jax.samplers import (
+    DAPS,
+    DDIM,
+    DDNM,
+    DDRM,
+    DPS,
+    MGDM,
+    MGPS,
+    DiffPIR,
+    Inner,
+    PiGDM,
+    REDDiff,
+    make_sample_fn,
+)
 from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
@@ -31,11 +44,14 @@ SAMPLERS = {
     "ddnm": DDNM(DENOISER, num_steps=12, travel_length=3, num_travels=2),
     "ddrm": DDRM(DENOISER, num_steps=12),
     "diffpir": DiffPIR(DENOISER, num_steps=12),
+    "reddiff": REDDiff(DENOISER, num_steps=12),
+    "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.01),
+    "mgps": MGPS(DENOISER, Inner(1), Inner(2), 3, num_steps=11),
 }
 
 
 def problems(num: int):
-    matrices = np.random.default_rng(3).standard_normal((num, 2, 4))
+    matrices = np.asarray(jax.random.normal(jax.random.key(3), (num, 2, 4)))
     operators = [from_matrix(matrix, SHAPE) for matrix in matrices]
     ys = jax.random.normal(jax.random.key(4), (num, 2))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *operators)
@@ -116,8 +132,9 @@ def test_a_misspelt_choice_is_not_ignored():
             make()
 
 
-@pytest.mark.parametrize("sampler", [MGDM, DPS, DDIM, PiGDM, DDNM, DDRM, DiffPIR])
-def test_the_schedule_is_the_denoisers(sampler):
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_schedule_is_the_denoisers(name):
+    sampler = type(SAMPLERS[name])
     with pytest.raises(UserError, match="schedule.beta_max: got 0.03; lower it"):
         Schedule(beta_max=0.03)
     other = Schedule(beta_max=0.01)

@@ -1,0 +1,174 @@
+"""DAPS: the noise levels of a run are decoupled from each other (Zhang et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.errors import UserError, check_positive
+from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
+from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
+from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+
+__all__ = ["DAPS", "DAPSNoise", "DAPSRow"]
+
+
+class DAPSRow(NamedTuple):
+    """One noise level.
+
+    Attributes:
+      ode_times: times from t down to above 0, int (E,).
+      ode: their deterministic bridges, coefficients (E,).
+      variance: r_t^2 = sigma_t^2, float ().
+      step_size: of Langevin dynamics, float ().
+      signal, noise: x_{t_prev} = signal x_0 + noise eps, float ().
+    """
+
+    ode_times: np.ndarray | Array
+    ode: BridgeCoefficients
+    variance: np.ndarray | Array
+    step_size: np.ndarray | Array
+    signal: np.ndarray | Array
+    noise: np.ndarray | Array
+
+
+class DAPSNoise(NamedTuple):
+    """Standard normal draws of one step: Langevin float (N, H, W, C), renoise float (H, W, C)."""
+
+    langevin: Array
+    renoise: Array
+
+
+@dataclass(frozen=True)
+class DAPS:
+    """Decoupled annealing posterior sampling (Zhang et al., CVPR 2025, arXiv:2407.01521).
+
+    Algorithm 1, at each noise level: x_0_hat solves the probability-flow ODE from x_t; N steps of
+    Langevin dynamics begin there,
+    x_0 <- x_0 + h grad(log l(y | x_0) - ||x_0 - x_0_hat||^2 / (2 r_t^2)) + sqrt(2 h) noise,
+    r_t = sigma_t; and x_{t_prev} = sqrt(alpha_bar[t_prev]) x_0 + sqrt(1 - alpha_bar[t_prev]) eps.
+    h falls from `step_size` to `step_size_ratio` of it in even steps. Langevin dynamics is of the
+    likelihood alone: no derivative goes through the denoiser.
+
+    Noise levels, of the run from sigma_max to sigma_min and of an ODE from t to `ode_sigma_min`,
+    are even in sigma^(1/7) as in the paper (Karras et al. 2022), each moved to the nearest time of
+    the schedule; those of a run that meet there are run all the same, steps of an ODE do nothing
+    then. An ODE step is Euler's in x_t / sqrt(alpha_bar), which is DDIM with eta = 0, and the last
+    one predicts time 0. Langevin dynamics uses the noise of the problem, where the paper sets one
+    of its own.
+
+    Attributes:
+      denoise_fn: the prior.
+      num_steps: noise levels.
+      num_ode_steps: denoiser calls at each, E.
+      num_langevin_steps: N.
+      step_size: h at the first level, positive. Langevin dynamics diverges where it is above
+        2 / (1 / r_t^2 + ||A||^2 / sigma_y^2).
+      step_size_ratio: of the last level, positive.
+      sigma_max, sigma_min, ode_sigma_min: see above.
+      schedule: noise schedule.
+    """
+
+    denoise_fn: DenoiseFn
+    num_steps: int = 200
+    num_ode_steps: int = 5
+    num_langevin_steps: int = 100
+    step_size: float = 1e-4
+    step_size_ratio: float = 0.01
+    sigma_max: float = 100.0
+    sigma_min: float = 0.1
+    ode_sigma_min: float = 0.01
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self):
+        check_schedule(self.denoise_fn, self.schedule)
+        for name, least in (("num_steps", 2), ("num_ode_steps", 1), ("num_langevin_steps", 1)):
+            if getattr(self, name) < least:
+                raise UserError(name, getattr(self, name), f"use at least {least}")
+        for name in ("step_size", "step_size_ratio", "ode_sigma_min"):
+            check_positive(name, getattr(self, name))
+        if not self.ode_sigma_min <= self.sigma_min < self.sigma_max:
+            value = (self.ode_sigma_min, self.sigma_min, self.sigma_max)
+            remedy = "use ode_sigma_min <= sigma_min < sigma_max"
+            raise UserError("ode_sigma_min, sigma_min, sigma_max", value, remedy)
+
+    def _times(self, highest: float, lowest: float, count: int) -> np.ndarray:
+        """Times of noise levels that are even in sigma^(1/7)."""
+        levels = np.linspace(highest ** (1 / 7), lowest ** (1 / 7), count) ** 7
+        return 1 + np.argmin(np.abs(self.schedule.sigma[1:, None] - levels), axis=0)
+
+    def plan(self) -> Plan:
+        """One segment."""
+        alpha_bar, sigma = self.schedule.alpha_bar, self.schedule.sigma
+        times = self._times(self.sigma_max, self.sigma_min, self.num_steps)
+        # After the last level x_t is not used any more.
+        renoise = np.append(times[1:], 0)
+        falling = np.linspace(1, self.step_size_ratio, self.num_steps)
+        odes = [self._ode(int(t)) for t in times]
+        rows = DAPSRow(
+            ode_times=np.stack([grid for grid, _ in odes]),
+            ode=jax.tree.map(lambda *leaves: np.stack(leaves), *(bridges for _, bridges in odes)),
+            variance=sigma[times] ** 2,
+            step_size=self.step_size * falling,
+            signal=alpha_bar[renoise] ** 0.5,
+            noise=(1 - alpha_bar[renoise]) ** 0.5,
+        )
+        return (Segment(on_device(rows)),)
+
+    def _ode(self, t: int) -> tuple[np.ndarray, BridgeCoefficients]:
+        """E deterministic steps from t to 0; one between equal times leaves x as it is."""
+        lowest = min(self.ode_sigma_min, float(self.schedule.sigma[t]))
+        high = self._times(float(self.schedule.sigma[t]), lowest, self.num_ode_steps)
+        low = np.append(high[1:], 0)
+        moves = low < high
+        bridges = bridge_coefficients(
+            self.schedule.alpha_bar, 0, np.where(moves, low, 0), np.where(moves, high, t), 0.0
+        )
+        stay = BridgeCoefficients(*(np.full(len(high), value) for value in (1.0, 0.0, 0.0)))
+        chosen = (np.where(moves, b, s) for b, s in zip(bridges, stay, strict=True))
+        return high, BridgeCoefficients(*chosen)
+
+    def cost(self) -> Cost:
+        """The ODE steps; Langevin steps take derivatives through the operator only."""
+        return Cost(self.num_steps * self.num_ode_steps, 0, 0)
+
+    def check(self, problem: Problem) -> None:
+        """Takes any problem."""
+
+    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+        """x_T ~ N(0, I); x_0 is filled by the first step."""
+        return State(eps, jnp.zeros_like(eps))
+
+    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> DAPSNoise:
+        """The draws of one noise level."""
+        key, key_renoise = jax.random.split(rng_key)
+        langevin = jax.random.normal(key, (self.num_langevin_steps, *x_shape))
+        return DAPSNoise(langevin, jax.random.normal(key_renoise, x_shape))
+
+    def step(self, noise: DAPSNoise, state, params, problem, segment, row: DAPSRow) -> State:
+        """One noise level; the state's x_0 is where Langevin dynamics ended."""
+
+        def ode_step(x, xs):
+            t, bridge = xs
+            return bridge_draw(x, bridge, x, denoise(self.denoise_fn, params, problem, x, t)), None
+
+        x_0_hat, _ = jax.lax.scan(ode_step, state.x_t, (row.ode_times, row.ode))
+        gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))
+
+        def langevin_step(x_0, eps):
+            drift = gradient(x_0) - (x_0 - x_0_hat) / row.variance
+            return x_0 + row.step_size * drift + jnp.sqrt(2 * row.step_size) * eps, None
+
+        x_0, _ = jax.lax.scan(langevin_step, x_0_hat, noise.langevin)
+        return State(row.signal * x_0 + row.noise * noise.renoise, x_0)
+
+    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
+        """The last x_0."""
+        return state.x_0
