@@ -15,7 +15,11 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.types import Weights
 
-__all__ = ["Model", "TiledModel", "Tiles", "tiled"]
+__all__ = ["TILES_AT_ONCE", "Model", "TiledModel", "Tiles", "tiled"]
+
+TILES_AT_ONCE = 16
+"""At most so many tiles are evaluated together, one such group after the other: neither the program
+nor what the network keeps in memory grows with the image."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class TiledModel:
     Every evaluation inside of a sampler is blended, so that the tiles of one sample agree at their
     seams, and the likelihood is always that of the whole image. Idea: Bar-Tal et al.,
     "MultiDiffusion", ICML 2023, arXiv:2302.08113, with smooth weights. Images no larger than a tile
-    are evaluated whole.
+    are evaluated whole. Cost: one evaluation per tile, and a second one in a derivative if there
+    are more than `TILES_AT_ONCE`.
 
     Attributes:
       model: the network; its inputs are images (H, W, C) and numbers, its outputs images.
@@ -69,8 +74,8 @@ class TiledModel:
             raise UserError(
                 "tile", self.tiles.side, "leave it out: this network sees the measurement"
             )
-        corners = np.array([(row, column) for row in rows for column in columns])
         sides = (min(self.tiles.side, height), min(self.tiles.side, width))
+        corners = np.array([(row, column) for row in rows for column in columns])
 
         def one(corner: Array) -> Any:
             cut = [
@@ -81,14 +86,37 @@ class TiledModel:
             ]
             return self.model(weights, *cut, **kwargs)
 
-        window = self._window(sides)
-        total = _put_together(
-            jnp.broadcast_to(window, (len(corners), *window.shape)), corners, (height, width)
-        )
-        return jax.tree.map(
-            lambda tiles: _put_together(tiles * window[None], corners, (height, width)) / total,
-            jax.vmap(one)(jnp.asarray(corners)),
-        )
+        num_groups = math.ceil(len(corners) / TILES_AT_ONCE)
+        group = math.ceil(len(corners) / num_groups)
+        if num_groups > 1:
+            # Otherwise a derivative would keep what the network computed on every tile.
+            one = jax.checkpoint(one, prevent_cse=False)
+        # A few tiles are evaluated twice, so that no smaller group needs a program of its own.
+        filled = jnp.asarray(np.resize(corners, (num_groups * group, 2)))
+        outputs = jax.lax.map(one, filled, batch_size=group)
+
+        def blended(tiles: Array) -> Array:
+            return self._blend(tiles[: len(corners)], rows, columns, (height, width))
+
+        return jax.tree.map(blended, outputs)
+
+    def _blend(
+        self,
+        tiles: Float[Array, "T h w C"],
+        rows: list[int],
+        columns: list[int],
+        sides: tuple[int, int],
+    ) -> Float[Array, "H W C"]:
+        """The weighted mean of all tiles where they overlap; they are ordered row by row."""
+        _, height, width, channels = tiles.shape
+        down, across = self._weights(height), self._weights(width)
+        window = (down[:, None] * across[None])[None, None, :, :, None]
+        grid = tiles.reshape(len(rows), len(columns), height, width, channels) * window
+        # Corners and weights are products of one per axis: first join columns, then rows.
+        strips = _put_together(jnp.moveaxis(grid, (1, 3), (0, 1)), columns, sides[1])
+        total = _put_together(jnp.moveaxis(strips, 0, 2), rows, sides[0])
+        down, across = _covered(down, rows, sides[0]), _covered(across, columns, sides[1])
+        return total / (down[:, None] * across[None])[..., None]
 
     def _starts(self, length: int) -> list[int]:
         """First rows or columns of the tiles: evenly spaced, the last one ends at the border."""
@@ -97,23 +125,33 @@ class TiledModel:
         count = math.ceil((length - self.tiles.overlap) / (self.tiles.side - self.tiles.overlap))
         return [round(start) for start in np.linspace(0, length - self.tiles.side, count)]
 
-    def _window(self, sides: tuple[int, int]) -> Float[np.ndarray, "h w 1"]:
-        """Weights that rise linearly from the border of a tile over the overlap."""
-        rows, columns = (
-            np.minimum(1.0, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1) / self.tiles.overlap)
-            for n in sides
-        )
-        return (rows[:, None, None] * columns[None, :, None]).astype(np.float32)
+    def _weights(self, length: int) -> Float[np.ndarray, " n"]:
+        """Of one axis of a tile: they rise linearly from its border over the overlap."""
+        from_border = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
+        return np.minimum(1.0, from_border / self.tiles.overlap).astype(np.float32)
 
 
 def _put_together(
-    tiles: Float[Array, "T h w C"], corners: np.ndarray, sides: tuple[int, int]
-) -> Float[Array, "H W C"]:
-    """The sum of all tiles, each at its place."""
-    _, height, width, channels = tiles.shape
-    total = jnp.zeros((*sides, channels), tiles.dtype)
-    for tile, (row, column) in zip(tiles, corners, strict=True):
-        total = total.at[row : row + height, column : column + width].add(tile)
+    parts: Float[Array, "N n ..."], starts: list[int], length: int
+) -> Float[Array, "L ..."]:
+    """The sum of all parts, each at its place on axis 0."""
+
+    def add(total: Array, placed: tuple[Array, Array]) -> tuple[Array, None]:
+        part, start = placed
+        part = part + jax.lax.dynamic_slice_in_dim(total, start, len(part))
+        return jax.lax.dynamic_update_slice_in_dim(total, part, start, 0), None
+
+    empty = jnp.zeros((length, *parts.shape[2:]), parts.dtype)
+    return jax.lax.scan(add, empty, (parts, jnp.asarray(starts)))[0]
+
+
+def _covered(
+    weights: Float[np.ndarray, " n"], starts: list[int], length: int
+) -> Float[np.ndarray, " L"]:
+    """The sum of the weights of all tiles along one axis, on the host."""
+    total = np.zeros(length, weights.dtype)
+    for start in starts:
+        total[start : start + len(weights)] += weights
     return total
 
 

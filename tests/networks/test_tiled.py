@@ -59,6 +59,46 @@ def test_gradients_flow_through_all_tiles():
     assert np.all(np.abs(gradient) > 1e-3)
 
 
+class Deep:
+    """Non-linear, so that a derivative needs what was computed before."""
+
+    def __call__(self, weights, x):
+        for _ in range(5):
+            x = jnp.tanh(weights * x)
+        return x
+
+
+def test_gradients_of_many_tiles_are_those_of_the_whole():
+    def loss(network, weights, x):
+        return jnp.sum(network(weights, x) ** 2)
+
+    found, expected = (
+        jax.jit(jax.grad(lambda *args, network=network: loss(network, *args), argnums=(0, 1)))(
+            jnp.float32(0.7), X
+        )
+        for network in (model(Deep(), 6, 2), Deep())
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_more_tiles_need_no_larger_program_and_keep_no_more():
+    num_lines, kept = [], []
+    for side in (32, 128):
+        network = model(Deep(), 8, 2)
+        x = jax.ShapeDtypeStruct((side, side, 1), jnp.float32)
+
+        def value(x, network=network):
+            return network(jnp.float32(2.0), x)
+
+        num_lines.append(len(jax.jit(value).lower(x).as_text().splitlines()))
+        backward = jax.eval_shape(lambda x, value=value: jax.vjp(value, x)[1], x)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(backward)) / side**2)
+    assert num_lines[0] == num_lines[1]
+    # The image and the sum of the weights; each layer on all tiles would be 1.7 images more.
+    assert max(kept) < 2.5
+
+
 def test_tiles_that_cannot_be():
     assert tiled(Pointwise(), None).__class__ is Pointwise  # type: ignore[arg-type]
     for side, overlap, field in ((8, 0, "tile_overlap"), (8, 8, "tile_overlap"), (1, 1, "tile")):
