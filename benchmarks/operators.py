@@ -2,9 +2,9 @@
 
 The naive start is A^+ y of a linear operator and the operator's own estimate otherwise. LAVPS uses
 the network that was trained on motion blur, so that it compares its starts everywhere else.
-Colorization is left out: the shipped prior is of grey images. Motion blur, super-resolution by 2 and
-random pixels are measured by restoration.py. Families that the file of results holds already are
-not run again; delete it to start anew. Prints the rows of docs/results/operators.md.
+Colorization is left out: the shipped prior is of grey images. Motion blur, super-resolution by 2
+and random pixels are measured by restoration.py. Families that the file of results holds already
+are not run again; delete it to start anew. Prints the rows of docs/results/operators.md.
 
 Command: python benchmarks/operators.py
 """
