@@ -40,10 +40,12 @@ from lavps_jax.samplers import (
     DDIM,
     DDNM,
     DDRM,
+    DING,
     DPS,
     MGDM,
     MGPS,
     DiffPIR,
+    FastDIPS,
     Inner,
     PiGDM,
     REDDiff,
@@ -173,6 +175,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     "RED-diff": REDDiff(DENOISER),
     "DAPS": DAPS(DENOISER),
     "MGPS": MGPS(DENOISER),
+    "DING": DING(DENOISER),
+    "FAST-DIPS": FastDIPS(DENOISER),
 }
 EXACT: Mapping[str, Sampler] = {
     f"exact posterior denoiser, {steps} steps": DDIM(DENOISER, num_steps=steps)

@@ -9,25 +9,17 @@ import optax
 from flax import nnx
 
 from lavps_jax.amortized_training import AmortizedLoss, ChainLoss
+from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.checkpoints import load_weights, read_card
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
-    DAPSConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DiffPIRConfig,
-    DPSConfig,
-    InnerConfig,
     LAVPSConfig,
     MGDMConfig,
-    MGPSConfig,
     OptimizerConfig,
-    PiGDMConfig,
     PriorTask,
-    REDDiffConfig,
     SamplerConfig,
     TrainConfig,
     from_json,
@@ -43,20 +35,7 @@ from lavps_jax.networks import (
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.operators import Mixture, OperatorFamily
-from lavps_jax.samplers import (
-    DAPS,
-    DDIM,
-    DDNM,
-    DDRM,
-    DPS,
-    MGDM,
-    MGPS,
-    DiffPIR,
-    Inner,
-    PiGDM,
-    REDDiff,
-    Sampler,
-)
+from lavps_jax.samplers import DDIM, MGDM, Sampler
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
 from lavps_jax.training import ConditionalLoss, LossFn, PriorLoss
@@ -289,8 +268,8 @@ def build_sampler(
                 start = BestOf(start, ZeroShot()) if best_of else start
             sampler: Sampler = MGDM(
                 prior,
-                _inner(config.inner, ZeroShot()),
-                _inner(config.inner_low_noise, start),
+                inner_problem(config.inner, ZeroShot()),
+                inner_problem(config.inner_low_noise, start),
                 config.low_idx,
                 config.high_idx,
                 config.num_steps,
@@ -300,50 +279,6 @@ def build_sampler(
                 config.tau_rule,
                 config.min_tau,
                 config.num_mixed_steps,
-                schedule,
-            )
-        case DPSConfig():
-            sampler = DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
-        case PiGDMConfig():
-            sampler = PiGDM(prior, config.num_steps, config.eta, schedule)
-        case DDNMConfig():
-            sampler = DDNM(
-                prior,
-                config.num_steps,
-                config.eta,
-                config.travel_length,
-                config.num_travels,
-                schedule,
-            )
-        case DDRMConfig():
-            sampler = DDRM(prior, config.num_steps, config.eta, config.eta_b, schedule)
-        case DiffPIRConfig():
-            sampler = DiffPIR(prior, config.num_steps, config.strength, config.zeta, schedule)
-        case REDDiffConfig():
-            sampler = REDDiff(
-                prior, config.num_steps, config.strength, config.learning_rate, schedule
-            )
-        case DAPSConfig():
-            sampler = DAPS(
-                prior,
-                config.num_steps,
-                config.num_ode_steps,
-                config.num_langevin_steps,
-                config.step_size,
-                config.step_size_ratio,
-                config.sigma_max,
-                config.sigma_min,
-                config.ode_sigma_min,
-                schedule,
-            )
-        case MGPSConfig():
-            sampler = MGPS(
-                prior,
-                _inner(config.inner, ZeroShot()),
-                _inner(config.inner_refined, ZeroShot()),
-                config.refine_every,
-                config.num_steps,
-                config.midpoint,
                 schedule,
             )
         case ConditionalConfig():
@@ -358,6 +293,8 @@ def build_sampler(
             params["phi"] = phi
             denoiser = _conditional(tiled(model, tiles), trained.task, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
+        case _:
+            sampler = build_zero_shot(config, prior)
     return sampler, params
 
 
@@ -396,7 +333,3 @@ def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
         if mixed and task.tau_rule == "previous":
             remedy += f", or high_idx = {settled}"
         raise UserError("sampler.tau_rule", config.tau_rule, remedy)
-
-
-def _inner(config: InnerConfig, start: Start) -> Inner:
-    return Inner(config.num_inner_steps, config.learning_rate, start, config.learning_rate_unit)

@@ -13,8 +13,10 @@ __all__ = [
     "DAPSConfig",
     "DDNMConfig",
     "DDRMConfig",
+    "DINGConfig",
     "DPSConfig",
     "DiffPIRConfig",
+    "FastDIPSConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
@@ -22,6 +24,7 @@ __all__ = [
     "PiGDMConfig",
     "REDDiffConfig",
     "SamplerConfig",
+    "ZeroShotConfig",
 ]
 
 
@@ -200,6 +203,30 @@ class MGPSConfig:
 
 
 @dataclass(frozen=True)
+class DINGConfig:
+    """Exact Gaussian steps without derivatives; see `lavps_jax.samplers.DING`."""
+
+    num_steps: int = 50
+    """Points of the time grid."""
+    eta: float = 1.0
+    """Stochasticity, in (0, 1]."""
+
+
+@dataclass(frozen=True)
+class FastDIPSConfig:
+    """Predictions moved to images that explain y; see `lavps_jax.samplers.FastDIPS`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    num_admm_steps: int = 5
+    """Of ADMM at each, >= 1."""
+    num_descent_steps: int = 2
+    """Of descent in each of those, >= 1."""
+    penalty: float = 10.0
+    """Of ADMM, > 0."""
+
+
+@dataclass(frozen=True)
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
@@ -211,11 +238,8 @@ class ConditionalConfig:
     """Stochasticity, in [0, 1]."""
 
 
-# LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = (
-    LAVPSConfig
-    | MGDMConfig
-    | DPSConfig
+ZeroShotConfig = (
+    DPSConfig
     | PiGDMConfig
     | DDNMConfig
     | DDRMConfig
@@ -223,5 +247,10 @@ SamplerConfig = (
     | REDDiffConfig
     | DAPSConfig
     | MGPSConfig
-    | ConditionalConfig
+    | DINGConfig
+    | FastDIPSConfig
 )
+"""Methods that need the prior alone."""
+
+# LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
+SamplerConfig = LAVPSConfig | MGDMConfig | ZeroShotConfig | ConditionalConfig

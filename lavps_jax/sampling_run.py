@@ -22,7 +22,9 @@ from lavps_jax.config import (
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
+    DINGConfig,
     DPSConfig,
+    FastDIPSConfig,
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
@@ -181,6 +183,10 @@ def _method(config: SamplerConfig) -> str:
             return "daps"
         case MGPSConfig():
             return "mgps"
+        case DINGConfig():
+            return "ding"
+        case FastDIPSConfig():
+            return "fastdips"
         case ConditionalConfig():
             return "conditional"
 
@@ -220,7 +226,7 @@ def _restore(
             image, particle, step = np.argwhere(~finite)[0]
             where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
             raise UserError("samples", f"values that are not finite ({where})",
-                            "lower learning_rate or gamma")  # fmt: skip
+                            "lower learning_rate, step_size or gamma")  # fmt: skip
         samples.append(np.asarray(out.x_0)[: count - begin])
         progress.update(bar, advance=len(samples[-1]))
     batches = math.ceil(count / size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,13 +15,21 @@ from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
+<<<<<<< HEAD
     DPSConfig,
+=======
+    DDNMConfig,
+    DDRMConfig,
+>>>>>>> 693e2c8 (DING and FAST-DIPS; every setting of a configuration is tested to reach its sampler)
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
     OptimizerConfig,
+    PiGDMConfig,
     PriorTask,
+    REDDiffConfig,
     SampleConfig,
+    SamplerConfig,
     TrainConfig,
 )
 from lavps_jax.data import FolderData, SyntheticData
@@ -33,9 +42,9 @@ from lavps_jax.networks import (
     LevelConfig,
     PaletteConfig,
 )
-from lavps_jax.operators import Denoise, RandomPixels, SuperResolve
+from lavps_jax.operators import Denoise, GaussianBlur, HighDynamicRange, RandomPixels, SuperResolve
 from lavps_jax.samplers import Cost
-from lavps_jax.sampling_run import Restored, _make_score, _metrics, run_sampling
+from lavps_jax.sampling_run import Restored, _make_score, _metrics, _names, run_sampling
 from lavps_jax.training_run import run_training
 
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
@@ -178,6 +187,36 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path):
     images = np.stack([SyntheticData(8, (8, 8, 1), seed=2).open()[i] for i in range(8)]) / 255.0
     ignorant = -10 * np.log10(np.mean((images - images.mean(0)) ** 2))
     assert len(set(names)) == 8 and psnr.mean() > ignorant + 4
+
+
+def test_methods_of_others_with_a_network(prior, tmp_path):
+    others = (DDRMConfig(num_steps=4), REDDiffConfig(num_steps=4))
+    sampler = PiGDMConfig(num_steps=4)
+    metrics = sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2),
+                     compare_with=others, num_images=1)  # fmt: skip
+    found = [metrics, *metrics["compared"]]
+    assert [one["sampler"] for one in found] == ["pigdm", "ddrm", "reddiff"]
+    assert len({one["mean"]["psnr"] for one in found}) == 3
+    assert [one["mean"]["vjps"] for one in found] == [2 * 2, 0, 0]
+
+
+def test_every_method_has_a_name_of_its_own():
+    names = _names([kind() for kind in get_args(SamplerConfig)])
+    assert len(set(names)) == len(names) and not any("_" in name for name in names)
+
+
+def test_a_sampler_that_cannot_take_the_operator_is_refused_before_any_runs(
+    prior, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lavps_jax.sampling_run._restore", lambda *_: pytest.fail("it ran"))
+    for operator, words in (
+        (GaussianBlur(3, 1.0), "operator: got Blur; use PiGDM, MGDM or LAVPS: .* singular values"),
+        (HighDynamicRange(), "operator: got Clipping; use MGDM, LAVPS or DPS: DDNM takes linear"),
+    ):
+        with pytest.raises(UserError, match=words):
+            sample(tmp_path / "out", prior, MGDMConfig(num_steps=5, high_idx=2),
+                   operator=operator, compare_with=(DDNMConfig(num_steps=5),))  # fmt: skip
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_prior_is_no_amortized_network(prior, tmp_path):

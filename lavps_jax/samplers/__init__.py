@@ -6,7 +6,9 @@ from lavps_jax.samplers.ddim import DDIM
 from lavps_jax.samplers.ddnm import DDNM
 from lavps_jax.samplers.ddrm import DDRM
 from lavps_jax.samplers.diffpir import DiffPIR
+from lavps_jax.samplers.ding import DING
 from lavps_jax.samplers.dps import DPS
+from lavps_jax.samplers.fastdips import FastDIPS
 from lavps_jax.samplers.inner import Inner
 from lavps_jax.samplers.mgdm import MGDM
 from lavps_jax.samplers.mgps import MGPS
@@ -19,11 +21,13 @@ __all__ = [
     "DDIM",
     "DDNM",
     "DDRM",
+    "DING",
     "DPS",
     "MGDM",
     "MGPS",
     "Cost",
     "DiffPIR",
+    "FastDIPS",
     "Info",
     "Inner",
     "PiGDM",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ class DAPSRow(NamedTuple):
       signal, noise: x_{t_prev} = signal x_0 + noise eps, float ().
     """
 
-    ode_times: np.ndarray | Array
+    ode_times: Any
     ode: BridgeCoefficients
-    variance: np.ndarray | Array
-    step_size: np.ndarray | Array
-    signal: np.ndarray | Array
-    noise: np.ndarray | Array
+    variance: Any
+    step_size: Any
+    signal: Any
+    noise: Any
 
 
 class DAPSNoise(NamedTuple):

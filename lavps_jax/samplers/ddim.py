@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.diffusion import bridge_draw, denoise
@@ -29,14 +29,18 @@ class DDIMRow(NamedTuple):
       bridge: q(x_{t_prev} | x_0, x_t).
     """
 
-    t: np.ndarray | Int[Array, ""]
-    t_prev: np.ndarray | Int[Array, ""]
+    t: Any
+    t_prev: Any
     bridge: BridgeCoefficients
 
 
 def ddim_times(num_steps: int, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """Times (t, t_prev) of the steps from the last grid time down to the second lowest one, which
-    is above 0; int64 (num_steps - 2,)."""
+    is above 0; int64 (num_steps - 2,).
+
+    Raises:
+      UserError: if num_steps is out of range.
+    """
     if num_steps < 3:
         raise UserError("num_steps", num_steps, "use at least 3")
     times = time_grid(num_steps, schedule)[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ class DDNMRow(NamedTuple):
       ddim: times and bridge.
     """
 
-    scale: np.ndarray | Array
-    std: np.ndarray | Array
+    scale: Any
+    std: Any
     ddim: DDIMRow
 
 
@@ -84,6 +84,7 @@ class DDNM:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
         check_eta(self.eta)
         for name in ("travel_length", "num_travels"):
             if getattr(self, name) < 1:

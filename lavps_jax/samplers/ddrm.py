@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import denoise
@@ -38,11 +37,11 @@ class DDRMRow(NamedTuple):
       scale, scale_prev: square roots of alpha_bar there, float ().
     """
 
-    t: np.ndarray | Array
-    sigma_t: np.ndarray | Array
-    sigma_prev: np.ndarray | Array
-    scale: np.ndarray | Array
-    scale_prev: np.ndarray | Array
+    t: Any
+    sigma_t: Any
+    sigma_prev: Any
+    scale: Any
+    scale_prev: Any
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class DDRM:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
         check_eta(self.eta)
         if not 0 <= self.eta_b <= 1:
             raise UserError("eta_b", self.eta_b, "use a number in [0, 1]")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import denoise
@@ -38,11 +37,11 @@ class DiffPIRRow(NamedTuple):
       c_l, c_s, std: x_{t_prev} = c_l x_t + c_s x_0_hat + std noise, float ().
     """
 
-    t: np.ndarray | Array
-    sigma_t: np.ndarray | Array
-    c_l: np.ndarray | Array
-    c_s: np.ndarray | Array
-    std: np.ndarray | Array
+    t: Any
+    sigma_t: Any
+    c_l: Any
+    c_s: Any
+    std: Any
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ class DiffPIR:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
         check_positive("strength", self.strength)
         if not 0 <= self.zeta <= 1:
             raise UserError("zeta", self.zeta, "use a number in [0, 1]")

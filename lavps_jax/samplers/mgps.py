@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ class MGPSRow(NamedTuple):
       bridge: x_{t_prev} ~ q(x_{t_prev} | x_tau, x_t).
     """
 
-    t: np.ndarray | Array
-    tau: np.ndarray | Array
-    t_prev: np.ndarray | Array
-    learning_rate: np.ndarray | Array
+    t: Any
+    tau: Any
+    t_prev: Any
+    learning_rate: Any
     prior: BridgeCoefficients
     bridge: BridgeCoefficients
 
@@ -87,6 +87,7 @@ class MGPS:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
         if self.refine_every < 1:
             raise UserError("refine_every", self.refine_every, "use at least 1")
         if not 0 <= self.midpoint <= 1:
@@ -99,12 +100,15 @@ class MGPS:
         table = self.schedule.alpha_bar
         prior = bridge_coefficients(table, 0, tau, t, 1.0)
         refined = np.arange(len(t))[::-1] % self.refine_every == 0
-        rates = (inner.learning_rates(prior.std) for inner in (self.inner_refined, self.inner))
         rows = MGPSRow(
             t=t,
             tau=tau,
             t_prev=t_prev,
-            learning_rate=np.where(refined, *rates),
+            learning_rate=np.where(
+                refined,
+                self.inner_refined.learning_rates(prior.std),
+                self.inner.learning_rates(prior.std),
+            ),
             prior=prior,
             bridge=bridge_coefficients(table, tau, t_prev, t, 1.0),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from lavps_jax.samplers.base import (
     check_schedule,
     on_device,
 )
-from lavps_jax.samplers.ddim import DDIMRow, ddim_plan, ddim_times
+from lavps_jax.samplers.ddim import DDIMRow, check_eta, ddim_plan, ddim_times
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
@@ -37,8 +37,8 @@ class PiGDMRow(NamedTuple):
     """
 
     ddim: DDIMRow
-    sqrt_alpha_bar: Array
-    variance: Array
+    sqrt_alpha_bar: Any
+    variance: Any
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class PiGDM:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
+        check_eta(self.eta)
 
     def plan(self) -> Plan:
         """One segment."""

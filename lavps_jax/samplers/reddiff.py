@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -29,10 +28,10 @@ class REDDiffRow(NamedTuple):
       weight: of the regulariser, float ().
     """
 
-    t: np.ndarray | Array
-    signal: np.ndarray | Array
-    noise: np.ndarray | Array
-    weight: np.ndarray | Array
+    t: Any
+    signal: Any
+    noise: Any
+    weight: Any
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class REDDiff:
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        time_grid(self.num_steps, self.schedule)  # Refuses a number that is out of range.
         check_at_least("strength", self.strength, 0)
         check_positive("learning_rate", self.learning_rate)
 
@@ -106,7 +106,8 @@ class REDDiff:
 
         gradient = jax.grad(square)(x_0) + row.weight * (eps_hat - noise)
         update, memory = self._optimizer().update(gradient, state.memory)
-        return State(x_t, x_0 + update, memory)
+        moved: Any = optax.apply_updates(x_0, update)
+        return State(x_t, moved, memory)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The last x_0."""

@@ -16,7 +16,9 @@ from lavps_jax.config import (
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
+    DINGConfig,
     DPSConfig,
+    FastDIPSConfig,
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
@@ -53,6 +55,8 @@ def test_a_preset_as_it_is():
         ("sampler:diff-pir-config", DiffPIRConfig),
         ("sampler:red-diff-config", REDDiffConfig),
         ("sampler:daps-config", DAPSConfig),
+        ("sampler:ding-config", DINGConfig),
+        ("sampler:fast-dips-config", FastDIPSConfig),
         ("sampler:mgps-config", MGPSConfig),
     ],
 )

@@ -21,6 +21,7 @@ from lavps_jax.samplers import (
     DAPS,
     DDNM,
     DDRM,
+    DING,
     MGPS,
     DiffPIR,
     Inner,
@@ -237,11 +238,27 @@ def mgps(sigma_y: float) -> np.ndarray:
     return denoised(x, TIMES[-2])
 
 
+def ding(sigma_y: float) -> np.ndarray:
+    noises = Noises()
+    x = noises()
+    for t, t_prev in zip(TIMES[:-2], TIMES[1:-1], strict=True):
+        mean = ddim(x, denoised(x, t), t, t_prev, 0.9, 0)
+        std, a = ddim(0, 0, t, t_prev, 0.9, 1), np.sqrt(ALPHA_BAR[t_prev])
+        z = mean + std * noises()
+        n_hat = z - a * denoised(z, t_prev)
+        precision = np.eye(SIZE) / std**2 + A.T @ A / (a * sigma_y) ** 2
+        pull = mean / std**2 + A.T @ (a * constant(Y) + A @ n_hat) / (a * sigma_y) ** 2
+        x = np.linalg.solve(precision, pull)
+        x = x + np.linalg.cholesky(np.linalg.inv(precision)) @ noises()
+    return denoised(x, TIMES[-2])
+
+
 CASES = {
     "pigdm": (PiGDM(DENOISER, NUM_STEPS, eta=0.7), pigdm),
     "ddnm": (DDNM(DENOISER, NUM_STEPS, travel_length=2, num_travels=2), ddnm),
     "ddrm": (DDRM(DENOISER, NUM_STEPS, eta_b=0.9), ddrm),
     "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
+    "ding": (DING(DENOISER, NUM_STEPS, 0.9), ding),
     "daps": (DAPS(DENOISER, 5, 3, 15, 0.03, 0.2, 50.0, 0.5, 0.05), daps),
     "mgps": (
         MGPS(DENOISER, Inner(0, 0.03, Exact()), Inner(0, 0.03, Exact()), 4, NUM_STEPS, 0.4),

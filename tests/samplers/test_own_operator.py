@@ -16,10 +16,12 @@ from lavps_jax.samplers import (
     DAPS,
     DDNM,
     DDRM,
+    DING,
     DPS,
     MGDM,
     MGPS,
     DiffPIR,
+    FastDIPS,
     Inner,
     PiGDM,
     REDDiff,
@@ -35,17 +37,21 @@ SAMPLERS = {
     "ddnm": DDNM(DENOISER, num_steps=60),
     "ddrm": DDRM(DENOISER),
     "diffpir": DiffPIR(DENOISER, num_steps=60),
+    "ding": DING(DENOISER, num_steps=60),
+    "fastdips": FastDIPS(DENOISER, num_steps=60),
     "reddiff": REDDiff(DENOISER, num_steps=200),
     "daps": DAPS(DENOISER, 20, 2, 60, step_size=5e-4, step_size_ratio=1.0),
     "mgps": MGPS(DENOISER, Inner(10, 0.05), Inner(20, 0.05), num_steps=42),
 }
-SPECTRAL = ("ddnm", "ddrm")
+SPECTRAL = ("ddnm", "ddrm", "ding")
 REFUSED = {
     ("pigdm", "not linear"): "PiGDM takes linear operators only",
     ("ddnm", "not linear"): "DDNM takes linear operators only",
     ("ddnm", "complex"): "this sampler needs an operator with singular values",
     ("ddrm", "not linear"): "DDRM takes linear operators only",
     ("ddrm", "complex"): "this sampler needs an operator with singular values",
+    ("ding", "not linear"): "DING takes linear operators only",
+    ("ding", "complex"): "this sampler needs an operator with singular values",
     ("diffpir", "not linear"): "DiffPIR takes linear operators only",
 }
 GAUSSIAN_ONLY = {
@@ -54,6 +60,8 @@ GAUSSIAN_ONLY = {
     "ddnm": "DDNM takes the noise as Gaussian",
     "ddrm": "DDRM takes the noise as Gaussian",
     "diffpir": "DiffPIR takes the noise as Gaussian",
+    "ding": "DING takes the noise as Gaussian",
+    "fastdips": "FAST-DIPS takes the noise as Gaussian",
 }
 PARAMS = {"theta": GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.4))}
 X_0 = jnp.clip(0.4 * jax.random.normal(jax.random.key(5), SHAPE), -0.95, 0.95)

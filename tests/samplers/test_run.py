@@ -20,10 +20,12 @@ from lavps_jax.samplers import (
     DDIM,
     DDNM,
     DDRM,
+    DING,
     DPS,
     MGDM,
     MGPS,
     DiffPIR,
+    FastDIPS,
     Inner,
     PiGDM,
     REDDiff,
@@ -46,6 +48,8 @@ SAMPLERS = {
     "diffpir": DiffPIR(DENOISER, num_steps=12),
     "reddiff": REDDiff(DENOISER, num_steps=12),
     "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.01),
+    "ding": DING(DENOISER, num_steps=12),
+    "fastdips": FastDIPS(DENOISER, num_steps=12),
     "mgps": MGPS(DENOISER, Inner(1), Inner(2), 3, num_steps=11),
 }
 

@@ -1,0 +1,104 @@
+"""From configurations to the samplers that need the prior alone."""
+
+from __future__ import annotations
+
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.sampler_config import (
+    DAPSConfig,
+    DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
+    DINGConfig,
+    DPSConfig,
+    FastDIPSConfig,
+    InnerConfig,
+    MGPSConfig,
+    PiGDMConfig,
+    REDDiffConfig,
+    ZeroShotConfig,
+)
+from lavps_jax.samplers import (
+    DAPS,
+    DDNM,
+    DDRM,
+    DING,
+    DPS,
+    MGPS,
+    DiffPIR,
+    FastDIPS,
+    Inner,
+    PiGDM,
+    REDDiff,
+    Sampler,
+)
+from lavps_jax.starts import Start, ZeroShot
+
+__all__ = ["build_zero_shot", "inner_problem"]
+
+
+def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
+    """The configured sampler with this prior.
+
+    Raises:
+      UserError: if a setting is out of range.
+    """
+    schedule = prior.schedule
+    match config:
+        case DPSConfig():
+            return DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
+        case PiGDMConfig():
+            return PiGDM(prior, config.num_steps, config.eta, schedule)
+        case DDNMConfig():
+            return DDNM(
+                prior,
+                config.num_steps,
+                config.eta,
+                config.travel_length,
+                config.num_travels,
+                schedule,
+            )
+        case DDRMConfig():
+            return DDRM(prior, config.num_steps, config.eta, config.eta_b, schedule)
+        case DiffPIRConfig():
+            return DiffPIR(prior, config.num_steps, config.strength, config.zeta, schedule)
+        case REDDiffConfig():
+            return REDDiff(prior, config.num_steps, config.strength, config.learning_rate, schedule)
+        case DAPSConfig():
+            return DAPS(
+                prior,
+                config.num_steps,
+                config.num_ode_steps,
+                config.num_langevin_steps,
+                config.step_size,
+                config.step_size_ratio,
+                config.sigma_max,
+                config.sigma_min,
+                config.ode_sigma_min,
+                schedule,
+            )
+        case MGPSConfig():
+            return MGPS(
+                prior,
+                inner_problem(config.inner, ZeroShot()),
+                inner_problem(config.inner_refined, ZeroShot()),
+                config.refine_every,
+                config.num_steps,
+                config.midpoint,
+                schedule,
+            )
+        case DINGConfig():
+            return DING(prior, config.num_steps, config.eta, schedule)
+        case FastDIPSConfig():
+            return FastDIPS(
+                prior,
+                config.num_steps,
+                config.num_admm_steps,
+                config.num_descent_steps,
+                config.penalty,
+                schedule,
+            )
+
+
+def inner_problem(config: InnerConfig, start: Start) -> Inner:
+    """How blocks are solved, from this start on."""
+    return Inner(config.num_inner_steps, config.learning_rate, start, config.learning_rate_unit)

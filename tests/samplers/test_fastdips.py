@@ -1,0 +1,69 @@
+"""The correction of FAST-DIPS against the projection that it approximates."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.samplers.fastdips import into_ball
+
+RNG = np.random.default_rng(2)
+A = RNG.standard_normal((2, 4))
+Y, X_0_HAT = RNG.standard_normal(2), RNG.standard_normal(4)
+SHAPE = (1, 2, 2)
+
+
+def corrected(problem, radius: float, num_admm_steps: int) -> np.ndarray:
+    x_0_hat = jnp.asarray(X_0_HAT, jnp.float32).reshape(SHAPE)
+    run = jax.jit(lambda x: into_ball(x, problem, jnp.float32(radius), 1.0, num_admm_steps, 3))
+    return np.ravel(run(x_0_hat))
+
+
+def test_many_steps_end_at_the_nearest_image_of_the_ball():
+    def nearest(weight: float) -> np.ndarray:
+        return X_0_HAT + np.linalg.solve(A.T @ A + weight * np.eye(4), A.T @ (Y - A @ X_0_HAT))
+
+    radius = 0.3
+    assert np.linalg.norm(Y - A @ X_0_HAT) > 2 * radius
+    weight = brentq(lambda w: np.linalg.norm(Y - A @ nearest(w)) - radius, 1e-6, 1e6)
+    problem = make_problem(jnp.asarray(Y, jnp.float32), from_matrix(A, SHAPE), 0.1)
+    np.testing.assert_allclose(corrected(problem, radius, 300), nearest(weight), atol=1e-3)
+    # An image inside is left as it is.
+    np.testing.assert_array_equal(corrected(problem, 100.0, 5), np.float32(X_0_HAT))
+
+
+@pytest.mark.parametrize("num_admm_steps", [1, 2])
+def test_the_first_steps(num_admm_steps):
+    """Steepest descent with an exact line search, repeated in NumPy."""
+    x, u, radius = X_0_HAT, np.zeros(2), 0.3
+
+    def ball(v: np.ndarray) -> np.ndarray:
+        return Y + (v - Y) * min(1, radius / np.linalg.norm(v - Y))
+
+    v = ball(A @ x)
+    for _ in range(num_admm_steps):
+        for _ in range(3):
+            g = x - X_0_HAT + A.T @ (A @ x - v + u)
+            x = x - g @ g / (g @ g + (A @ g) @ (A @ g)) * g
+        v = ball(A @ x + u)
+        u = u + A @ x - v
+    problem = make_problem(jnp.asarray(Y, jnp.float32), from_matrix(A, SHAPE), 0.1)
+    np.testing.assert_allclose(corrected(problem, radius, num_admm_steps), x, atol=1e-5)
+    assert np.abs(x - X_0_HAT).max() > 0.1
+
+
+def squash(matrix, x):
+    return jnp.tanh(matrix @ x.reshape(-1)) * (1 + 2j)
+
+
+def test_an_operator_that_is_not_linear_and_complex():
+    operator = from_function(squash, SHAPE, jnp.asarray(A, jnp.float32))
+    problem = make_problem(jnp.array([0.3 + 0.6j, -0.5 - 1.0j]), operator, 0.1)
+    x = corrected(problem, 0.1, 200)
+    distance = np.linalg.norm(np.asarray(problem.y) - np.tanh(A @ x) * (1 + 2j))
+    assert distance < 0.11 and np.linalg.norm(x - X_0_HAT) > 0.1

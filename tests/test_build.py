@@ -1,0 +1,56 @@
+"""Every setting of a sampler's configuration reaches the sampler, and its defaults are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_args
+
+import pytest
+
+from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
+from lavps_jax.config import InnerConfig, from_json, to_json
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.errors import UserError
+from lavps_jax.sampler_config import ZeroShotConfig
+from lavps_jax.schedules import Schedule
+from lavps_jax.starts import ZeroShot
+
+PRIOR = EDMDenoiser(None, Schedule(beta_max=0.015))  # type: ignore[arg-type]
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind, which is in range wherever the first is."""
+    if isinstance(value, InnerConfig):
+        return InnerConfig(value.num_inner_steps + 1, 0.07, "prior_std")
+    if isinstance(value, int):
+        return value + 1 if value < 5 else value - 1
+    return 0.75 * value
+
+
+@pytest.mark.parametrize("kind", get_args(ZeroShotConfig))
+def test_settings_reach_the_sampler(kind):
+    default = kind()
+    values = {f.name: changed(getattr(default, f.name)) for f in dataclasses.fields(kind)}
+    config = kind(**values)
+    assert from_json(to_json(config)) == config
+    for one in (default, config):
+        sampler: Any = build_zero_shot(one, PRIOR)
+        assert sampler.denoise_fn is PRIOR and sampler.schedule == PRIOR.schedule
+        for name in values:
+            value = getattr(one, name)
+            if isinstance(value, InnerConfig):
+                value = inner_problem(value, ZeroShot())
+            assert getattr(sampler, name) == value, name
+            if one is default:  # The defaults are written down twice.
+                assert getattr(type(sampler)(PRIOR, schedule=PRIOR.schedule), name) == value, name
+        assert sampler.cost().network_calls > 0
+
+
+@pytest.mark.parametrize("kind", get_args(ZeroShotConfig))
+def test_what_is_out_of_range_is_refused_before_anything_runs(kind):
+    for field in dataclasses.fields(kind):
+        value = getattr(kind(), field.name)
+        if isinstance(value, InnerConfig):
+            continue
+        with pytest.raises(UserError, match=field.name):
+            build_zero_shot(kind(**{field.name: -1}), PRIOR).plan()
