@@ -8,19 +8,18 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from lavps_jax.build import build_sampler, load_prior
+from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
-<<<<<<< HEAD
-    DPSConfig,
-=======
     DDNMConfig,
     DDRMConfig,
->>>>>>> 693e2c8 (DING and FAST-DIPS; every setting of a configuration is tested to reach its sampler)
+    DPSConfig,
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
@@ -31,6 +30,7 @@ from lavps_jax.config import (
     SampleConfig,
     SamplerConfig,
     TrainConfig,
+    to_json,
 )
 from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
@@ -41,6 +41,7 @@ from lavps_jax.networks import (
     HDiTConfig,
     LevelConfig,
     PaletteConfig,
+    split,
 )
 from lavps_jax.operators import Denoise, GaussianBlur, HighDynamicRange, RandomPixels, SuperResolve
 from lavps_jax.samplers import Cost
@@ -68,6 +69,14 @@ def train(run_dir, task, num_train_steps) -> str:
     return str(run_training(config))
 
 
+def untrained(folder, task, change=lambda weights: weights) -> str:
+    """Folder of the exported network as it is before training; compiles nothing."""
+    config = TrainConfig(task, SyntheticData(), SyntheticData(), run_dir="none")
+    weights = split(task.network.build(nnx.Rngs(0)))[1]
+    export_weights(folder, change(weights), {"config": to_json(config)})
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     return train(tmp_path_factory.mktemp("prior") / "run", PriorTask(NETWORK), 60)
@@ -88,10 +97,10 @@ def sample(out, prior, sampler, **changes):
 
 
 def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
-    # One step at learning rate zero: the network still returns d_mu = d_rho = 0.
+    # Before training the network returns d_mu = d_rho = 0.
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
                          high_idx=6, tau_rule="midpoint")  # fmt: skip
-    amortized = train(tmp_path / "run", task, 1)
+    amortized = untrained(tmp_path / "silent", task)
     shared = {"num_steps": 12, "high_idx": 6, "tau_rule": "midpoint",
               "inner_low_noise": InnerConfig(2)}  # fmt: skip
     lavps = LAVPSConfig(amortized=amortized, **shared)
@@ -110,7 +119,7 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
 def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_path, capsys):
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
                          high_idx=6)  # fmt: skip
-    lavps = LAVPSConfig(amortized=train(tmp_path / "run", task, 1), num_steps=12, high_idx=6)
+    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
     denoiser, theta = load_prior(prior)
 
     def calls(sampler, **measured):
@@ -147,9 +156,9 @@ def test_images_of_similar_names_have_folders_of_their_own(prior, tmp_path):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
 
-def test_the_class_reaches_the_prior(prior, tmp_path):
+def test_the_class_reaches_the_prior(prior, tmp_path, perturb):
     network = dataclasses.replace(NETWORK, num_classes=3)
-    with_classes = train(tmp_path / "run", PriorTask(network), 4)
+    with_classes = untrained(tmp_path / "prior", PriorTask(network), perturb)
     found = [
         sample(tmp_path / f"{label}", with_classes, DPSConfig(num_steps=4), class_label=label)
         for label in (None, 0, 2)
@@ -263,7 +272,7 @@ def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
 def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
                          high_idx=6, tau_rule="midpoint")  # fmt: skip
-    amortized = train(tmp_path / "run", task, 1)
+    amortized = untrained(tmp_path / "silent", task)
     for wrong, words in (
         (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),
         (LAVPSConfig(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
