@@ -55,8 +55,8 @@ class DiffPIR:
     D + (A^T A + rho_t I)^-1 A^T (y - A D), one `ridge`. The last x_0_hat is the sample.
 
     For linear operators; Poisson noise is taken as Gaussian of its typical standard deviation.
-    The paper tunes both settings for each task; it scales images to [0, 1] in places, which
-    changes what a value of lambda means, so that these are a start and not its optimum.
+    The paper tunes strength and zeta for each task; the defaults are one choice for all of them,
+    not its optimum for any.
 
     Attributes:
       denoise_fn: the prior.
