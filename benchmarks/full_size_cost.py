@@ -1,0 +1,109 @@
+"""Floating point operations of the 256-pixel presets, counted by XLA without running anything.
+
+One evaluation of every network, with and without the derivative in the image, and from them one
+sample of every sampler. `--tflops` turns them into seconds at a sustained rate; an estimate, since
+it leaves out memory traffic.
+
+Command: python benchmarks/full_size_cost.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from flax import nnx
+from record import record
+
+from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.networks import split
+from lavps_jax.samplers import DPS, MGDM, Inner, Sampler
+from lavps_jax.starts import Amortized, Start, ZeroShot
+
+IMAGE = jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to count."""
+
+    data: tuple[str, ...] = ("ffhq256", "imagenet256")
+    tflops: float = 20.0
+    """Sustained rate of a device, 10^12 operations a second."""
+    out: str = "docs/results/full_size_cost.json"
+
+
+def gflop(fn: Callable[..., Any], *args: Any) -> float:
+    """Of one call, 10^9 operations."""
+    return jax.jit(fn).lower(*args).cost_analysis()["flops"] / 1e9
+
+
+def network_cost(data: str) -> dict[str, float]:
+    """GFLOP of an evaluation of the prior, of one with its derivative, and of the amortized net."""
+    task = load_preset(f"configs/{data}_prior.py").task
+    model, weights = split(nnx.eval_shape(lambda: task.network.build(nnx.Rngs(0))))
+
+    def prior(weights, x):
+        return model(weights, x, jnp.zeros(1))
+
+    def pull_back(weights, x, cotangent):
+        return jax.vjp(lambda x: prior(weights, x), x)[1](cotangent)
+
+    network = load_preset(f"configs/{data}_amortized.py").task.network
+    palette, phi = split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))
+
+    def amortized(phi, x):
+        return palette(phi, x, x, x, jnp.float32(1.0), jnp.float32(1.0))
+
+    return {
+        "prior": gflop(prior, weights, IMAGE),
+        "prior_with_derivative": gflop(pull_back, weights, IMAGE, IMAGE),
+        "amortized": gflop(amortized, phi, IMAGE),
+    }
+
+
+def sampler_of(config: MGDMConfig | DPSConfig) -> Sampler:
+    """The sampler, as far as its cost depends on it."""
+    denoiser = EDMDenoiser(lambda *_: None)  # type: ignore[arg-type]
+    if isinstance(config, DPSConfig):
+        return DPS(denoiser, config.num_steps)
+    start: Start = ZeroShot()
+    if isinstance(config, LAVPSConfig):
+        start = Amortized(lambda *_: None)  # type: ignore[arg-type]
+    return MGDM(
+        denoiser,
+        Inner(config.inner.num_inner_steps),
+        Inner(config.inner_low_noise.num_inner_steps, start=start),
+        config.low_idx,
+        config.high_idx,
+        config.num_steps,
+    )
+
+
+def main(config: Config) -> None:
+    found = {}
+    for data in config.data:
+        networks = network_cost(data)
+        preset = load_preset(f"configs/{data}.py")
+        samples = {}
+        for one in (preset.sampler, *preset.compare_with):
+            cost = sampler_of(one).cost()
+            total = (
+                (cost.network_calls - cost.vjps) * networks["prior"]
+                + cost.vjps * networks["prior_with_derivative"]
+                + cost.amortized_calls * networks["amortized"]
+            ) / 1e3
+            name = type(one).__name__.removesuffix("Config")
+            samples[name] = {**cost._asdict(), "tflop": total, "seconds": total / config.tflops}
+            print(f"{data} {name}: {total:.1f} TFLOP, {total / config.tflops:.1f} s", flush=True)
+        found[data] = {"gflop": networks, "samples": samples}
+    record(config.out, {"tflops": config.tflops, "presets": found})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
