@@ -7,7 +7,7 @@ Training, on the prior that configs/imagenet256_prior.py gives:
 Weights of the published release (set the operator to the one that they were trained with):
   python -m lavps_jax.convert DOWNLOADS/NAME.pt pretrained/imagenet256/motion_blur \
       --preset configs/imagenet256_amortized.py
-Hardware and time: docs/parity.md.
+Time at 20 TFLOP/s: 32 hours; counted, not measured, see docs/parity.md.
 """
 
 from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig

@@ -4,7 +4,7 @@ Training: python train.py configs/imagenet256_prior.py
 Weights of the published release, whole or in parts, without training:
   python -m lavps_jax.convert DOWNLOADS/imagenet256.pt pretrained/imagenet256/prior \
       --preset configs/imagenet256_prior.py
-Hardware and time: docs/parity.md.
+Time at 20 TFLOP/s: 72 days; counted, not measured, see docs/parity.md.
 """
 
 from lavps_jax.config import OptimizerConfig, PriorTask, TrainConfig
