@@ -6,7 +6,7 @@ Training: python train.py configs/ffhq256_invfussion.py
 Weights of the published release (set the operator to the one that they were trained with):
   python -m lavps_jax.convert DOWNLOADS/NAME.pt pretrained/ffhq256/motion_blur_invfussion \
       --preset configs/ffhq256_invfussion.py
-Time at 20 TFLOP/s: 8 hours; counted, not measured, see docs/parity.md.
+Time at 20 TFLOP/s: 7 hours; counted, not measured, see docs/parity.md.
 """
 
 from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
