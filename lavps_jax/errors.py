@@ -1,10 +1,39 @@
 """The one exception a user's mistake raises: field, value and remedy in a single line."""
 
 import math
+import re
+import struct
+import tokenize
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["UserError", "check_at_least", "check_choices", "check_positive"]
+from PIL import Image
+
+__all__ = [
+    "UNREADABLE",
+    "UserError",
+    "check_at_least",
+    "check_choices",
+    "check_positive",
+    "first_words",
+]
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    MemoryError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    Image.DecompressionBombError,
+)
+"""What NumPy, Pillow and tifffile raise, each of them seen, where a file is missing, damaged, of
+another kind, or claims to be suspiciously large."""
 
 
 class UserError(ValueError):
@@ -50,3 +79,8 @@ def check_at_least(name: str, value: float, least: int) -> None:
     """Raises a UserError unless the value is finite and at least `least`."""
     if not least <= value < math.inf:
         raise UserError(name, value, f"use at least {least}")
+
+
+def first_words(error: BaseException) -> str:
+    """What an exception of another library says, on one line and not for ever."""
+    return re.sub(r"\s+", " ", str(error)).strip()[:120]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tifffile
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from lavps_jax.data.images import to_uint8
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UNREADABLE, UserError, first_words
 
 __all__ = ["FILE_SUFFIXES", "ImageFile", "read_image", "write_image"]
 
-FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".npy")
+FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
+"""What `read_image` reads, in lower case."""
 _TIFF = (".tif", ".tiff")
 _ORIENTATION = 274
 _COLOUR_TYPE_GREY = 0
@@ -28,7 +28,8 @@ class ImageFile(NamedTuple):
 
     Attributes:
       pixels: float32 (H, W, C) in [-1, 1], C = 1 or 3; of a float .npy file as they are.
-      alpha: how opaque each pixel is, uint8 or uint16 (H, W); None if the file does not say.
+      alpha: how opaque each pixel is, (H, W), uint8, uint16 or float32 as in the file; None if the
+        file does not say.
       bits: per channel, 8 or 16, or 32 of a file of floats.
     """
 
@@ -38,13 +39,14 @@ class ImageFile(NamedTuple):
 
 
 def read_image(path: str | Path) -> ImageFile:
-    """Reads a PNG, JPEG, WebP, TIFF or .npy file, turned as its EXIF data say.
+    """Reads a PNG, JPEG, WebP, BMP, TIFF or .npy file, turned as its EXIF data say.
 
-    A .npy file holds float (H, W) or (H, W, C) in [-1, 1], or uint8 or uint16.
+    A .npy file holds (H, W) or (H, W, C): floats in [-1, 1], uint8 or uint16. Floats between 0 and
+    1 alone are refused, because they are most likely meant to range from black to white.
 
     Raises:
-      UserError: if there is no such file, it is damaged, or has a depth or number of channels that
-        cannot be kept.
+      UserError: if there is no such file, it is damaged, or has a depth, kind of colours or number
+        of channels that cannot be kept.
     """
     path = Path(path)
     try:
@@ -58,10 +60,9 @@ def read_image(path: str | Path) -> ImageFile:
         raise
     except FileNotFoundError as error:
         raise UserError("observations", path, "give an existing file") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, KeyError,
-            EOFError, tifffile.TiffFileError) as error:  # fmt: skip
-        reason = re.sub(r"\s+", " ", str(error))[:120]
-        raise UserError("observations", path, f"give an image file: {reason}") from error
+    except UNREADABLE as error:
+        remedy = f"give an image file: {first_words(error)}"
+        raise UserError("observations", path, remedy) from error
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or not array.size:
         remedy = "give (H, W), or 1 to 4 channels: grey or RGB, with or without alpha"
@@ -74,6 +75,10 @@ def read_image(path: str | Path) -> ImageFile:
         array, alpha = array[..., :-1], array[..., -1]
     bits = _DEPTHS.get(array.dtype, 32)
     if bits == 32:
+        if 0 <= array.min() and array.max() <= 1:
+            remedy = "map it to [-1, 1] with 2 x - 1; from 0 to 1 is only the brighter half"
+            raise UserError("observations", f"{path} with floats in [0, 1]", remedy)
+        alpha = None if alpha is None else alpha.astype(np.float32)
         return ImageFile(array.astype(np.float32), alpha, bits)
     half = (2**bits - 1) / 2
     return ImageFile((array / half - 1).astype(np.float32), alpha, bits)
@@ -90,17 +95,19 @@ def write_image(stem: str | Path, x: Float[np.ndarray, "H W C"], like: ImageFile
       The file that was written.
     """
     if like.bits == 32:
-        path = Path(f"{stem}.npy")
-        np.save(path, x)
-        return path
-    levels = 2**like.bits - 1
-    if like.bits == 8:
+        pixels = np.asarray(x)
+    elif like.bits == 8:
         pixels = to_uint8(x)
     else:
+        levels = 2**like.bits - 1
         pixels = np.rint(np.clip((np.asarray(x, np.float64) + 1) / 2, 0, 1) * levels)
         pixels = pixels.astype(np.uint16)
     if like.alpha is not None:
         pixels = np.concatenate([pixels, _resized(like.alpha, pixels.shape)[..., None]], axis=-1)
+    if like.bits == 32:
+        path = Path(f"{stem}.npy")
+        np.save(path, pixels)
+        return path
     if like.bits == 8:
         path = Path(f"{stem}.png")
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
@@ -121,13 +128,48 @@ def _read_tiff(path: Path) -> np.ndarray:
         if len(file.pages) > 1:
             remedy = "save the page to restore alone"
             raise UserError("observations", f"{path} with {len(file.pages)} pages", remedy)
-        page = file.pages[0]
+        page = file.pages.first
+        _check_tiff(path, page)
         array = page.asarray()
-        tag = page.tags.get(_ORIENTATION)  # type: ignore[union-attr]
-        turned = _turned(array, int(tag.value) if tag is not None else 1)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:  # type: ignore[union-attr]
-        turned = np.iinfo(turned.dtype).max - turned
-    return turned
+        tag = page.tags.get(_ORIENTATION)
+        orientation = int(tag.value) if tag is not None else 1
+    if page.axes == "SYX":  # Each channel is stored as a plane of its own.
+        array = np.moveaxis(array, 0, -1)
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        if array.dtype not in _DEPTHS:
+            found = f"{path} of {array.dtype}, where the smallest number is white"
+            raise UserError("observations", found, "save it with 8 or 16 bits")
+        grey = array[..., :1] if page.extrasamples else array  # A view: alpha stays.
+        np.subtract(np.iinfo(array.dtype).max, grey, out=grey)
+    return _turned(array, orientation)
+
+
+def _check_tiff(path: Path, page: tifffile.TiffPage) -> None:
+    """Refuses what would be read as other colours than it shows."""
+    kinds = tifffile.PHOTOMETRIC
+    # The decoder of JPEG turns these colours into RGB.
+    is_jpeg = page.photometric == kinds.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
+    if page.photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB) and not is_jpeg:
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise UserError(
+            "observations", f"{path}, a TIFF of {kind} colours", "save it as grey or RGB"
+        )
+    if page.axes not in ("YX", "YXS", "SYX"):
+        found = f"{path}, a TIFF with the axes {page.axes}"
+        raise UserError("observations", found, "save one image, grey or RGB")
+    extra, num_colours = page.extrasamples, 3 if page.photometric == kinds.RGB or is_jpeg else 1
+    if len(extra) > 1 or page.samplesperpixel != num_colours + len(extra):
+        found = f"{path}, a TIFF of {page.samplesperpixel} channels"
+        raise UserError("observations", found, "save it as grey or RGB, with or without alpha")
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in extra:
+        found = f"{path}, whose colours are multiplied by alpha"
+        raise UserError("observations", found, "save it with straight (unassociated) alpha")
+    if page.bitspersample not in (1, 8, 16, 32, 64):
+        # These numbers are not scaled to 8 or 16 bits when they are read.
+        found = f"{path}, a TIFF of {page.bitspersample} bits"
+        raise UserError("observations", found, "save it with 8 or 16 bits")
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -169,4 +211,5 @@ def _resized(alpha: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return alpha
     picture = Image.fromarray(alpha.astype(np.float32))
     larger = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.rint(np.asarray(larger)).astype(alpha.dtype)
+    whole = np.issubdtype(alpha.dtype, np.integer)
+    return (np.rint(larger) if whole else np.asarray(larger)).astype(alpha.dtype)
