@@ -306,6 +306,13 @@ def test_folder_mistakes_name_the_file(tmp_path):
         FolderData(str(tmp_path)).open()
 
 
+def test_folder_with_a_suspiciously_large_image(tmp_path, monkeypatch):
+    _save(tmp_path / "a.png", 40, 40, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
+    with pytest.raises(UserError, match=r"a\.png; remove or replace it: .* exceeds limit"):
+        FolderData(str(tmp_path)).open()
+
+
 def test_folder_truncated_image_names_the_file(tmp_path):
     """The header is sound: only reading the pixels finds the damage."""
     _save(tmp_path / "a.png", 40, 40, 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from lavps_jax.data.images import (
     ArraySource,
@@ -20,7 +20,7 @@ from lavps_jax.data.images import (
     checked_index,
     pad_image,
 )
-from lavps_jax.errors import UserError, check_choices
+from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
 
 __all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
 
@@ -213,8 +213,8 @@ class _FolderSource:
             with Image.open(file) as opened:
                 picture: Image.Image = ImageOps.exif_transpose(opened)
                 picture = picture.convert("L" if self.image_shape[-1] == 1 else "RGB")
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise UserError("image", file, f"remove or replace it: {error}") from error
+        except UNREADABLE as error:
+            raise UserError("image", file, f"remove or replace it: {first_words(error)}") from error
         image = _to_array(picture if self.size is None else _square(picture, self.size))
         if image.shape != self.image_shape:
             # A PNG may say after its pixels, unseen by `header_shape`, that it is turned.
@@ -237,8 +237,8 @@ class _FolderSource:
                 # Without this condition `getexif` would decode the pixels of a PNG.
                 exif = opened.getexif() if "exif" in opened.info else {}
                 turned = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise UserError("image", file, f"remove or replace it: {error}") from error
+        except UNREADABLE as error:
+            raise UserError("image", file, f"remove or replace it: {first_words(error)}") from error
         if mode.startswith(("I", "F")):
             # Pillow clips these at 255 instead of scaling them.
             raise UserError("image", file, f"save it with 8 bits per channel, not as mode {mode}")

@@ -56,6 +56,15 @@ def test_a_painted_mask(tmp_path):
         MaskFile().draw(KEY, X_SHAPE)
 
 
+@pytest.mark.parametrize("family", [MaskFile, KernelFile])
+def test_a_suspiciously_large_picture_is_refused(tmp_path, monkeypatch, family):
+    path = str(tmp_path / "large.png")
+    Image.fromarray(np.full((12, 20), 255, np.uint8)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
+    with pytest.raises(UserError, match="operator.path.*exceeds limit of 18 pixels"):
+        family(path).draw(KEY, X_SHAPE)
+
+
 def test_a_kernel_from_a_picture(tmp_path):
     painted = np.zeros((5, 5), np.uint8)
     painted[1, 2], painted[3, 3] = 60, 180

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from lavps_jax.errors import UserError, check_choices
+from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
 from lavps_jax.operators.blur import Blur, CircularBlur, check_kernel_size, gaussian_kernel
 from lavps_jax.operators.families.base import Family, Setting, check_bounds, drawn
 from lavps_jax.operators.motion import motion_kernel
@@ -135,8 +135,8 @@ class KernelFile(Family):
             else:
                 with Image.open(self.path) as picture:
                     kernel = np.asarray(picture.convert("L"), np.float64)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError) as error:
-            remedy = "give a picture or an .npy file of numbers"
+        except UNREADABLE as error:
+            remedy = f"give a picture or an .npy file of numbers ({first_words(error)})"
             raise UserError("operator.path", self.path or "nothing", remedy) from error
         if kernel.ndim != 2 or not np.isfinite(kernel).all() or not kernel.sum() > 0:
             found = f"{self.path} of shape {kernel.shape} with the sum {kernel.sum():g}"

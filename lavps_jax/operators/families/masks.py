@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from lavps_jax.errors import UserError, check_choices
+from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.inpainting import Inpainting
 from lavps_jax.types import PRNGKey
@@ -143,8 +143,9 @@ class MaskFile(Family):
         try:
             with Image.open(self.path) as picture:
                 mask = np.asarray(picture.convert("L")) >= 128
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise UserError("operator.path", self.path or "nothing", "give a picture") from error
+        except UNREADABLE as error:
+            remedy = f"give a picture ({first_words(error)})"
+            raise UserError("operator.path", self.path or "nothing", remedy) from error
         if mask.shape != tuple(x_shape[:2]):
             found = f"{self.path} of {mask.shape[0]}x{mask.shape[1]} pixels"
             raise UserError("operator.path", found, f"give {x_shape[0]}x{x_shape[1]} (H x W)")
