@@ -40,7 +40,8 @@ class Config:
 
 def gflop(fn: Callable[..., Any], *args: Any) -> float:
     """Of one call, 10^9 operations."""
-    return jax.jit(fn).lower(*args).cost_analysis()["flops"] / 1e9
+    found: Any = jax.jit(fn).lower(*args).cost_analysis()
+    return found["flops"] / 1e9
 
 
 def network_cost(data: str) -> dict[str, float]:

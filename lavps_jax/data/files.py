@@ -210,6 +210,6 @@ def _resized(alpha: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if alpha.shape == shape[:2]:
         return alpha
     picture = Image.fromarray(alpha.astype(np.float32))
-    larger = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    larger = np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
     whole = np.issubdtype(alpha.dtype, np.integer)
-    return (np.rint(larger) if whole else np.asarray(larger)).astype(alpha.dtype)
+    return (np.rint(larger) if whole else larger).astype(alpha.dtype)

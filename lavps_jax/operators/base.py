@@ -14,6 +14,7 @@ from typing import Any, ClassVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
@@ -259,7 +260,7 @@ def from_forward(
     y = _checked_measurement(operator)
     of_black = operator.forward(jnp.zeros(operator.x_shape))
     # The transpose of JAX drops a constant without a word. Data that are being traced say nothing.
-    if not isinstance(of_black, jax.core.Tracer) and jnp.any(of_black != 0):
+    if not isinstance(of_black, Tracer) and jnp.any(of_black != 0):
         found = f"{forward_fn} with A(0) up to {jnp.max(jnp.abs(of_black)):.3g}"
         raise UserError("forward_fn", found, "subtract A(0) from it and from y")
     try:

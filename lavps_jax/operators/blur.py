@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
 from lavps_jax.errors import UserError
@@ -157,7 +157,7 @@ def gaussian_kernel(
     std_across = std if std_across is None else std_across
     for name, value in (("std", std), ("std_across", std_across)):
         # Drawn ones cannot be looked at.
-        if not isinstance(value, jax.core.Tracer) and not value > 0:
+        if not isinstance(value, Tracer) and not value > 0:
             raise UserError(name, value, "give a positive number of pixels")
     offsets = jnp.arange(size) - size // 2
     rows, columns = offsets[:, None], offsets[None, :]

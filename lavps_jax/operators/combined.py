@@ -222,7 +222,8 @@ def one_of(which: Int[Array, ""], *choices: MeasurementOperator) -> OneOf:
     if len(shapes) != 1:
         raise UserError("choices", f"x_shape {sorted(shapes)}", "give operators on the same image")
     linear = all(isinstance(choice, LinearOperator) for choice in choices)
-    return (LinearOneOf if linear else OneOf)(which, choices, x_shape=shapes.pop())
+    kind: Any = LinearOneOf if linear else OneOf
+    return kind(which, choices, x_shape=shapes.pop())
 
 
 def _like(operator: MeasurementOperator, dtype: Any) -> jax.ShapeDtypeStruct:

@@ -46,9 +46,10 @@ class Inner:
         if not self.learning_rate > 0:
             raise UserError("learning_rate", self.learning_rate, "use a positive number")
 
-    def learning_rates(self, prior_std: np.ndarray) -> np.ndarray:
+    def learning_rates(self, prior_std: np.ndarray | Array) -> np.ndarray:
         """Of blocks with these prior standard deviations, in the units of the image."""
-        unit = prior_std if self.learning_rate_unit == "prior_std" else np.ones_like(prior_std)
+        std = np.asarray(prior_std)
+        unit = std if self.learning_rate_unit == "prior_std" else np.ones_like(std)
         return self.learning_rate * unit
 
 

@@ -157,7 +157,8 @@ class MGPS:
 
         def once(inner, state, elbo, x_tau, bridge, row: MGPSRow) -> State:
             mean = row.prior.c_l * state.x_t + row.prior.c_s * state.x_0
-            block = Block(state.x_0, state.x_t, mean, row.prior.std, row.t, row.tau)
+            std = jnp.asarray(row.prior.std)
+            block = Block(state.x_0, state.x_t, mean, std, row.t, row.tau)
             x_tau = block_draw(
                 elbo, x_tau, self.denoise_fn, params, problem, block, inner, row.learning_rate
             )
