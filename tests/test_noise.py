@@ -59,12 +59,14 @@ def test_misfit_of_the_truth_is_near_the_number_of_measurements():
     dark = jnp.where(jnp.arange(16)[:, None, None] < 9, -1.0, X)
     mask = jnp.ones(SHAPE).at[:, :4].set(0.0)
     hidden = Inpainting(mask, x_shape=SHAPE)
+
+    @jax.jit
+    def faint(keys, peak):
+        one = jax.vmap(lambda key: misfit(simulate_photons(key, dark, hidden, peak), dark))
+        return one(keys)
+
     for peak in (5.0, 200.0):
-
-        def faint(key, peak=peak):
-            return misfit(simulate_photons(key, dark, hidden, peak), dark)
-
-        found = np.asarray(jax.vmap(faint)(jax.random.split(jax.random.key(3), 400)))
+        found = np.asarray(faint(jax.random.split(jax.random.key(3), 400), peak))
         assert abs(found.mean() - 192) < 8
         assert 0.8 < found.std() / np.sqrt(2 * 192) < 1.25
         wrong = misfit(simulate_photons(jax.random.key(4), dark, hidden, peak), dark - 0.02)

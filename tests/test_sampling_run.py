@@ -140,7 +140,7 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
 
 
 def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
-    sampler = MGDMConfig(num_steps=5, high_idx=2)
+    sampler = DPSConfig(num_steps=4)
     sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2), num_images=1)
     picture = tmp_path / "out" / "images" / "synthetic-00000" / "observation.png"
     with Image.open(picture) as opened:
@@ -151,7 +151,7 @@ def test_images_of_similar_names_have_folders_of_their_own(prior, tmp_path):
     source = SyntheticData(2, (8, 8, 1)).open()
     for index, name in enumerate(("a.b.png", "a_b.png")):
         Image.fromarray(source[index][..., 0]).save(tmp_path / name)
-    sampler = MGDMConfig(num_steps=5, high_idx=2)
+    sampler = DPSConfig(num_steps=4)
     sample(tmp_path / "out", prior, sampler, data=FolderData(str(tmp_path)), num_images=2)
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
@@ -261,11 +261,11 @@ def test_operators_are_new_for_every_image_only_if_stochastic():
 
 
 def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
-    one, two = MGDMConfig(num_steps=6, high_idx=2), MGDMConfig(num_steps=7, high_idx=2)
+    one, two = DPSConfig(num_steps=4), DPSConfig(num_steps=5)
     metrics = sample(tmp_path / "out", prior, one, compare_with=(two,), num_images=1)
-    assert (metrics["sampler"], metrics["compared"][0]["sampler"]) == ("mgdm", "mgdm_2")
+    assert (metrics["sampler"], metrics["compared"][0]["sampler"]) == ("dps", "dps_2")
     files = {path.name for path in (tmp_path / "out" / "images" / "synthetic-00000").iterdir()}
-    assert {"mgdm_mean.png", "mgdm_2_mean.png"} <= files
+    assert {"dps_mean.png", "dps_2_mean.png"} <= files
 
 
 def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
