@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
+import re
 import signal
 import sys
 import types
@@ -72,15 +74,33 @@ def from_flags(
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
+        if (mistake := _user_error(stop)) is not None:
+            raise mistake from None
         fail(f"{_message(errors.getvalue())}; {prog} --help lists all flags")
 
 
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The UserError of a configuration that tyro caught, whose words need no frame."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__context__
+    return error
+
+
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def _message(box: str) -> str:
-    """The one sentence of tyro's framed message that says what is wrong."""
-    lines = [line.strip("│ ") for line in box.splitlines()]
-    inside = lines[1:]  # Below the title.
-    rule = next((i for i, line in enumerate(inside) if not line.strip("─╰╯")), len(inside))
-    return " ".join(inside[:rule])
+    """The one sentence of tyro's framed message that says what is wrong.
+
+    It is coloured on a terminal, and framed in ASCII where the terminal has nothing else.
+    """
+    lines = [_STYLE.sub("", line).strip("│ ") for line in box.splitlines()]
+    below_title = itertools.dropwhile(_is_rule, lines[1:])
+    return " ".join(itertools.takewhile(lambda line: not _is_rule(line), below_title))
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("-─╰╯")
 
 
 def main(run: Callable[[list[str]], None]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from lavps_jax.config import (
     REDDiffConfig,
     SampleConfig,
 )
+from lavps_jax.errors import UserError
 from lavps_jax.operators import GaussianBlur, MotionBlur
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
@@ -74,6 +77,55 @@ def test_flags_of_a_field_before_and_after_its_word():
     assert config.sigma_y == 0.1
     assert isinstance(config.sampler, MGDMConfig)
     assert config.sampler.inner_low_noise.num_inner_steps == 4
+
+
+class Terminal(io.StringIO):
+    """A standard output in colours."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Plain(io.StringIO):
+    """A standard output of a POSIX locale."""
+
+    encoding = "ascii"
+
+
+@pytest.mark.parametrize("stdout", [Terminal, Plain])
+def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", stdout())
+    monkeypatch.setenv("TERM", "xterm")
+    for flags, words in (
+        (("--nothing", "3"), "error: Unrecognized options: --nothing, 3; "),
+        (("--num-images", "some"), "error: Error parsing --num-images: "),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parsed(*flags)
+        assert stop.value.code == 2
+        line = capsys.readouterr().err
+        assert line.startswith(words) and line.endswith("--help lists all flags\n"), line
+        assert line.count("\n") == 1 and line[:-1].isprintable() and line.isascii()
+        assert "---" not in line, line
+
+
+@pytest.mark.parametrize("stdout", [Terminal, Plain])
+@pytest.mark.parametrize(
+    "flags,field",
+    [
+        (("--num-images", "-3"), "num_images"),
+        (("--operator.intensity", "3"), "intensity"),
+        (("--sampler.inner.learning-rate", "-1"), "learning_rate"),
+    ],
+)
+def test_a_value_out_of_range_speaks_for_itself(stdout, flags, field, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stdout())
+    with pytest.raises(UserError) as error:
+        parsed(*flags)
+    assert error.value.field == field
+    assert error.value.__suppress_context__
 
 
 def test_a_signal_during_garbage_collection_is_not_lost():
