@@ -117,6 +117,8 @@ def save_png(
 
 
 def _to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
+    if np.iscomplexobj(image):
+        raise ValueError("expected a real image, got complex numbers: show their size or x_pinv")
     image = np.asarray(image, np.float32)
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[-1] not in (1, 3):

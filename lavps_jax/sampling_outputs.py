@@ -39,10 +39,7 @@ def write_results(
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     rows, several = [], config.num_particles > 1
     for i, name in enumerate(measured.names):
-        y = np.asarray(measured.problems.y[i])
-        # What does not look like an image is shown brought back to image space.
-        is_image = y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]
-        observation = y if is_image else measured.shown(np.asarray(measured.problems.x_pinv[i]))
+        observation = _observation(measured, i)
         # Images of a sub-folder have that in their name; a dot would make it a file's name.
         pictures = folder / "images" / name.replace(".", "_")
         if pictures.exists():  # a.b and a_b
@@ -69,6 +66,14 @@ def write_results(
     contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
     if measured.file is not None:
         _write_file_again(folder / "restored", measured, restored)
+
+
+def _observation(measured: Measured, i: int) -> np.ndarray:
+    """Measurement i as a picture, float (H, W, C), brought back to image space if it is none."""
+    y = np.asarray(measured.problems.y[i])
+    if np.isrealobj(y) and y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]:
+        return y
+    return measured.shown(np.asarray(measured.problems.x_pinv[i]))
 
 
 def _write_file_again(folder: Path, measured: Measured, restored: list[Restored]) -> None:
