@@ -61,6 +61,7 @@ class NetworkShape(NamedTuple):
       channels: of the images.
       multiple: sides are multiples of it.
       num_classes: of a class-conditional network; 0 means none.
+      smallest: sides are at least this many pixels, a multiple of `multiple` too.
     """
 
     channels: int
@@ -158,8 +159,13 @@ def check_image_shape(
     if height % multiple or width % multiple:
         remedy = f"use sides that are multiples of {multiple} (data.size, data.pad_to)"
         raise UserError("size of the images", f"{height}x{width}", remedy)
-    if tiles is not None and tiles.side % multiple:
-        raise UserError("tile", tiles.side, f"give a multiple of {multiple}")
+    smallest = backbone.smallest_side
+    if min(height, width) < smallest:
+        remedy = f"use sides of at least {smallest}, for the attention windows of the network"
+        raise UserError("size of the images", f"{height}x{width}", remedy)
+    if tiles is not None and (tiles.side % multiple or tiles.side < smallest):
+        remedy = f"give a multiple of {multiple} that is at least {smallest}"
+        raise UserError("tile", tiles.side, remedy)
 
 
 def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
@@ -191,7 +197,9 @@ def network_shape(prior: str) -> NetworkShape:
     """
     config = _stored_config(prior)
     network = _prior_task(prior, config).network
-    return NetworkShape(network.in_channels, network.size_multiple, network.num_classes)
+    return NetworkShape(
+        network.in_channels, network.size_multiple, network.num_classes, network.smallest_side
+    )
 
 
 def load_prior(

@@ -178,6 +178,15 @@ class HDiTConfig:
         """Image sides must be multiples of this many pixels."""
         return self.patch_size * 2 ** (len(self.levels) - 1)
 
+    @property
+    def smallest_side(self) -> int:
+        """The least multiple of `size_multiple` that holds the attention windows of all levels."""
+        windows = [
+            self.patch_size * 2**index * (level.kernel_size or 1)
+            for index, level in enumerate(self.levels)
+        ]
+        return -(-max(windows) // self.size_multiple) * self.size_multiple
+
     def build(self, rngs: nnx.Rngs) -> HDiT:
         """Makes the network with fresh weights; it returns zero until it is trained."""
         return HDiT(self, rngs=rngs)

@@ -112,6 +112,11 @@ class UNetConfig:
         return 2 ** (len(self.block_channels) - 1)
 
     @property
+    def smallest_side(self) -> int:
+        """Image sides must be at least this many pixels: one for the innermost level."""
+        return self.size_multiple
+
+    @property
     def sees_measurement(self) -> bool:
         """Never: only an HDiT can degrade its features."""
         return False

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from lavps_jax.networks import PaletteConfig, split
+from lavps_jax.build import check_image_shape, network_shape
+from lavps_jax.errors import UserError
+from lavps_jax.networks import PaletteConfig, UNetConfig, split
+from lavps_jax.networks.hdit import GlobalAttention, HDiTConfig, LevelConfig, NeighbourhoodAttention
 from lavps_jax.networks.sizes import FFHQ256, IMAGENET256, with_degradation
+from lavps_jax.networks.tiled import Tiles
 from lavps_jax.published import published_name
 
 SHAPES = json.loads(
@@ -42,3 +47,47 @@ def test_every_published_tensor_has_its_place(name):
     }
     assert ours == theirs
     assert len(jax.tree.leaves(weights)) == len(theirs)
+
+
+TINY = HDiTConfig(
+    patch_size=2,
+    levels=(
+        LevelConfig(8, 1, NeighbourhoodAttention(7, 8)),
+        LevelConfig(8, 1, NeighbourhoodAttention(5, 8)),
+        LevelConfig(8, 1, GlobalAttention(8)),
+    ),
+    mapping_width=8,
+    mapping_depth=0,
+)
+SMALL_UNET = UNetConfig(block_channels=(4, 4, 4), norm_num_groups=2, downsample_padding=0)
+
+
+@pytest.mark.parametrize("config,smallest", [(TINY, 24), (SMALL_UNET, 4)], ids=["hdit", "unet"])
+def test_the_smallest_side_is_taken_and_no_smaller_one(config, smallest):
+    assert config.smallest_side == smallest
+    model, weights = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
+
+    def out(side):
+        x = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
+        return jax.eval_shape(model, weights, x, jnp.zeros(1))
+
+    assert out(smallest).shape == (smallest, smallest, 3)
+    check_image_shape(config, (smallest, 2 * smallest, 3))
+    if config is TINY:
+        with pytest.raises(UserError, match="kernel_size"):
+            out(smallest - config.size_multiple)
+        with pytest.raises(UserError, match="size of the images: got 16x24; use sides of at least"):
+            check_image_shape(config, (16, 24, 3))
+        with pytest.raises(UserError, match="tile: got 16"):
+            check_image_shape(config, (48, 48, 3), Tiles(16, 4))
+
+
+def test_published_networks_take_no_smaller_images_than_their_windows():
+    assert FFHQ256.smallest_side == 64  # 7 tokens of 8 pixels are 56.
+    assert IMAGENET256.smallest_side == 64
+
+
+def test_what_a_stored_prior_takes():
+    prior = Path(__file__).parents[2] / "pretrained" / "fashion_mnist" / "prior"
+    takes = network_shape(str(prior))
+    assert takes.smallest % takes.multiple == 0 and takes.multiple < takes.smallest <= 32
