@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lavps_jax.errors import first_words
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.types import PRNGKey
 
@@ -24,7 +27,7 @@ def check_operator(
     operator: MeasurementOperator,
     *,
     rtol: float = 1e-5,
-    exact_pinv: bool = False,
+    exact_pinv: bool | None = None,
 ) -> None:
     """Raise an AssertionError that lists in plain words every law the operator breaks.
 
@@ -40,74 +43,150 @@ def operator_findings(
     operator: MeasurementOperator,
     *,
     rtol: float = 1e-5,
-    exact_pinv: bool = False,
+    exact_pinv: bool | None = None,
 ) -> list[str]:
     """The laws that an operator breaks, one plain sentence each; empty if all hold.
 
-    For every operator: forward gives y_shape, is finite, leaves the operator as it was, gives the
-    same again, gives under `jax.vmap` over stacked operators what a loop gives, and has
-    a finite gradient; project changes nothing in a noiseless measurement and nothing the second
-    time; num_observed is positive and at most the size of y. For a `LinearOperator` also:
-    A(a x + b z) = a A x + b A z, Re <A x, y> = <x, adjoint(y)>, and, where asked for,
-    A pinv(A x) = A x.
+    For every operator: nothing raises; forward gives one array of y_shape, floating point or
+    complex, is finite, leaves the operator as it was, gives the same again, gives under `jax.vmap`
+    over stacked operators what a loop gives, and has a finite gradient; project changes nothing in
+    a noiseless measurement and nothing the second time; num_observed is positive and at most the
+    size of y. For a `LinearOperator` also: A(a x + b z) = a A x + b A z,
+    Re <A x, y> = <x, adjoint(y)>, (A^T A + w I) ridge(y, w) = A^T y, and A pinv(A x) = A x. The law
+    of ridge is tested at a weight w like the largest eigenvalue of A^T A, where the conjugate
+    gradients of the default converge as well.
 
     Args:
       rng_key: key for the random images and measurements.
       operator: operator of one image (not a stack).
       rtol: largest accepted error relative to the norms involved. 1e-5 suits float32; inside
         ``jax.enable_x64(True)`` images are float64 and 1e-12 can be asked for.
-      exact_pinv: whether pinv is a closed form or well converged, so that its law holds to rtol.
+      exact_pinv: whether pinv is a closed form or well converged, so that its law holds to rtol
+        and is tested. None: unless it is, here or in an operator inside of this one, the inherited
+        conjugate gradients.
     """
+    if exact_pinv is None:
+        exact_pinv = isinstance(operator, LinearOperator) and not _inherits_pinv(operator)
     key_images, key_noise = jax.random.split(rng_key)
     x, z = jax.random.normal(key_images, (2, *operator.x_shape))
-    findings, y = _interface(operator, x, exact_pinv)
-    if findings:  # what follows would only repeat the same mistake, or fail to run
+    findings, y = _measure(operator, x)
+    if y is None:
         return findings
     noise = jax.random.normal(key_noise, y.shape, y.dtype)
-    for law, value in _law_errors(operator, x, z, y, noise, exact_pinv).items():
+    findings = _call_findings(operator, x, y, exact_pinv)
+    if findings:  # what follows would only repeat the same mistake, or fail to run
+        return findings
+    errors, raised = _attempt(
+        "a law", lambda: _law_errors(operator, x, z, y, noise, exact_pinv=exact_pinv)
+    )
+    findings += raised
+    for law, value in (errors or {}).items():
         error = float(value)
         if math.isnan(error) or error > rtol:
             findings.append(law if math.isinf(error) else f"{law} (relative error {error:.1e})")
 
-    observed = float(operator.num_observed())
+    observed, raised = _attempt("num_observed", lambda: float(operator.num_observed()))
     size = (2 if jnp.iscomplexobj(noise) else 1) * math.prod(y.shape)
-    if not 0 < observed <= size:
+    if observed is not None and not 0 < observed <= size:
         findings.append(f"num_observed is {observed:g}, outside 1 ... {size}")
-    return findings
+    return findings + raised
 
 
-def _interface(
-    operator: MeasurementOperator, x: Array, exact_pinv: bool
-) -> tuple[list[str], Array]:
-    """What must hold before the laws can be computed, and the measurement of x."""
+def _attempt(name: str, call: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a call returns, or None and that it raised."""
+    try:
+        return call(), []
+    except Exception as error:
+        return None, [f"{name} raised {type(error).__name__}: {first_words(error)}"]
+
+
+def _measure(operator: MeasurementOperator, x: Array) -> tuple[list[str], Array | None]:
+    """The measurement of x, or what is wrong with it or with how it is made."""
     leaves, structure = jax.tree.flatten(operator)
     before = [np.array(leaf) for leaf in leaves]
     # Compiled, but with the operator itself and not a copy of it: what forward writes is seen.
-    y = jax.jit(operator.forward)(x)
+    y, raised = _attempt("forward", lambda: jax.jit(operator.forward)(x))
+    if raised:
+        return raised, None
     leaves_after, structure_after = jax.tree.flatten(operator)
     if structure != structure_after or not all(
         np.array_equal(old, new) for old, new in zip(before, leaves_after, strict=True)
     ):
-        return ["calling forward changed the operator"], y
-    if y.shape != operator.y_shape:
-        return [f"y_shape is {operator.y_shape}, but forward returned {y.shape}"], y
+        return ["calling forward changed the operator"], None
+    if not isinstance(y, jax.Array):
+        return [f"forward returned a {type(y).__name__}, not one array"], None
+    if not jnp.issubdtype(y.dtype, jnp.inexact):
+        return [f"forward returned {y.dtype}, not floating point or complex numbers"], None
+    y_shape, raised = _attempt("y_shape", lambda: operator.y_shape)
+    if raised:
+        return raised, None
+    if y.shape != y_shape:
+        return [f"y_shape is {y_shape}, but forward returned {y.shape}"], None
     if not np.all(np.isfinite(y)):
-        return ["forward of a random image is not finite"], y
+        return ["forward of a random image is not finite"], None
     if not np.any(y):
-        return ["forward of a random image is zero everywhere"], y
+        return ["forward of a random image is zero everywhere"], None
+    return [], y
 
-    findings = []
+
+def _call_findings(
+    operator: MeasurementOperator, x: Array, y: Array, exact_pinv: bool
+) -> list[str]:
+    """What raises, or returns another shape or dtype than it must; nothing is computed."""
+    images, weight = jnp.stack([x, x]), jnp.ones((), x.dtype)
+    calls: list[tuple[str, Array, Callable[[], Any]]] = [
+        ("forward under jax.vmap", jnp.stack([y, y]),
+         lambda: jax.eval_shape(_forward_of_stack, operator, images)),
+        ("the gradient through forward", x, lambda: jax.eval_shape(jax.grad(_energy), x, operator)),
+        ("project", y, lambda: jax.eval_shape(operator.project, y)),
+    ]  # fmt: skip
     if isinstance(operator, LinearOperator):
-        to_image = {"adjoint": operator.adjoint}
+        calls += [
+            ("adjoint", x, lambda: jax.eval_shape(operator.adjoint, y)),
+            ("ridge", x, lambda: jax.eval_shape(operator.ridge, y, weight)),
+        ]
         if exact_pinv:
-            to_image["pinv"] = operator.pinv
-        for name, method in to_image.items():
-            image = jax.eval_shape(method, y)
-            if image.shape != x.shape:
-                findings.append(f"{name} returned the shape {image.shape}, not x_shape {x.shape}")
-            elif image.dtype != x.dtype:
-                findings.append(f"{name} returned {image.dtype}, but images are {x.dtype}")
-    return findings, y
+            calls.append(("pinv", x, lambda: jax.eval_shape(operator.pinv, y)))
+    findings = []
+    for name, like, call in calls:
+        found, raised = _attempt(name, call)
+        findings += raised or _other_than(name, found, like)
+    return findings
+
+
+def _other_than(name: str, found: Any, like: Array) -> list[str]:
+    """How a returned array differs from one like this."""
+    if not isinstance(found, jax.ShapeDtypeStruct):
+        return [f"{name} returned a {type(found).__name__}, not one array"]
+    if found.shape != like.shape:
+        return [f"{name} returned the shape {found.shape}, not {like.shape}"]
+    return [] if found.dtype == like.dtype else [f"{name} returned {found.dtype}, not {like.dtype}"]
+
+
+def _inherits_pinv(operator: LinearOperator) -> bool:
+    """Whether pinv is that of `LinearOperator`, or of an operator inside for which it is."""
+
+    def is_other(node: Any) -> bool:
+        return node is not operator and isinstance(node, MeasurementOperator)
+
+    inside = jax.tree.leaves(operator, is_leaf=is_other)
+    return type(operator).pinv is LinearOperator.pinv or any(
+        isinstance(one, LinearOperator) and _inherits_pinv(one) for one in inside
+    )
+
+
+def _energy(x: Array, operator: MeasurementOperator) -> Float[Array, ""]:
+    return jnp.sum(jnp.abs(operator.forward(x) - 1.0) ** 2)
+
+
+def _forward_of_stack(operator: MeasurementOperator, images: Array) -> Array:
+    """`images[0]` measured by the operator, and `images[1]` by one with other data.
+
+    Different data in every slot, so that a mix-up between slots cannot go unseen.
+    """
+    both = [operator, _scaled_data(operator, 0.75)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)
+    return jax.vmap(lambda one, x: one.forward(x))(stacked, images)
 
 
 @functools.partial(jax.jit, static_argnames="exact_pinv")
@@ -119,15 +198,8 @@ def _law_errors(
     Compiled as a whole: call by call, compiling many small pieces takes several seconds.
     """
     a_x, a_z = operator.forward(x), operator.forward(z)
-
-    def energy(x: Array) -> Array:
-        return jnp.sum(jnp.abs(operator.forward(x) - 1.0) ** 2)
-
-    # Different data in every slot, so that a mix-up between slots cannot go unseen.
-    operators = [operator, _scaled_data(operator, 0.75)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *operators)
-    together = jax.vmap(lambda one, x: one.forward(x))(stacked, jnp.stack([x, z]))
-    loop = jnp.stack([a_x, operators[1].forward(z)])
+    together = _forward_of_stack(operator, jnp.stack([x, z]))
+    loop = jnp.stack([a_x, _scaled_data(operator, 0.75).forward(z)])
     measured = operator.project(noise)
     errors = {
         "forward gave another result when called again": _error(a_x, y),
@@ -138,7 +210,7 @@ def _law_errors(
         ),
     }
     for name, image in (("random", x), ("black", jnp.full_like(x, -1)), ("grey", 0 * x)):
-        finite = jnp.all(jnp.isfinite(jax.grad(energy)(image)))
+        finite = jnp.all(jnp.isfinite(jax.grad(_energy)(image, operator)))
         law = f"the gradient through forward is not finite at a {name} image"
         errors[law] = jnp.where(finite, 0.0, jnp.inf)
     if not isinstance(operator, LinearOperator):
@@ -152,9 +224,20 @@ def _law_errors(
         size = jnp.linalg.norm(jnp.ravel(a_x)) * jnp.linalg.norm(jnp.ravel(u))
         law = f"adjoint is not the transpose of forward: <A x, y> = <x, adjoint(y)>, {kind}"
         errors[law] = jnp.abs(difference) / size
+    weight = _largest_eigenvalue(operator, operator.adjoint(a_x))
+    ridge = operator.ridge(noise, weight)
+    left = operator.adjoint(operator.forward(ridge)) + weight * ridge
+    law = "ridge does not solve its equation (A^T A + w I) ridge(y, w) = A^T y"
+    errors[law] = _error(left, operator.adjoint(noise))
     if exact_pinv:
         errors["A pinv(A x) differs from A x"] = _error(operator.forward(operator.pinv(a_x)), a_x)
     return errors
+
+
+def _largest_eigenvalue(operator: LinearOperator, x: Array) -> Float[Array, ""]:
+    """Of A^T A, roughly and from below: a step of the power iteration."""
+    size = jnp.linalg.norm(jnp.ravel(operator.adjoint(operator.forward(x))))
+    return size / jnp.linalg.norm(jnp.ravel(x))
 
 
 def _scaled_data(operator: MeasurementOperator, scale: float) -> MeasurementOperator:
