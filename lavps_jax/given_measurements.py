@@ -15,7 +15,7 @@ import numpy as np
 from lavps_jax.build import NetworkShape
 from lavps_jax.config import SampleConfig
 from lavps_jax.data.files import FILE_SUFFIXES, ImageFile, read_image
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UNREADABLE, UserError
 from lavps_jax.likelihoods import check_light, make_problem, photon_problem
 from lavps_jax.measurements import Measured, name_seeds
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y
@@ -172,7 +172,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         remedy = f"give an .npz file, a folder, or an image ({', '.join(FILE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it, or an image "
         remedy += f"({', '.join(FILE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
