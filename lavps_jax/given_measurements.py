@@ -20,8 +20,8 @@ from lavps_jax.likelihoods import check_light, make_problem, photon_problem
 from lavps_jax.measurements import Measured, name_seeds
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y
 from lavps_jax.operators import (
+    JPEG,
     Brightness,
-    Compressed,
     MeasurementOperator,
     OperatorFamily,
     compose,
@@ -54,20 +54,17 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
         value is not finite.
     """
-    path, file, step = str(config.observations), None, 0.0
+    path, file, steps = str(config.observations), None, [0.0]
     if Path(path).is_dir():
         files, names = _read_folder(Path(path))
         pixels = [_as_measurements(file, takes) for file in files]
         if pixels[0].shape[0] > 1:
             remedy = "give colour images one by one: this prior takes grey ones"
             raise UserError("observations", path, remedy)
-        arrays, step = {"y": np.concatenate(pixels)}, max(_step(file) for file in files)
+        arrays, steps = {"y": np.concatenate(pixels)}, [_step(file) for file in files]
     elif Path(path).suffix.lower() in FILE_SUFFIXES:
         file = read_image(path)
-        arrays, step = {"y": _as_measurements(file, takes)}, _step(file)
-        if len(arrays["y"]) > 1 and isinstance(config.operator, Compressed):
-            remedy = "give a prior of colour images: JPEG mixes the channels"
-            raise UserError("operator", "JPEG of a colour image", remedy)
+        arrays, steps = {"y": _as_measurements(file, takes)}, [_step(file)]
         names = [Path(path).stem]
         if len(arrays["y"]) > 1:
             names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
@@ -78,6 +75,9 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         _check_finite(name, array)
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
     operators = _operators(config, y, arrays)
+    if file is not None and len(y) > 1 and _holds_jpeg(operators):
+        remedy = "give a prior of colour images: JPEG mixes the channels"
+        raise UserError("operator", "JPEG of a colour image", remedy)
     white = _check_measurement(y, operators)
     if config.poisson_peak is not None:
         check_light(operators, len(y))
@@ -105,9 +105,9 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
             return photon_problem(y, operator, PoissonNoise(jnp.float32(config.poisson_peak)))
         return make_problem(y, operator, sigma_y)
 
-    sigma_y = _sigma_y(config, y, operators, step)
+    sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
     problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
-    return Measured(problems, name_seeds(names), names, x_0, file)
+    return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file)
 
 
 def _read_folder(path: Path) -> tuple[list[ImageFile], list[str]]:
@@ -141,17 +141,23 @@ def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
 
 
 def _sigma_y(
-    config: SampleConfig, y: np.ndarray, operators: MeasurementOperator, step: float
+    config: SampleConfig, y: np.ndarray, operators: MeasurementOperator, steps: np.ndarray
 ) -> np.ndarray:
     """One for each measurement, float (B,)."""
     if config.poisson_peak is None and config.sigma_y == "estimate":
         ones = jnp.ones(y.shape[1:], y.dtype)
         project = jax.vmap(lambda operator: operator.project(ones), axis_size=len(y))
         seen = np.asarray(jax.jit(project)(operators)) != 0
-        pairs = zip(y, seen, strict=True)
-        return np.array([estimate_sigma_y(*pair, step) for pair in pairs], np.float32)
+        each = zip(y, seen, map(float, steps), strict=True)
+        return np.array([estimate_sigma_y(*one) for one in each], np.float32)
     sigma_y = 0.0 if config.sigma_y == "estimate" else config.sigma_y
     return np.full(len(y), sigma_y, np.float32)
+
+
+def _holds_jpeg(operator: MeasurementOperator) -> bool:
+    """Whether it is JPEG, or an operator inside of it is."""
+    nodes = jax.tree.leaves(operator, is_leaf=lambda node: isinstance(node, JPEG))
+    return any(isinstance(node, JPEG) for node in nodes)
 
 
 def _room(

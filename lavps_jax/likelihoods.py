@@ -10,7 +10,7 @@ from lavps_jax.diffusion import SIGMA_DATA
 from lavps_jax.errors import UserError
 from lavps_jax.metrics import residual_chi2
 from lavps_jax.networks import InverseRule, Measurement
-from lavps_jax.noise import Noise, PoissonNoise
+from lavps_jax.noise import Noise, PoissonNoise, check_real
 from lavps_jax.operators import Blur, CircularBlur, LinearOperator
 from lavps_jax.types import PRNGKey, Problem
 
@@ -150,7 +150,12 @@ def simulate_photons(
 
 
 def photon_problem(y: Array, operator, noise: PoissonNoise) -> Problem:
-    """The problem of counted photons; y as in `PoissonNoise`."""
+    """The problem of counted photons; y as in `PoissonNoise`.
+
+    Raises:
+      UserError: if y is complex.
+    """
+    check_real(y)
     y = operator.project(y)
     return make_problem(y, operator, noise.typical_std(y), noise)
 

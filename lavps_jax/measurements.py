@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class Measured(NamedTuple):
       seeds: of the names of the images, uint32 (B,): random keys are folded from them.
       names: one per image.
       x_0: the clean images, float (B, H, W, C), or None where nobody knows them.
+      labels: classes of the images as the data set says, each None where it does not.
       file: the image file that is restored, if there is one: then B is 1, or the number of its
         channels where the networks take grey images only.
     """
@@ -44,6 +45,7 @@ class Measured(NamedTuple):
     seeds: np.ndarray
     names: list[str]
     x_0: np.ndarray | None
+    labels: Sequence[int | None]
     file: ImageFile | None = None
 
     @property
@@ -116,7 +118,8 @@ def simulate_measurements(config: SampleConfig) -> Measured:
     if config.poisson_peak is not None:
         check_light(operators, len(seeds))
     problems = jax.jit(jax.vmap(measure))(seeds, images, operators)
-    return Measured(problems, seeds, names, np.asarray(images))
+    labels = [source.label(i) for i in index]
+    return Measured(problems, seeds, names, np.asarray(images), labels)
 
 
 def name_seeds(names: Sequence[str]) -> np.ndarray:
@@ -124,27 +127,24 @@ def name_seeds(names: Sequence[str]) -> np.ndarray:
     return np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
 
 
-def with_classes(measured: Measured, config: SampleConfig, num_classes: int) -> Measured:
-    """The measurements with `Problem.label` set as `config.class_label` says.
+def with_classes(
+    measured: Measured, chosen: int | Literal["data"] | None, num_classes: int
+) -> Measured:
+    """The measurements with `Problem.label` set to a class.
 
     Args:
+      measured: measurements, or what is known of them.
+      chosen: see `SampleConfig.class_label`.
       num_classes: of the prior; 0 means none.
 
     Raises:
       UserError: if the prior has no such class, or the data set does not know them.
     """
-    chosen = config.class_label
     if chosen is None:
         return measured
     if not num_classes:
         raise UserError("class_label", chosen, "leave it out: the prior has no classes")
-    labels: list[int | None] = [None]
-    if chosen != "data":
-        labels = [chosen] * len(measured.names)
-    elif config.observations is None:
-        source = config.data.open()
-        first = config.first_image
-        labels = [source.label(i) for i in range(first, first + len(measured.names))]
+    labels = measured.labels if chosen == "data" else [chosen] * len(measured.names)
     for label in labels:
         if label is None:
             remedy = "give a number: these data do not say the class of an image"

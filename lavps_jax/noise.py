@@ -15,7 +15,14 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import Node
 from lavps_jax.types import PRNGKey
 
-__all__ = ["CustomNoise", "Noise", "PoissonNoise", "estimate_sigma_y", "from_log_likelihood"]
+__all__ = [
+    "CustomNoise",
+    "Noise",
+    "PoissonNoise",
+    "check_real",
+    "estimate_sigma_y",
+    "from_log_likelihood",
+]
 
 LogLikelihoodFn = Callable[[Any, Array, Array], Float[Array, ""]]
 
@@ -60,7 +67,12 @@ class PoissonNoise(Noise):
         return jnp.sum(count * (log_rate - log_count) - (jnp.exp(log_rate) - count))
 
     def draw(self, rng_key: PRNGKey, prediction: Float[Array, "*shape"]) -> Array:
-        """A noisy measurement; no photon comes from a pixel at -1 or below."""
+        """A noisy measurement; no photon comes from a pixel at -1 or below.
+
+        Raises:
+          UserError: if the prediction is complex.
+        """
+        check_real(prediction)
         rate = jnp.maximum(self.peak * (prediction + 1) / 2, 0.0)
         count = jax.random.poisson(rng_key, rate).astype(prediction.dtype)
         return 2 * count / self.peak - 1
@@ -94,6 +106,12 @@ class PoissonNoise(Noise):
 
     def _count(self, y: Array) -> Array:
         return jnp.maximum(self.peak * (y + 1) / 2, 0.0)
+
+
+def check_real(y: Array) -> None:
+    """Raises a UserError if numbers of photons, or what they are expected to be, are complex."""
+    if jnp.iscomplexobj(y):
+        raise UserError("y", f"dtype {y.dtype}", "give real measurements for Poisson noise")
 
 
 class CustomNoise(Noise):

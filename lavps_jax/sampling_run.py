@@ -16,23 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lavps_jax.build import build_sampler, load_prior, network_shape
-from lavps_jax.config import (
-    ConditionalConfig,
-    DAPSConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DiffPIRConfig,
-    DINGConfig,
-    DPSConfig,
-    FastDIPSConfig,
-    LAVPSConfig,
-    MGDMConfig,
-    MGPSConfig,
-    PiGDMConfig,
-    REDDiffConfig,
-    SampleConfig,
-    SamplerConfig,
-)
+from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood, misfit
@@ -67,7 +51,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             measured = simulate_measurements(config)
         else:
             measured = load_measurements(config, takes)
-        measured = with_classes(measured, config, takes.num_classes)
+        measured = with_classes(measured, config.class_label, takes.num_classes)
         _check_gradients(measured)
         tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
         prior, theta = load_prior(config.prior, measured.image_shape, tiles)
@@ -162,33 +146,7 @@ def _names(samplers: Sequence[SamplerConfig]) -> list[str]:
 
 
 def _method(config: SamplerConfig) -> str:
-    match config:
-        case LAVPSConfig():
-            return "lavps"
-        case MGDMConfig():
-            return "mgdm"
-        case DPSConfig():
-            return "dps"
-        case PiGDMConfig():
-            return "pigdm"
-        case DDNMConfig():
-            return "ddnm"
-        case DDRMConfig():
-            return "ddrm"
-        case DiffPIRConfig():
-            return "diffpir"
-        case REDDiffConfig():
-            return "reddiff"
-        case DAPSConfig():
-            return "daps"
-        case MGPSConfig():
-            return "mgps"
-        case DINGConfig():
-            return "ding"
-        case FastDIPSConfig():
-            return "fastdips"
-        case ConditionalConfig():
-            return "conditional"
+    return type(config).__name__.removesuffix("Config").lower()
 
 
 def _compares(sampler: Any) -> bool:

@@ -14,7 +14,7 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Most of the time of a test is compilation, and most of that is spent on making fast programs. The
-# programs that tests start inherit this. The published numbers are replayed with full optimization.
+# programs that tests start inherit this.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import jax  # noqa: E402

@@ -1,5 +1,6 @@
 """One of every family, for the tests of operators."""
 
+import dataclasses
 from pathlib import Path
 
 from lavps_jax.operators import (
@@ -53,7 +54,7 @@ EXACT = [
 LINEAR = [
     *EXACT,
     MotionBlur(9, 0.9),
-    GaussianBlur(11, 1.5),
+    GaussianBlur(11, (0.8, 2.0)),
     AnisotropicBlur(9),
     KernelFile(KERNEL),
     Then(GaussianBlur(5, 1.0), SuperResolve(2)),
@@ -64,21 +65,24 @@ LINEAR = [
 NONLINEAR = [
     PhaseRetrieval(),
     HighDynamicRange(),
-    Compressed(50),
-    Compressed(10, halve_colour=True),
+    Compressed(50, halve_colour=False),
+    Compressed((10, 60)),
     Tone(),
     Tone(0.5, 8),
     NonlinearBlur(7),
     Then(GaussianBlur(5, 1.0), Compressed(30)),
     Several((HighDynamicRange(), SuperResolve(2))),
 ]
-RANDOM = (RandomBox, RandomPixels, MotionBlur, AnisotropicBlur, CompressedSensing, FourierLines,
+RANDOM = (RandomBox, RandomPixels, MotionBlur, CompressedSensing, FourierLines,
           NonlinearBlur, Mixture)  # fmt: skip
 COLOUR_ONLY = [family for family in LINEAR if "Colorization" in str(family)]
 
 
 def is_random(family) -> bool:
-    """Whether draws differ."""
+    """Whether draws differ: by their nature, by a setting that is a range, or by a part's."""
+    settings = (getattr(family, field.name) for field in dataclasses.fields(family))
+    if any(isinstance(one, tuple) and one and isinstance(one[0], int | float) for one in settings):
+        return True
     parts = (*getattr(family, "parts", ()), getattr(family, "first", None),
              getattr(family, "second", None))  # fmt: skip
     return isinstance(family, RANDOM) or any(isinstance(part, RANDOM) for part in parts)

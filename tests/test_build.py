@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any, get_args
 
 import pytest
 
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
-from lavps_jax.config import InnerConfig, from_json, to_json
+from lavps_jax.config import ConditionalTask, InnerConfig, from_json, to_json
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
+from lavps_jax.networks import ConditionalDenoiserConfig, HDiTConfig, LevelConfig
+from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import ZeroShotConfig
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import ZeroShot
@@ -44,6 +47,21 @@ def test_settings_reach_the_sampler(kind):
             if one is default:  # The defaults are written down twice.
                 assert getattr(type(sampler)(PRIOR, schedule=PRIOR.schedule), name) == value, name
         assert sampler.cost().network_calls > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(Family):
+    size: int = 3
+
+
+def test_a_card_may_name_a_family_of_the_users_own():
+    """A network that was trained on it must be readable where its code is not."""
+    network = ConditionalDenoiserConfig(HDiTConfig(levels=(LevelConfig(64, 1),)))
+    task = ConditionalTask(network, Own(5))  # type: ignore[arg-type]
+    read = from_json(json.loads(json.dumps(to_json(task))))
+    assert read.network == task.network and read.operator != task.operator
+    with pytest.raises(UserError, match="operator: got Own; define it in the preset"):
+        read.operator.draw(None, (8, 8, 1))
 
 
 @pytest.mark.parametrize("kind", get_args(ZeroShotConfig))

@@ -240,8 +240,9 @@ def test_a_folder_of_16_bits_and_sizes(tmp_path):
 def test_jpeg_of_a_colour_image_needs_a_prior_of_colours(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "mine.jpg")
     load(str(tmp_path / "mine.jpg"), Compressed(75), channels=3)
-    with pytest.raises(UserError, match="JPEG mixes the channels"):
-        load(str(tmp_path / "mine.jpg"), Compressed(75), channels=1)
+    for family in (Compressed(75), Then(GaussianBlur(3, 1.0), Compressed(75))):
+        with pytest.raises(UserError, match="JPEG mixes the channels"):
+            load(str(tmp_path / "mine.jpg"), family, channels=1)
 
 
 def test_sides_that_the_network_does_not_take_get_room(tmp_path):

@@ -13,11 +13,12 @@ from lavps_jax.likelihoods import (
     log_likelihood,
     make_problem,
     misfit,
+    photon_problem,
     simulate,
     simulate_photons,
 )
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y, from_log_likelihood
-from lavps_jax.operators import Identity, Inpainting, SuperResolution
+from lavps_jax.operators import Identity, Inpainting, SuperResolution, from_forward
 
 SHAPE = (16, 16, 1)
 X = jax.random.uniform(jax.random.key(0), SHAPE, minval=-0.9, maxval=0.9)
@@ -85,6 +86,13 @@ def test_dark_and_hidden_pixels_have_finite_gradients():
         assert np.isfinite(gradient).all() and np.any(gradient[8:])
         assert not np.any(gradient[:8])
     assert 0 < float(problem.sigma_y) < 1
+    complex_y = from_forward(lambda _, x: jnp.fft.fft2(x[..., 0]), SHAPE)
+    for make in (
+        lambda: simulate_photons(jax.random.key(1), X, complex_y, 9.0),
+        lambda: photon_problem(X + 1j, Identity(x_shape=SHAPE), PoissonNoise(jnp.float32(9.0))),
+    ):
+        with pytest.raises(UserError, match="y: got dtype complex64"):
+            make()
     black = simulate_photons(jax.random.key(1), -jnp.ones(SHAPE), Identity(x_shape=SHAPE), 20.0)
     np.testing.assert_array_equal(black.y, -1)
 

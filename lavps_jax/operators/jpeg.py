@@ -57,7 +57,7 @@ class JPEG(MeasurementOperator):
     """
 
     quality: Float[Array, ""]
-    halve_colour: bool = struct.field(pytree_node=False, default=False)
+    halve_colour: bool = struct.field(pytree_node=False, default=True)
 
     def __post_init__(self):
         if self.x_shape[-1] not in (1, 3):

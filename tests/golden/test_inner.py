@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from golden_runs import in_float64
 
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import EDMDenoiser, add_noise
@@ -65,22 +66,14 @@ def _elbo(prior):
     return lambda *inputs: evaluate(*inputs)[::-1]
 
 
-def in_float64(prior, problems, blocks, *images):
-    """The losses (B,) in double precision: where the spacing of float32 numbers of their size is
-    wider than the tolerance, only this can be compared."""
+def losses_in_float64(prior, problems, blocks, *images):
+    """Negative ELBOs (B,)."""
+    denoiser, params = prior
 
-    def wide(tree):
-        def widen(leaf):
-            value = np.asarray(leaf)
-            return jnp.asarray(value, np.float64 if value.dtype == np.float32 else value.dtype)
+    def loss(params, problem, block, *images):
+        return block_loss(*images, denoiser, params, problem, block)
 
-        return jax.tree.map(widen, tree)
-
-    with jax.enable_x64(True):
-        denoiser, params = prior[0], wide(prior[1])
-        problems = wide(problems).replace(sigma_y=jnp.full(len(images[0]), 0.05))
-        losses = jax.vmap(lambda *one: block_loss(*one[:3], denoiser, params, *one[3:]))
-        return np.asarray(jax.jit(losses)(*wide(images), problems, wide(blocks)))
+    return in_float64(loss, params, problems, blocks, *images)
 
 
 def noise_of_hidden_entries(problems):
@@ -100,13 +93,16 @@ def test_negative_elbo_and_gradients(golden, prior, elbo, case):
     stored.close(f"{case}_std_prior", blocks.prior_std[0])
     stored.close(f"{case}_grad_vmean", by_mu)
     stored.close(f"{case}_grad_vlog_std", by_rho)
-    exact = in_float64(prior, problems, blocks, mu, rho, eps)
+    exact = losses_in_float64(prior, problems, blocks, mu, rho, eps)
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
     hidden = noise_of_hidden_entries(problems)
     stored.close(f"{case}_loss", (exact + hidden).sum())
-    denoise = jax.jit(jax.vmap(denoiser, (None, 0, 0)))
-    x_0 = denoise(params["theta"], draw(eps, mu, rho), blocks.tau)
-    stored.close(f"{case}_logpot", np.float64(jax.vmap(log_likelihood)(problems, x_0)) - hidden)
+
+    def potential(params, problem, x_tau, tau):
+        return log_likelihood(problem, denoiser(params["theta"], x_tau, tau))
+
+    found = in_float64(potential, params, problems, draw(eps, mu, rho), blocks.tau)
+    stored.close(f"{case}_logpot", found - hidden)
 
 
 def test_negative_elbo_of_two_draws(golden, elbo):
@@ -149,7 +145,7 @@ def inner_fit(golden, prior):
 
 
 @pytest.mark.parametrize("case", ["zeroshot", "amortized", "bestof0", "bestof1"])
-def test_inner_fit(golden, elbo, inner_fit, palette, case):
+def test_inner_fit(golden, prior, inner_fit, palette, case):
     stored, (_, network, phi) = golden("inner_adam"), palette
     problems = super_resolution(stored.measurement(f"{case}_y", 8, 8))
     times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
@@ -164,8 +160,9 @@ def test_inner_fit(golden, elbo, inner_fit, palette, case):
     start = starts[case == "zeroshot"]
     if case.startswith("bestof"):
         # Each start has a draw of its own; the winner keeps it for its first step.
-        losses = np.array([elbo(*one, noise[0][i : i + 1], problems, blocks)[0][0]
-                           for i, one in enumerate(starts)])  # fmt: skip
+        draws = [noise[0][i : i + 1] for i in range(2)]
+        losses = np.array([losses_in_float64(prior, problems, blocks, *one, eps)[0]
+                           for one, eps in zip(starts, draws, strict=True)])  # fmt: skip
         stored.close(f"{case}_bestof_losses", losses)
         best = int(np.argmin(losses))
         assert best == stored[f"{case}_best_idx"] == int(case[-1])
@@ -177,7 +174,17 @@ def test_inner_fit(golden, elbo, inner_fit, palette, case):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], inputs[2:])
         results.append(inner_fit(inputs[0][i], eps[i], *one))
     losses, mu, rho = (np.stack(column) for column in zip(*results, strict=True))
-    stored.close(f"{case}_losses", losses.sum(0))
+    # The loss before each step, where the fit was then.
+    count, shape = eps.shape[1], eps.shape[2:]
+    before = [
+        np.concatenate([np.asarray(first)[:, None], column[:, :-1]], axis=1).reshape(-1, *shape)
+        for first, column in zip(start, (mu, rho), strict=True)
+    ]
+    each = jax.tree.map(lambda leaf: leaf.repeat(count, 0), (problems, blocks))
+    exact = losses_in_float64(prior, *each, *before, eps.reshape(-1, *shape))
+    exact = exact.reshape(losses.shape)
+    np.testing.assert_allclose(losses, exact, rtol=1e-5)
+    stored.close(f"{case}_losses", exact.sum(0))
     stored.close(f"{case}_vmean", np.moveaxis(mu, 1, 0))
     stored.close(f"{case}_vlog_std", np.moveaxis(rho, 1, 0))
     stored.close(f"{case}_x_tau", draw(noise[5], mu[:, -1], rho[:, -1]))
@@ -213,7 +220,7 @@ def test_training_blocks(golden, prior, elbo, palette, task):
     losses, (by_mu, by_rho) = elbo(*images, problems, blocks)
     stored.close(f"{prefix}_grad_vmean", by_mu / 2)
     stored.close(f"{prefix}_grad_vlog_std", by_rho / 2)
-    exact = in_float64(prior, problems, blocks, *images)
+    exact = losses_in_float64(prior, problems, blocks, *images)
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
     stored.close(f"{prefix}_loss", (exact + noise_of_hidden_entries(problems)).mean())
 

@@ -11,8 +11,11 @@ from operator_cases import LINEAR, NONLINEAR, is_random
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators import (
+    AnisotropicBlur,
     CentreBox,
+    Compressed,
     GaussianBlur,
+    HighDynamicRange,
     Inpainting,
     MotionBlur,
     RandomBox,
@@ -20,7 +23,6 @@ from lavps_jax.operators import (
     SuperResolve,
 )
 
-X_SHAPE = (12, 20, 3)
 X_SHAPE = (12, 20, 3)
 FAMILIES = [*LINEAR, *NONLINEAR]
 
@@ -123,6 +125,19 @@ def test_random_pixels_always_observe_one():
     np.testing.assert_array_equal(masks.sum(axis=(1, 2, 3)), 1)
 
 
+def test_a_range_is_drawn_evenly_and_a_number_is_kept():
+    gains = np.asarray(stack(HighDynamicRange((1.5, 3.5)), 400).gain)
+    assert 1.5 <= gains.min() < 1.52 and 3.48 < gains.max() <= 3.5
+    assert abs(gains.mean() - 2.5) < 5 * 2 / 12**0.5 / 20
+    assert set(np.asarray(stack(HighDynamicRange(2.5), 3).gain)) == {2.5}
+    qualities = np.asarray(stack(Compressed((10, 12)), 200).quality)
+    assert set(qualities) == {10, 11, 12}
+    # Along the columns, the second axis: 0 degrees; across them: 90.
+    for angle, axis in ((0.0, 0), (90.0, 1)):
+        kernel = np.asarray(draw(AnisotropicBlur(9, 2.0, 0.5, angle), jax.random.key(0)).kernel)
+        assert kernel.max(axis=axis).min() > 20 * kernel.max(axis=1 - axis).min()
+
+
 def test_noise_only_counts_where_observed():
     operator = RandomBox().draw(jax.random.key(0), X_SHAPE)
     noise = jax.random.normal(jax.random.key(1), X_SHAPE)
@@ -152,6 +167,12 @@ def test_noise_only_counts_where_observed():
         (lambda: MotionBlur(25, 0.5).draw(jax.random.key(0), X_SHAPE), "kernel size"),
         (lambda: GaussianBlur(4, 1.0), "kernel size"),
         (lambda: GaussianBlur(5, 0.0), "std"),
+        (lambda: GaussianBlur(5, (2.0, 1.0)), "std"),
+        (lambda: MotionBlur(5, (0.5, 1.5)), "intensity"),
+        (lambda: Compressed((0, 50)), "quality"),
+        (lambda: AnisotropicBlur(5, 2.0, 1.0, (0.0, 400.0)), "angle"),
+        # `Blur` could mirror the border that far; the kernel is larger than the image all the same.
+        (lambda: GaussianBlur(13, 1.0).draw(jax.random.key(0), X_SHAPE), "kernel size"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, field):

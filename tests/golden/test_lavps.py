@@ -1,0 +1,69 @@
+"""The published run of LAVPS, replayed with its noise: each step alone, then all."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from golden_runs import in_float64, noise_of, rows_of
+
+from lavps_jax.likelihoods import make_problem
+from lavps_jax.operators import SuperResolution
+from lavps_jax.samplers import MGDM, Inner, State
+from lavps_jax.samplers.mgdm import make_block
+from lavps_jax.starts import Amortized, ZeroShot
+from lavps_jax.variational import block_loss
+
+OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
+
+
+def test_lavps(golden, prior, palette):
+    """The published comparison gives each start a draw of its own, here both get the same: the
+    losses of both starts are compared with the published ones, and the winner's draw is used."""
+    stored, (denoiser, params) = golden("traj_lavps"), prior
+    _, network, phi = palette
+    params = params | {"phi": phi}
+    problem = make_problem(stored.measurement("y", 8, 8)[0], OPERATOR, 0.05)
+    samplers = [
+        MGDM(denoiser, Inner(2), Inner(2, start=start), high_idx=6, num_steps=12)
+        for start in (network, ZeroShot())
+    ]
+    steps = [jax.jit(sampler.step) for sampler in samplers]
+    rows = [list(rows_of(sampler)) for sampler in samplers]
+
+    def compare(params, problem, state, row, bridge, eps):
+        """The losses of both starts, (2,)."""
+        row = row.choose(jnp.zeros((), eps.dtype))
+        x_t = row.bridge.c_l * state.x_t + row.bridge.c_s * state.x_0 + row.bridge.std * bridge
+        block = make_block(row, state.x_0, x_t)
+
+        def loss_fn(mu, rho, eps):
+            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+
+        starts = (one(params, problem, block, eps[0], loss_fn) for one in (network, ZeroShot()))
+        return jnp.stack([loss_fn(*one, e) for one, e in zip(starts, eps, strict=True)])
+
+    eps = stored.image("initial_noise")[0]
+    whole = state = jax.jit(samplers[0].init)(eps, params, problem)
+    stored.close("init_x0", state.x_0, 0)
+    assert set(stored["step_best_idx"]) == {-1, 0, 1}
+    for k, best in enumerate(stored["step_best_idx"]):
+        # Outside the amortized range (-1) both samplers are the same program.
+        winner, noise = int(best != 0), noise_of(stored, k)
+        segment, row = rows[winner][k]
+        assert isinstance(segment.settings.start, Amortized) == (best == 0)
+        if best >= 0:
+            draws = stored.image(f"noise_{5 * k + 1:03d}")
+            one = jax.tree.map(lambda leaf: leaf[None], (problem, state, row, noise.bridge, draws))
+            losses = in_float64(compare, params, *one)[0]
+            stored.close("step_bestof_losses", losses, k)
+            assert int(np.argmin(losses)) == best
+            elbo = noise.gibbs.elbo.at[0, 0].set(draws[winner])
+            noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
+        for start in (state, whole):
+            new = steps[winner](noise, start, params, problem, segment, row)
+            stored.close("step_x_0", new.x_0, (k, 0))
+            stored.close("step_x_t", new.x_t, (k, 0))
+        whole = new
+        state = State(*(stored.image(f"step_x_{name}")[k, 0] for name in ("t", "0")))
+    stored.close("final_x0", samplers[0].finish(whole, params, problem), 0)
