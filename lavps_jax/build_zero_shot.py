@@ -11,6 +11,7 @@ from lavps_jax.sampler_config import (
     DINGConfig,
     DPSConfig,
     FastDIPSConfig,
+    GuessAndGuideConfig,
     InnerConfig,
     MGPSConfig,
     PiGDMConfig,
@@ -26,6 +27,7 @@ from lavps_jax.samplers import (
     MGPS,
     DiffPIR,
     FastDIPS,
+    GuessAndGuide,
     Inner,
     PiGDM,
     REDDiff,
@@ -95,6 +97,18 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
                 config.num_admm_steps,
                 config.num_descent_steps,
                 config.penalty,
+                schedule,
+            )
+        case GuessAndGuideConfig():
+            return GuessAndGuide(
+                prior,
+                config.num_steps,
+                config.start,
+                config.num_guesses,
+                config.guide_every,
+                config.num_inner_steps,
+                config.learning_rate,
+                config.eta,
                 schedule,
             )
 

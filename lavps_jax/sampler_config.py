@@ -17,6 +17,7 @@ __all__ = [
     "DPSConfig",
     "DiffPIRConfig",
     "FastDIPSConfig",
+    "GuessAndGuideConfig",
     "InnerConfig",
     "LAVPSConfig",
     "MGDMConfig",
@@ -227,6 +228,26 @@ class FastDIPSConfig:
 
 
 @dataclass(frozen=True)
+class GuessAndGuideConfig:
+    """A guess at one noise level, guided at few others; see `lavps_jax.samplers.GuessAndGuide`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    start: float = 0.6
+    """Time of the guesses over the last time, in (0, 1]."""
+    num_guesses: int = 10
+    """Denoisings there, >= 1."""
+    guide_every: int = 3
+    """Steps from one that is guided to the next, >= 1."""
+    num_inner_steps: int = 20
+    """Of Adam at each, >= 1."""
+    learning_rate: float = 0.1
+    """Of Adam, in units of the standard deviation of the noise, > 0."""
+    eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+
+@dataclass(frozen=True)
 class ConditionalConfig:
     """DDIM with a supervised conditional denoiser."""
 
@@ -249,6 +270,7 @@ ZeroShotConfig = (
     | MGPSConfig
     | DINGConfig
     | FastDIPSConfig
+    | GuessAndGuideConfig
 )
 """Methods that need the prior alone."""
 

@@ -36,13 +36,20 @@ def wide(tree):
     return jax.tree.map(widen, tree)
 
 
-def in_float64(fn, params, problems, *inputs):
-    """fn(params, problem, *inputs) of every image, (B, ...).
+def in_float64(fn):
+    """run(params, problems, *inputs) is fn(params, problem, *inputs) of every image, (B, ...).
 
     Sums of up to 3e5 are compared that way: the spacing of float32 numbers of this size is wider
     than the tolerance, and their rounding depends on how the program is compiled.
     """
-    with jax.enable_x64(True):
-        problems = wide(problems).replace(sigma_y=jnp.full(len(problems.y), 0.05))
-        each = jax.vmap(lambda *one: fn(wide(params), *one))
-        return np.asarray(jax.jit(each)(problems, *wide(inputs)))
+
+    @jax.jit
+    def each(params, problems, inputs):
+        return jax.vmap(lambda problem, one: fn(params, problem, *one))(problems, inputs)
+
+    def run(params, problems, *inputs):
+        with jax.enable_x64(True):
+            problems = wide(problems).replace(sigma_y=jnp.full(len(problems.y), 0.05))
+            return np.asarray(each(wide(params), problems, wide(inputs)))
+
+    return run

@@ -22,7 +22,9 @@ IMAGE = np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)
 def measured(operator) -> Measured:
     y = operator.forward(jnp.asarray(IMAGE))
     problem = Problem(y, operator, jnp.float32(0.1), jnp.asarray(IMAGE) / 2)
-    return Measured(jax.tree.map(lambda leaf: leaf[None], problem), np.arange(1), ["a"], None)
+    return Measured(
+        jax.tree.map(lambda leaf: leaf[None], problem), np.arange(1), ["a"], None, [None]
+    )
 
 
 def test_an_image_is_shown_as_it_was_measured():

@@ -9,6 +9,7 @@ from lavps_jax.samplers.diffpir import DiffPIR
 from lavps_jax.samplers.ding import DING
 from lavps_jax.samplers.dps import DPS
 from lavps_jax.samplers.fastdips import FastDIPS
+from lavps_jax.samplers.guess_and_guide import GuessAndGuide
 from lavps_jax.samplers.inner import Inner
 from lavps_jax.samplers.mgdm import MGDM
 from lavps_jax.samplers.mgps import MGPS
@@ -28,6 +29,7 @@ __all__ = [
     "Cost",
     "DiffPIR",
     "FastDIPS",
+    "GuessAndGuide",
     "Info",
     "Inner",
     "PiGDM",

@@ -21,6 +21,7 @@ from lavps_jax.config import (
     DINGConfig,
     DPSConfig,
     FastDIPSConfig,
+    GuessAndGuideConfig,
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
@@ -60,6 +61,7 @@ def test_a_preset_as_it_is():
         ("sampler:daps-config", DAPSConfig),
         ("sampler:ding-config", DINGConfig),
         ("sampler:fast-dips-config", FastDIPSConfig),
+        ("sampler:guess-and-guide-config", GuessAndGuideConfig),
         ("sampler:mgps-config", MGPSConfig),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,14 +68,15 @@ def _elbo(prior):
     return lambda *inputs: evaluate(*inputs)[::-1]
 
 
-def losses_in_float64(prior, problems, blocks, *images):
-    """Negative ELBOs (B,)."""
+@pytest.fixture(scope="module")
+def losses_in_float64(prior):
+    """A function of problems, blocks, mu, rho and eps: negative ELBOs (B,)."""
     denoiser, params = prior
 
     def loss(params, problem, block, *images):
         return block_loss(*images, denoiser, params, problem, block)
 
-    return in_float64(loss, params, problems, blocks, *images)
+    return functools.partial(in_float64(loss), params)
 
 
 def noise_of_hidden_entries(problems):
@@ -83,7 +86,7 @@ def noise_of_hidden_entries(problems):
 
 
 @pytest.mark.parametrize("case", ["sr40", "sr41", "sr42", "box1", "box2"])
-def test_negative_elbo_and_gradients(golden, prior, elbo, case):
+def test_negative_elbo_and_gradients(golden, prior, elbo, losses_in_float64, case):
     stored, (denoiser, params) = golden("elbo"), prior
     problems = problems_of(stored, "sr4" if case.startswith("sr4") else "box")
     times = (np.full(2, stored[f"{case}_t"]), np.full(2, stored[f"{case}_tau"]))
@@ -93,7 +96,7 @@ def test_negative_elbo_and_gradients(golden, prior, elbo, case):
     stored.close(f"{case}_std_prior", blocks.prior_std[0])
     stored.close(f"{case}_grad_vmean", by_mu)
     stored.close(f"{case}_grad_vlog_std", by_rho)
-    exact = losses_in_float64(prior, problems, blocks, mu, rho, eps)
+    exact = losses_in_float64(problems, blocks, mu, rho, eps)
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
     hidden = noise_of_hidden_entries(problems)
     stored.close(f"{case}_loss", (exact + hidden).sum())
@@ -101,7 +104,7 @@ def test_negative_elbo_and_gradients(golden, prior, elbo, case):
     def potential(params, problem, x_tau, tau):
         return log_likelihood(problem, denoiser(params["theta"], x_tau, tau))
 
-    found = in_float64(potential, params, problems, draw(eps, mu, rho), blocks.tau)
+    found = in_float64(potential)(params, problems, draw(eps, mu, rho), blocks.tau)
     stored.close(f"{case}_logpot", found - hidden)
 
 
@@ -145,7 +148,7 @@ def inner_fit(golden, prior):
 
 
 @pytest.mark.parametrize("case", ["zeroshot", "amortized", "bestof0", "bestof1"])
-def test_inner_fit(golden, prior, inner_fit, palette, case):
+def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
     stored, (_, network, phi) = golden("inner_adam"), palette
     problems = super_resolution(stored.measurement(f"{case}_y", 8, 8))
     times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
@@ -161,7 +164,7 @@ def test_inner_fit(golden, prior, inner_fit, palette, case):
     if case.startswith("bestof"):
         # Each start has a draw of its own; the winner keeps it for its first step.
         draws = [noise[0][i : i + 1] for i in range(2)]
-        losses = np.array([losses_in_float64(prior, problems, blocks, *one, eps)[0]
+        losses = np.array([losses_in_float64(problems, blocks, *one, eps)[0]
                            for one, eps in zip(starts, draws, strict=True)])  # fmt: skip
         stored.close(f"{case}_bestof_losses", losses)
         best = int(np.argmin(losses))
@@ -181,7 +184,7 @@ def test_inner_fit(golden, prior, inner_fit, palette, case):
         for first, column in zip(start, (mu, rho), strict=True)
     ]
     each = jax.tree.map(lambda leaf: leaf.repeat(count, 0), (problems, blocks))
-    exact = losses_in_float64(prior, *each, *before, eps.reshape(-1, *shape))
+    exact = losses_in_float64(*each, *before, eps.reshape(-1, *shape))
     exact = exact.reshape(losses.shape)
     np.testing.assert_allclose(losses, exact, rtol=1e-5)
     stored.close(f"{case}_losses", exact.sum(0))
@@ -195,7 +198,7 @@ def training_loss(prior, start) -> AmortizedLoss:
 
 
 @pytest.mark.parametrize("task", ["sr4", "box"])
-def test_training_blocks(golden, prior, elbo, palette, task):
+def test_training_blocks(golden, prior, elbo, losses_in_float64, palette, task):
     stored, (denoiser, params), prefix = golden("elbo"), prior, f"train_{task}"
     problems = problems_of(stored, task)
     clean = jax.vmap(lambda p, x: p.operator.forward(x))(problems, stored.image("img"))
@@ -220,7 +223,7 @@ def test_training_blocks(golden, prior, elbo, palette, task):
     losses, (by_mu, by_rho) = elbo(*images, problems, blocks)
     stored.close(f"{prefix}_grad_vmean", by_mu / 2)
     stored.close(f"{prefix}_grad_vlog_std", by_rho / 2)
-    exact = losses_in_float64(prior, problems, blocks, *images)
+    exact = losses_in_float64(problems, blocks, *images)
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
     stored.close(f"{prefix}_loss", (exact + noise_of_hidden_entries(problems)).mean())
 

@@ -26,6 +26,7 @@ from lavps_jax.samplers import (
     MGPS,
     DiffPIR,
     FastDIPS,
+    GuessAndGuide,
     Inner,
     PiGDM,
     REDDiff,
@@ -50,6 +51,7 @@ SAMPLERS = {
     "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.01),
     "ding": DING(DENOISER, num_steps=12),
     "fastdips": FastDIPS(DENOISER, num_steps=12),
+    "guessandguide": GuessAndGuide(DENOISER, num_steps=12, num_guesses=2),
     "mgps": MGPS(DENOISER, Inner(1), Inner(2), 3, num_steps=11),
 }
 

@@ -1,0 +1,63 @@
+"""The benchmark whose posteriors are known: its formulas, its scores, and a small run of it."""
+
+from __future__ import annotations
+
+import gaussian_mixture
+import numpy as np
+import pytest
+from mixture_problems import draw_case, exact_samples, posterior, scores
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+RNG = np.random.default_rng(3)
+CASE = draw_case(RNG, 8, 2)
+TARGET = posterior(CASE)
+
+
+def log_density(x: np.ndarray, log_weights: np.ndarray, means: np.ndarray, std) -> np.ndarray:
+    """Of mixtures at points (n, d)."""
+    return logsumexp(log_weights + norm.logpdf(x[:, None], means, std).sum(-1), axis=1)
+
+
+def test_the_posterior_is_prior_times_likelihood():
+    x = exact_samples(RNG, TARGET, 50) + 0.5 * RNG.standard_normal((50, 8))
+    joint = log_density(x, CASE.log_weights, CASE.means, 1.0)
+    joint += norm.logpdf(CASE.y, x @ CASE.a.T, CASE.sigma_y).sum(1)
+    ratio = joint - log_density(x @ TARGET.basis, TARGET.log_weights, TARGET.means, TARGET.std)
+    assert np.ptp(joint) > 5 and np.ptp(ratio) < 1e-9
+
+
+def test_scores_tell_exact_samples_from_others():
+    truth, again = exact_samples(RNG, TARGET, 1000), exact_samples(RNG, TARGET, 1000)
+    exact = scores(again, TARGET, truth, 50, 1)
+    assert abs(exact["coverage_50"] - 0.5) < 0.04 and abs(exact["coverage_90"] - 0.9) < 0.02
+    assert exact["mode_error"] < 0.05
+    # Twice as narrow around their mean.
+    narrow = scores((again + again.mean(0)) / 2, TARGET, truth, 50, 1)
+    assert narrow["coverage_90"] < 0.8 and narrow["distance"] > 2 * exact["distance"]
+    # One mode only.
+    top = TARGET.means[np.argmax(TARGET.log_weights)] + TARGET.std * RNG.standard_normal((1000, 8))
+    lost = scores(top @ TARGET.basis.T, TARGET, truth, 50, 1)
+    expected = 1 - np.exp(TARGET.log_weights.max())
+    assert lost["mode_error"] == pytest.approx(expected, abs=0.02) and expected > 0.1
+
+
+def measured(d: int, *methods: str) -> dict[str, dict[str, float]]:
+    config = gaussian_mixture.Config(num_samples=400, methods=methods)
+    return gaussian_mixture.Problems(config, d, 2).measure(0)
+
+
+def test_a_small_run_puts_the_rows_in_order():
+    names = ("exact posterior denoiser, 20 steps", "MGDM K=3, lr 0.1", "prior samples")
+    found = measured(8, *names)
+    distances = [found[name]["distance"] for name in ("floor", *names)]
+    assert distances == sorted(distances) and distances[-1] > 3 * distances[1]
+
+
+def test_chains_that_start_from_the_noised_mixture_reach_the_floor(monkeypatch):
+    name = "exact posterior denoiser, 100 steps"
+    right = measured(800, name)
+    monkeypatch.setattr(gaussian_mixture, "WIDE", 801)
+    wrong = measured(800, name)[name]["distance"]
+    assert right[name]["distance"] < 0.5 * wrong
+    assert right[name]["distance"] < right["floor"]["distance"] + 0.5
