@@ -83,7 +83,7 @@ class Config:
     seed: int = 0
     methods: tuple[str, ...] = ()
     """Names of rows; empty is all."""
-    out: str = "docs/results/gaussian_mixture.json"
+    out: str = "docs/results/known_posteriors.json"
 
 
 def mgdm(num_inner_steps: int, learning_rate: float) -> MGDM:

@@ -138,7 +138,11 @@ def main(config: Config) -> None:
         row = found[name]
         psnr = " | ".join(f"{row[kind]['psnr']:.2f}" for kind in ("naive", "mgdm", "lavps"))
         lpips = " | ".join(f"{row[kind]['lpips_alex']:.3f}" for kind in ("naive", "mgdm", "lavps"))
-        print(f"| {name} | {psnr} | {lpips} |", flush=True)
+        inside, spent = (
+            " | ".join(f"{row[kind][score]:.2f}" for kind in ("mgdm", "lavps"))
+            for score in ("residual_inside_99", "seconds_per_image")
+        )
+        print(f"| {name} | {psnr} | {lpips} | {inside} | {spent} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""A diffusion prior for 256-pixel photographs (ImageNet), with classes, of the published shape.
+"""A diffusion prior for 256-pixel photographs (ImageNet) of the published shape, with room for classes.
 
 Training: python train.py configs/imagenet256_prior.py
 Weights of the published release, whole or in parts, without training:
   python -m lavps_jax.convert DOWNLOADS/imagenet256.pt pretrained/imagenet256/prior \
       --preset configs/imagenet256_prior.py
+Training from scratch uses the null class alone; only converted weights know classes.
 Time at 20 TFLOP/s: 72 days; counted, not measured, see docs/parity.md.
 """
 

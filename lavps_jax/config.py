@@ -15,7 +15,13 @@ import tyro
 from lavps_jax import data, networks, operators
 from lavps_jax.amortized_training import BlockWeight
 from lavps_jax.data import DataConfig
-from lavps_jax.errors import UserError, check_at_least, check_choices, check_positive
+from lavps_jax.errors import (
+    UserError,
+    check_at_least,
+    check_choices,
+    check_positive,
+    check_seed,
+)
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
     HDiTConfig,
@@ -201,7 +207,7 @@ class TrainConfig:
         for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
                      "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
             check_at_least(name, getattr(self, name), 1)
-        check_at_least("seed", self.seed, 0)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -254,12 +260,16 @@ class SampleConfig:
     def __post_init__(self):
         if self.sigma_y != "estimate":
             check_positive("sigma_y", self.sigma_y)
+            if self.sigma_y < 1e-6:  # What is below has no square in float32.
+                raise UserError("sigma_y", self.sigma_y, "use at least 1e-6")
         if self.poisson_peak is not None:
             check_positive("poisson_peak", self.poisson_peak)
         for name in ("num_images", "num_particles", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("first_image", "seed"):
-            check_at_least(name, getattr(self, name), 0)
+        check_at_least("first_image", self.first_image, 0)
+        check_seed(self.seed)
+        if self.image_shape is not None and min(self.image_shape) < 1:
+            raise UserError("image_shape", self.image_shape, "use three positive numbers")
         if isinstance(self.class_label, int):
             check_at_least("class_label", self.class_label, 0)
 
@@ -285,7 +295,7 @@ def load_preset(path: str) -> Any:
         return module.get_config()
     except UserError:
         raise
-    except Exception as error:  # Whatever a user's file may raise.
+    except (Exception, SystemExit) as error:  # Whatever a user's file may raise.
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(file)]  # fmt: skip
         line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")

@@ -120,13 +120,14 @@ def whole_file(path: Path, folder: Path) -> Iterator[tuple[Path, str]]:
 
     Raises:
       UserError: if there is neither the file nor all parts of it, or a SHA-256 is not the one that
-        SHA256SUMS beside it lists.
+        SHA256SUMS beside it lists; without such a list nothing is verified.
     """
     sums = _listed_sums(path.parent / "SHA256SUMS")
     if path.is_file():
         digest = hashlib.sha256()
         for chunk in _chunks(path):
             digest.update(chunk)
+        _check_listed([path.name], sums)
         _compare(path.name, digest, sums)
         yield path, digest.hexdigest()
         return
@@ -140,6 +141,7 @@ def whole_file(path: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     parts = [path.with_name(name) for name in names]
     if not parts:
         raise UserError("checkpoint", path, "give a .pt file, or one of which the .part-* are here")
+    _check_listed([path.name, *names], sums)
     joined = folder / path.name
     try:
         digest = _join(parts, joined, sums)
@@ -172,6 +174,13 @@ def _listed_sums(path: Path) -> dict[str, str]:
         remedy = "get the file again; its lines are a SHA-256 and a name"
         raise UserError("checkpoint", path, remedy)
     return {Path(line[2]).name: line[1].lower() for line in lines if line}
+
+
+def _check_listed(names: Sequence[str], sums: Mapping[str, str]) -> None:
+    """Raises a UserError if there is a list and it says nothing of these files."""
+    if sums and not sums.keys() & set(names):
+        remedy = "get the list of this file, or take it away to convert without verifying"
+        raise UserError("checkpoint", f"{names[0]}, which SHA256SUMS does not list", remedy)
 
 
 def _compare(name: str, digest: Digest, sums: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "check_at_least",
     "check_choices",
     "check_positive",
+    "check_seed",
     "first_words",
 ]
 
@@ -73,6 +74,12 @@ def check_positive(name: str, value: float) -> None:
     """Raises a UserError unless the value is positive and finite."""
     if not 0 < value < math.inf:
         raise UserError(name, value, "use a positive number")
+
+
+def check_seed(value: int) -> None:
+    """Raises a UserError unless the value is one that random keys tell apart."""
+    if not 0 <= value < 2**32:
+        raise UserError("seed", value, "use a whole number from 0 to 2^32 - 1")
 
 
 def check_at_least(name: str, value: float, least: int) -> None:

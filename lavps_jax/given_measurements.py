@@ -183,7 +183,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
         remedy += f"({', '.join(FILE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
     y = arrays.get("y")
-    if y is None or y.ndim < 2 or not len(y):
+    if y is None or y.ndim < 2 or not y.size:
         found = f"{path} with {sorted(arrays)}" if y is None else f"y of shape {y.shape}"
         raise UserError("observations", found, 'give an array "y" with measurements on axis 0')
     for name, array in arrays.items():

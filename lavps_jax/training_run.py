@@ -17,7 +17,7 @@ from lavps_jax.amortized_training import ChainLoss
 from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
 from lavps_jax.config import TrainConfig, to_json
-from lavps_jax.data import ImageSource, batch_indices, in_memory, load_batch
+from lavps_jax.data import DataConfig, ImageSource, batch_indices, in_memory, load_batch
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
@@ -47,8 +47,8 @@ def run_training(config: TrainConfig) -> Path:
         configuration, or the loss is no longer finite.
     """
     run_dir = Path(config.run_dir)
-    train_data = in_memory(config.train_data.open())
-    validation_data = config.validation_data.open()
+    train_data = in_memory(_opened(config.train_data, "train_data"))
+    validation_data = _opened(config.validation_data, "validation_data")
     for source in (train_data, validation_data):
         check_image_shape(config.task.network, source.image_shape)
     trainee = build_trainee(config, train_data.image_shape)
@@ -109,6 +109,16 @@ def run_training(config: TrainConfig) -> Path:
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
         _export(config, state, validate(state.ema))
     return run_dir / "weights"
+
+
+def _opened(data: DataConfig, field: str) -> ImageSource:
+    """The source, whose mistakes are named after this field of the configuration."""
+    try:
+        return data.open()
+    except UserError as error:
+        found = error.field.replace("data.", f"{field}.", 1)
+        remedy = error.remedy.replace("data.data_dir", f"{field}.data_dir")
+        raise UserError(found, error.value, remedy) from error
 
 
 def _begin_chains(config: TrainConfig, trainee: Trainee, source: ImageSource):

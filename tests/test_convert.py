@@ -185,6 +185,9 @@ def test_damaged_and_missing_files(prior, tmp_path):
     (tmp_path / "SHA256SUMS").write_text("404: Not Found")
     with pytest.raises(UserError, match="SHA256SUMS; get the file again"):
         from_torch(source, out, preset)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.pt\n")
+    with pytest.raises(UserError, match="tiny.pt, which SHA256SUMS does not list"):
+        from_torch(source, out, preset)
     (tmp_path / "SHA256SUMS").unlink()
     torch.save([1, 2], source)
     with pytest.raises(UserError, match="state dict"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -218,6 +219,20 @@ def test_tfds_without_tensorflow():
 def test_tfds_mistakes(config, message):
     with pytest.raises(UserError, match=message) as caught:
         config.open()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("pattern", "keep"), [("*.json", 40), ("*.array_record*", 3000)])
+def test_damaged_tfds_files_are_one_line(tmp_path, pattern, keep):
+    shutil.copytree(TFDS, tmp_path / "copy")
+    files = [path for path in (tmp_path / "copy").rglob(pattern) if path.is_file()]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match="data.name: .*damaged") as caught:
+        source = TfdsData("fashion_mnist_tiny", "test", str(tmp_path / "copy")).open()
+        for index in range(len(source)):
+            source[index]
     assert "\n" not in str(caught.value)
 
 

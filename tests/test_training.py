@@ -19,7 +19,7 @@ from lavps_jax.config import (
     from_json,
     to_json,
 )
-from lavps_jax.data import SyntheticData
+from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
 from lavps_jax.operators import RandomPixels
@@ -163,3 +163,11 @@ def test_an_amortized_network_is_no_prior(whole_run, tmp_path):
         load_prior(str(tmp_path / "missing"))
     denoiser, theta = load_prior(str(whole_run / "weights"))
     assert np.isfinite(denoiser(theta, jax.numpy.ones((8, 8, 1)), jax.numpy.int32(50))).all()
+
+
+@pytest.mark.parametrize("field", ["train_data", "validation_data"])
+def test_mistakes_in_data_are_named_after_their_flag(tmp_path, field):
+    nowhere = FolderData(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=f"^{field}.path: got .*nowhere"):
+        run_training(config(tmp_path / "run", **{field: nowhere}))
+    assert not list(tmp_path.iterdir())

@@ -55,15 +55,18 @@ class TfdsData:
     def open(self) -> ImageSource:
         """Raises UserError if the data set or split does not exist, or is not prepared."""
         import tensorflow_datasets as tfds  # Takes seconds, and only this source needs it.
+        from google.protobuf.json_format import ParseError
 
         _check_size(self.size)
         try:
             builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
-        except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, ImportError) as error:
             known = (
                 "give the name of a data set of tensorflow-datasets or one that lies in data_dir"
             )
             raise UserError("data.name", self.name, known) from error
+        except (*UNREADABLE, ParseError) as error:
+            raise _damaged(self.name, error) from error
         if not (Path(builder.data_path) / "dataset_info.json").exists():
             raise UserError(
                 "data.name", f"{self.name}, not found under {builder.data_dir}", _PREPARE
@@ -104,6 +107,11 @@ _PREPARE = (
 )
 
 
+def _damaged(what: str, error: Exception) -> UserError:
+    remedy = f"prepare the data set again, its files are damaged ({first_words(error)})"
+    return UserError("data.name", what, remedy)
+
+
 @dataclass(frozen=True, eq=False)
 class _TfdsSource:
     records: Any
@@ -117,9 +125,13 @@ class _TfdsSource:
         return len(self.records)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        encoded = self.records[checked_index(index, len(self))]["image"]
-        with Image.open(io.BytesIO(encoded)) as opened:
-            picture = opened.convert("L" if self.image_shape[-1] == 1 else "RGB")
+        index = checked_index(index, len(self))
+        try:
+            encoded = self.records[index]["image"]
+            with Image.open(io.BytesIO(encoded)) as opened:
+                picture = opened.convert("L" if self.image_shape[-1] == 1 else "RGB")
+        except UNREADABLE as error:
+            raise _damaged(self.name(index), error) from error
         picture = picture if self.size is None else _square(picture, self.size)
         return pad_image(_to_array(picture), self.pad_to)
 

@@ -85,6 +85,10 @@ def test_sampling_writes_what_it_says(folder):
         (["operator:colorization"], "channels of the images"),
         (["operator:compressed", "--operator.quality", "0"], "quality: got 0"),
         (["operator:mask-file", "--operator.path", "{folder}/broken/bad.png"], "operator.path"),
+        (["--seed", "99999999999999999999"], "seed: got 9999"),
+        (["--image-shape", "-1", "16", "1"], "image_shape: got (-1, 16, 1)"),
+        (["--sigma-y", "1e-30"], "sigma_y: got 1e-30; use at least"),
+        (["--observations", "{folder}/empty.npz"], "y of shape (1, 0, 16, 1)"),
         (["--tile", "15"], "tile: got 15"),
         (["--sigma-y", "estimate"], "sigma_y: got estimate"),
         (["sampler:lavps-config"], "amortized"),
@@ -93,6 +97,7 @@ def test_sampling_writes_what_it_says(folder):
 def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, arguments, words):
     (folder / "broken").mkdir(exist_ok=True)
     (folder / "broken" / "bad.png").write_bytes(b"no picture")
+    np.savez(folder / "empty.npz", y=np.zeros((1, 0, 16, 1), np.float32))
     np.savez(folder / "nan.npz", y=np.full((1, 16, 16, 1), np.nan))
     arguments = [argument.format(folder=folder) for argument in arguments]
     out = tmp_path / "new"
@@ -147,6 +152,7 @@ def test_a_photo_of_ones_own(folder, tmp_path):
         ("def get_config(:", "line 1: SyntaxError"),
         ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
         ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("import sys\nsys.exit(5)", "line 2: SystemExit"),
         ("def get_conf(): pass", "define get_config"),
         ("def get_config(): return 3", "must give a SampleConfig"),
     ],

@@ -26,7 +26,8 @@ generator = np.random.default_rng(0)
 def fill(leaf):
     values = generator.standard_normal(leaf.shape, np.float32)
     values *= 0.5 / leaf.shape[0] ** 0.5
-    return jnp.asarray(values)
+    # Temperatures of attention are vectors, and have a square root.
+    return jnp.asarray(np.abs(values) if values.ndim == 1 else values)
 
 weights = jax.tree.map(fill, weights)
 x = jnp.asarray(generator.uniform(-1, 1, (256, 256, 3)), jnp.float32)

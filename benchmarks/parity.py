@@ -1,0 +1,45 @@
+"""How far this library is from the stored numbers of the published implementation.
+
+Runs the golden tests and keeps, for every array they compare, the largest difference and the
+tolerance: ten times the difference between float32 and float64 of the published code itself. Prints
+the rows of docs/parity.md: for every stored file the array that comes nearest to its tolerance.
+
+Command: python benchmarks/parity.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from record import record
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.jsonl"
+        command = [sys.executable, "-m", "pytest", "-q", "tests/golden"]
+        environment = os.environ | {"GOLDEN_REPORT": str(report)}
+        done = subprocess.run(command, cwd=ROOT, env=environment)
+        found = [json.loads(line) for line in report.read_text().splitlines()]
+    arrays: dict[str, dict[str, list[float]]] = {}
+    for one in found:
+        of_file = arrays.setdefault(one["file"], {})
+        worst = max(one["worst"], of_file.get(one["array"], [0.0])[0])
+        of_file[one["array"]] = [worst, one["allowed"]]
+    record(ROOT / "docs" / "results" / "parity.json", {"difference, allowed": arrays})
+    for name, of_file in sorted(arrays.items()):
+        nearest = max(of_file, key=lambda key: of_file[key][0] / max(of_file[key][1], 1e-300))
+        worst, allowed = of_file[nearest]
+        print(f"| `{name}` | {len(of_file)} | `{nearest}` | {worst:.1e} | {allowed:.1e} |")
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
