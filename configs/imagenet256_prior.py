@@ -1,4 +1,4 @@
-"""A diffusion prior for 256-pixel photographs (ImageNet) of the published shape, with room for classes.
+"""A diffusion prior for 256-pixel photographs (ImageNet), of the published shape.
 
 Training: python train.py configs/imagenet256_prior.py
 Weights of the published release, whole or in parts, without training:
