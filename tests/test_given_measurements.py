@@ -95,6 +95,16 @@ def test_a_folder_of_images(tmp_path):
     np.testing.assert_allclose(measured.problems.y[0, ..., 0], pixels / 127.5 - 1, atol=1e-6)
 
 
+def test_the_noise_of_each_file_is_estimated_with_its_own_grey_levels(tmp_path):
+    noise = np.random.default_rng(0).standard_normal((2, 64, 64))
+    coarse = np.round(127.5 * (1 + 0.02 * noise[0])).astype(np.uint8)
+    fine = np.round(32767.5 * (1 + 0.0005 * noise[1])).astype(np.uint16)
+    Image.fromarray(coarse).save(tmp_path / "coarse.png")
+    Image.fromarray(fine).save(tmp_path / "fine.png")
+    found = load(str(tmp_path), Denoise(), "estimate").problems.sigma_y
+    np.testing.assert_allclose(found, [0.02, 0.0005], rtol=0.1)
+
+
 CS = {
     "y": np.zeros((1, 16, 1)),
     "order": np.arange(64),
