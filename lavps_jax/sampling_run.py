@@ -72,8 +72,8 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         for name, one, (sampler, _) in zip(_names(samplers), samplers, built, strict=True):
             if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
                 console.print(
-                    f"{name}: its network was trained on another operator or sigma_y, so that its "
-                    "starts are compared with zero-shot ones (best_of)."
+                    f"{name}: its network was trained on another operator or sigma_y, or may have "
+                    "been, so that its starts are compared with zero-shot ones (best_of)."
                 )
         score = _make_score(measured)
         baseline = score(_naive(measured)[:, None])
