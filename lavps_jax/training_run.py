@@ -128,7 +128,10 @@ def _begin_chains(config: TrainConfig, trainee: Trainee, source: ImageSource):
     indices = batch_indices(config.seed, 0, config.batch_size, len(source))
     images = jnp.asarray(load_batch(source, indices))
     begin = jax.jit(begin_chains, static_argnums=0)
-    return begin(trainee.loss_fn, trainee.frozen, images, jax.random.key(_CHAINS_SEED))
+    inputs = trainee.frozen, images, jax.random.key(_CHAINS_SEED)
+    compiled = begin.lower(trainee.loss_fn, *inputs).compile()
+    check_memory(compiled, "batch_size", config.batch_size)
+    return compiled(*inputs)
 
 
 def _check_finite(run_dir: Path, step: int, metrics: dict[str, Any]) -> None:

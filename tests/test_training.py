@@ -171,3 +171,13 @@ def test_mistakes_in_data_are_named_after_their_flag(tmp_path, field):
     with pytest.raises(UserError, match=f"^{field}.path: got .*nowhere"):
         run_training(config(tmp_path / "run", **{field: nowhere}))
     assert not list(tmp_path.iterdir())
+
+
+def test_chains_that_do_not_fit_are_refused_before_they_begin(whole_run, tmp_path, monkeypatch):
+    task = amortized_task(whole_run, states="chain", block_weight="expected_residual")
+    monkeypatch.setattr("lavps_jax.memory.available_bytes", lambda: 1000)
+    # The training step would be refused as well; it must not get that far.
+    monkeypatch.setattr("lavps_jax.training_run.make_train_step", lambda *_, **__: None)
+    with pytest.raises(UserError, match="batch_size: got .* of memory; lower it"):
+        run_training(config(tmp_path / "run", task=task))
+    assert not list(tmp_path.iterdir())
