@@ -49,14 +49,10 @@ class Config:
 
 
 def lavps_of(preset: LAVPSConfig, task: str) -> LAVPSConfig:
-    """The preset's sampler with the network of a task.
-
-    With most pixels hidden, the amortized start is left to the blocks of least noise: chosen on
-    test[200:264], see docs/results/first_slice.md.
-    """
-    high_idx = 15 if task == "inpainting" else preset.high_idx
-    network = f"pretrained/fashion_mnist/{task}"
-    return dataclasses.replace(preset, amortized=network, high_idx=high_idx)
+    """The preset's sampler with the network of a task; inpainting has a preset of its own."""
+    if task == "inpainting":
+        return load_preset("configs/fashion_mnist_inpainting.py").sampler
+    return dataclasses.replace(preset, amortized=f"pretrained/fashion_mnist/{task}")
 
 
 def task_config(config: Config, task: str) -> SampleConfig:

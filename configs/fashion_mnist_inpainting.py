@@ -1,8 +1,8 @@
 """Posterior samples of Fashion-MNIST test images of which a sixth of the pixels is seen.
 
 The amortized start is used at the last 14 blocks only: where little is seen, the optimum of a
-Gaussian with independent pixels costs quality as long as the image is still being decided
-(docs/results/first_slice.md).
+Gaussian with independent pixels costs quality as long as the image is still being decided. Chosen
+on test[200:264], see docs/results/first_slice.md.
 
 Command: python sample.py configs/fashion_mnist_inpainting.py
 """

@@ -28,7 +28,7 @@ class GuessAndGuideRow(NamedTuple):
     Attributes:
       t: int ().
       c_l, c_s, std: x_{t_prev} = c_l x_t + c_s x_0 + std noise, float ().
-      guided: whether the prediction is moved towards y, bool ().
+      guided: 1 where the prediction is moved towards y, otherwise 0, int ().
       spread: r_t = sqrt(1 - alpha_bar[t]), float ().
     """
 
@@ -49,7 +49,17 @@ def optimise(
 ) -> Float[Array, "H W C"]:
     """Steps of Adam from x_0_hat on -log l(y | x) + ||x - x_0_hat||^2 / (2 spread^2).
 
-    The learning rate is `learning_rate` times the spread. No derivative goes through a denoiser.
+    No derivative goes through a denoiser. Source: see `GuessAndGuide`.
+
+    Args:
+      x_0_hat: a prediction of the clean image, about in [-1, 1].
+      problem: any operator and noise.
+      spread: how far from it the clean image may be, positive, in units of images.
+      num_inner_steps: at least 1.
+      learning_rate: of Adam in units of the spread, positive.
+
+    Returns:
+      An image like x_0_hat.
     """
 
     def loss(x: Array) -> Array:
@@ -73,11 +83,11 @@ class GuessAndGuide:
     """Guess & Guide (Shtanchaev et al. 2026, arXiv:2603.07860).
 
     A guess: x_0 = optimise(D(x_t, t)), see `optimise`, first of pure noise at the last time, then
-    `num_guesses` times at one time t_*, each after x_{t_*} = sqrt(alpha_bar[t_*]) x_0 +
-    sqrt(1 - alpha_bar[t_*]) noise. Then DDIM steps from t_* down, of which the first and every
-    `guide_every`-th after it move their prediction in the same way; the others, and the last
-    prediction, are the denoiser's own, which can still mend what the moves broke. No derivative is
-    taken through the denoiser.
+    `num_guesses` times at one time t_*, each after x_{t_*} = sqrt(alpha_bar[t_*]) x_0 + sqrt(1 -
+    alpha_bar[t_*]) noise, the last as part of the first step down. Then DDIM steps from t_* down,
+    of which the first and every `guide_every`-th after it move their prediction in the same way;
+    the others, and the last prediction, are the denoiser's own, which can still mend what the moves
+    broke. No derivative is taken through the denoiser.
 
     The description at hand gives these two phases; left open by it, and chosen here: the weight
     1 / r_t^2 of the prediction, r_t = sqrt(1 - alpha_bar[t]), the learning rate in units of r_t,
@@ -124,21 +134,19 @@ class GuessAndGuide:
     def plan(self) -> Plan:
         """One segment: the guesses, then the steps down."""
         t, t_prev = self._times()
-        alpha_bar, zeros = self.schedule.alpha_bar, np.zeros(self.num_guesses)
+        alpha_bar, count = self.schedule.alpha_bar, self.num_guesses
         # All guesses but the last are renoised at t_*; the step down from t_* follows the last one.
         last = self.schedule.num_times - 1
-        at = np.append(last, np.full(self.num_guesses - 1, t[0]))
-        signal = zeros + alpha_bar[t[0]] ** 0.5
-        noise = zeros + (1 - alpha_bar[t[0]]) ** 0.5
+        both = np.concatenate([[last], np.full(count - 1, t[0]), t])
+        signal, noise = alpha_bar[t[0]] ** 0.5, (1 - alpha_bar[t[0]]) ** 0.5
         down = bridge_coefficients(alpha_bar, 0, t_prev, t, self.eta)
         guided = np.arange(len(t)) % self.guide_every == 0
-        both = np.append(at, t)
         rows = GuessAndGuideRow(
             t=both,
-            c_l=np.append(zeros, down.c_l),
-            c_s=np.append(signal, down.c_s),
-            std=np.append(noise, down.std),
-            guided=np.append(np.ones(self.num_guesses, np.int64), guided),
+            c_l=np.append(np.zeros(count), down.c_l),
+            c_s=np.append(np.full(count, signal), down.c_s),
+            std=np.append(np.full(count, noise), down.std),
+            guided=np.append(np.ones(count, np.int64), guided),
             spread=(1 - alpha_bar[both]) ** 0.5,
         )
         return (Segment(on_device(rows)),)
