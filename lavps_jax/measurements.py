@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -108,18 +109,27 @@ def simulate_measurements(config: SampleConfig) -> Measured:
         key = jax.random.fold_in(keys.operator, seed) if config.stochastic else keys.operator
         return config.operator.draw(key, images.shape[1:])
 
-    def measure(seed, x_0, operator):
-        key_noise = jax.random.fold_in(keys.noise, seed)
-        if config.poisson_peak is not None:
-            return simulate_photons(key_noise, x_0, operator, config.poisson_peak)
-        return simulate(key_noise, x_0, operator, sigma_y)
-
     operators = jax.jit(jax.vmap(draw))(seeds)
-    if config.poisson_peak is not None:
+    if config.poisson_peak is None:
+        problems = _measure(simulate, keys.noise, seeds, images, operators, sigma_y)
+    else:
         check_light(operators, len(seeds))
-    problems = jax.jit(jax.vmap(measure))(seeds, images, operators)
+        peak = config.poisson_peak
+        problems = _measure(simulate_photons, keys.noise, seeds, images, operators, peak)
     labels = [source.label(i) for i in index]
     return Measured(problems, seeds, names, np.asarray(images), labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measure(
+    simulation: Callable[..., Problem], rng_key, seeds, images, operators, level
+) -> Problem:
+    """A measurement of every image, leaves (B, ...), at one level of noise."""
+
+    def measure(seed, x_0, operator):
+        return simulation(jax.random.fold_in(rng_key, seed), x_0, operator, level)
+
+    return jax.vmap(measure)(seeds, images, operators)
 
 
 def name_seeds(names: Sequence[str]) -> np.ndarray:

@@ -174,7 +174,7 @@ def test_the_class_reaches_the_prior(prior, tmp_path, perturb):
 
 
 def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
-    sampler = MGDMConfig(num_steps=8, high_idx=3)
+    sampler = DPSConfig(num_steps=4)
     scores = [
         [row["psnr"] for row in sample(tmp_path / f"{size}", prior, sampler,
                                        batch_size=size)["per_image"]]

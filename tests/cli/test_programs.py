@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from lavps_jax import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +40,26 @@ SAMPLE = """SampleConfig(
 def program(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def refused(capfd, monkeypatch):
+    """A function of arguments of sample.py that are a mistake: its one line.
+
+    In this process, which saves seconds of start each time; `test_a_mistake_...` runs the program.
+    """
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, arguments)])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(runpy.run_path(str(ROOT / "sample.py"))["run"])
+        printed = capfd.readouterr()
+        assert stopped.value.code == 2
+        assert printed.err.count("\n") == 1, printed.err
+        return printed.err
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +118,22 @@ def test_sampling_writes_what_it_says(folder):
         (["sampler:lavps-config"], "amortized"),
     ],
 )
-def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, arguments, words):
+def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, refused, arguments, words):
     (folder / "broken").mkdir(exist_ok=True)
     (folder / "broken" / "bad.png").write_bytes(b"no picture")
     np.savez(folder / "empty.npz", y=np.zeros((1, 0, 16, 1), np.float32))
     np.savez(folder / "nan.npz", y=np.full((1, 16, 16, 1), np.nan))
     arguments = [argument.format(folder=folder) for argument in arguments]
     out = tmp_path / "new"
-    done = program("sample.py", folder / "sample_tiny.py", "--out-dir", out, *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert words in refused(folder / "sample_tiny.py", "--out-dir", out, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_the_program_with_one_line_and_code_2(folder, tmp_path):
+    flags = "--out-dir", tmp_path / "out", "--sigma-y", "0"
+    done = program("sample.py", folder / "sample_tiny.py", *flags)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr == "error: sigma_y: got 0.0; use a positive number\n"
 
 
 def test_given_observations_and_another_operator(folder, tmp_path):
@@ -157,10 +186,9 @@ def test_a_photo_of_ones_own(folder, tmp_path):
         ("def get_config(): return 3", "must give a SampleConfig"),
     ],
 )
-def test_presets_that_do_not_work(tmp_path, text, words):
+def test_presets_that_do_not_work(tmp_path, refused, text, words):
     (tmp_path / "preset.py").write_text(text)
-    done = program("sample.py", tmp_path / "preset.py")
-    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+    assert words in refused(tmp_path / "preset.py")
 
 
 OWN_FAMILY = """
@@ -184,25 +212,19 @@ def get_config():
 """
 
 
-def test_an_operator_without_a_gradient_is_refused(folder, tmp_path):
+def test_an_operator_without_a_gradient_is_refused(folder, tmp_path, refused):
     preset, out = tmp_path / "root.py", tmp_path / "out"
     preset.write_text(OWN_FAMILY.format(prior=str(folder / "run" / "weights"), out=str(out)))
-    done = program("sample.py", preset)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "NonlinearOperator without a finite gradient (synthetic-0000" in done.stderr
+    assert "NonlinearOperator without a finite gradient (synthetic-0000" in refused(preset)
     assert not out.exists()
 
 
-def test_a_folder_with_other_files_is_not_replaced(folder, tmp_path):
-    (tmp_path / "photo.txt").write_text("mine")
-    flags = ["--overwrite", "--out-dir", tmp_path]
-    done = program("sample.py", folder / "sample_tiny.py", *flags)
-    assert done.returncode == 2 and "it holds other files" in done.stderr
-    assert (tmp_path / "photo.txt").read_text() == "mine"
-    done = program(
-        "sample.py", folder / "sample_tiny.py", "--out-dir", tmp_path / "photo.txt" / "x"
-    )
-    assert done.returncode == 2 and "choose another" in done.stderr
+def test_a_folder_with_other_files_is_not_replaced(folder, tmp_path, refused):
+    preset, photo = folder / "sample_tiny.py", tmp_path / "photo.txt"
+    photo.write_text("mine")
+    assert "it holds other files" in refused(preset, "--overwrite", "--out-dir", tmp_path)
+    assert photo.read_text() == "mine"
+    assert "choose another" in refused(preset, "--out-dir", photo / "x")
 
 
 def test_a_terminated_job_leaves_nothing(folder, tmp_path):

@@ -47,7 +47,7 @@ def test_lavps(golden, prior, palette):
     eps = stored.image("initial_noise")[0]
     whole = state = jax.jit(samplers[0].init)(eps, params, problem)
     stored.close("init_x0", state.x_0, 0)
-    assert set(stored["step_best_idx"]) == {-1, 0, 1}
+    assert len(stored["step_best_idx"]) == len(rows[0])
     for k, best in enumerate(stored["step_best_idx"]):
         # Outside the amortized range (-1) both samplers are the same program.
         winner, noise = int(best != 0), noise_of(stored, k)

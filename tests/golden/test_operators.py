@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_files import cases
 
 from lavps_jax.likelihoods import log_likelihood, make_problem
 from lavps_jax.operators import Blur, CentreBox, Inpainting, SuperResolution, gaussian_kernel
@@ -54,7 +55,7 @@ def test_several_leading_axes(stored):
     np.testing.assert_array_equal(np.moveaxis(x_pinv, -1, -3), stored["box_x5_pinv"])
 
 
-@pytest.mark.parametrize("name", ["center2_a", "box_a", "boxper_a", "patch_a", "patchsto_b"])
+@pytest.mark.parametrize("name", cases("operators", "((?:center|box|patch).*_[ab])_H"))
 def test_masks(stored, name):
     image = name[-1]
     x, side = stored.image(f"img_{image}"), shape_of(image)[0]
@@ -77,13 +78,10 @@ def test_centre_box(stored, name, fraction, side):
     np.testing.assert_array_equal(operator.mask, stored[f"{name}_mask"].reshape(side, side, 1))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mb_21_0.9_0", "mb_21_0.9_7", "mb_35_0.3_0", "mb_35_0.3_5", "mb_61_0.5_0", "mb_61_0.5_12",
-        "gauss_61_3",
-    ],
-)  # fmt: skip
+KERNELS = cases("operators", "((?:mb|gauss)_.+)_H_b")
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_blur(stored, name):
     kernel = jnp.asarray(stored[f"{name}_kernel"], jnp.float32)
     operator = Blur(kernel, x_shape=(64, 64, 3))
@@ -93,13 +91,13 @@ def test_blur(stored, name):
         stored.close(f"{name}_H_x5", jax.vmap(jax.vmap(operator.forward))(stored.image("x5")))
 
 
-@pytest.mark.parametrize(
-    ("name", "kernel"), [("adj_mb_21", "mb_21_0.9_0"), ("adj_gauss_61", "gauss_61_3")]
-)
-def test_blur_adjoint(stored, name, kernel):
+@pytest.mark.parametrize("name", cases("operators", "adj_((?:mb|gauss)_.+)_u"))
+def test_blur_adjoint(stored, name):
+    """That of the first kernel of this kind and size."""
+    kernel = next(one for one in KERNELS if one.startswith(name))
     operator = Blur(jnp.asarray(stored[f"{kernel}_kernel"]), x_shape=(64, 64, 3))
-    x = jax.jit(jax.vmap(operator.adjoint))(stored.measurement(f"{name}_u", 64, 64))
-    stored.close(f"{name}_out", x)
+    x = jax.jit(jax.vmap(operator.adjoint))(stored.measurement(f"adj_{name}_u", 64, 64))
+    stored.close(f"adj_{name}_out", x)
 
 
 def test_gaussian_kernel_is_close_to_the_cut_off_one(stored):

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_files import Golden
 
 from lavps_jax.diffusion import add_noise, bridge_draw
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
 
+BRIDGE = Golden("bridge")
 TABLE = Schedule().alpha_bar
 
 
@@ -26,40 +28,36 @@ def test_table_and_grids_are_equal_bit_for_bit(golden):
         np.testing.assert_array_equal(time_grid(int(key.split("_")[1])), schedule[key])
 
 
-@pytest.mark.parametrize("case", range(24))
-def test_bridge(golden, case):
-    bridge = golden("bridge")
-    s, t, l = (int(bridge[key][case]) for key in ("s", "t", "ell"))  # noqa: E741
-    c = bridge_coefficients(TABLE, s, t, l, float(bridge["eta"][case]))
-    np.testing.assert_allclose(c.c_l, bridge["coeff_xell"][case], rtol=1e-13)
-    np.testing.assert_allclose(c.c_s, bridge["coeff_xs"][case], rtol=1e-13)
-    np.testing.assert_allclose(c.std, bridge["std_f8"][case], rtol=1e-13)
-    bridge.close("std", np.float32(c.std), case)
-    x_l, x_s, noise = (bridge.image(key)[case] for key in ("x_ell", "x_s", "noise"))
-    bridge.close("mean", bridge_draw(jnp.zeros_like(noise), float32(c), x_l, x_s), case)
-    bridge.close("sample", bridge_draw(noise, float32(c), x_l, x_s), case)
+@pytest.mark.parametrize("case", range(len(BRIDGE["eta"])))
+def test_bridge(case):
+    s, t, l = (int(BRIDGE[key][case]) for key in ("s", "t", "ell"))  # noqa: E741
+    c = bridge_coefficients(TABLE, s, t, l, float(BRIDGE["eta"][case]))
+    np.testing.assert_allclose(c.c_l, BRIDGE["coeff_xell"][case], rtol=1e-13)
+    np.testing.assert_allclose(c.c_s, BRIDGE["coeff_xs"][case], rtol=1e-13)
+    np.testing.assert_allclose(c.std, BRIDGE["std_f8"][case], rtol=1e-13)
+    BRIDGE.close("std", np.float32(c.std), case)
+    x_l, x_s, noise = (BRIDGE.image(key)[case] for key in ("x_ell", "x_s", "noise"))
+    BRIDGE.close("mean", bridge_draw(jnp.zeros_like(noise), float32(c), x_l, x_s), case)
+    BRIDGE.close("sample", bridge_draw(noise, float32(c), x_l, x_s), case)
 
 
-def test_bridge_with_times_of_its_own_for_each_image(golden):
-    bridge = golden("bridge")
-    c = bridge_coefficients(TABLE, 0, bridge["batch_t"], bridge["batch_ell"], 1.0)
-    x_l, x_s = bridge.image("batch_x_ell"), bridge.image("batch_x_s")
+def test_bridge_with_times_of_its_own_for_each_image():
+    c = bridge_coefficients(TABLE, 0, BRIDGE["batch_t"], BRIDGE["batch_ell"], 1.0)
+    x_l, x_s = BRIDGE.image("batch_x_ell"), BRIDGE.image("batch_x_s")
     mean = jax.vmap(bridge_draw)(jnp.zeros_like(x_l), float32(c), x_l, x_s)
-    bridge.close("batch_mean", mean)
-    bridge.close("batch_std", np.float32(c.std))
+    BRIDGE.close("batch_mean", mean)
+    BRIDGE.close("batch_std", np.float32(c.std))
 
 
-@pytest.mark.parametrize("case", range(5))
-def test_ddim_step_is_the_bridge_to_the_prediction(golden, case):
-    bridge = golden("bridge")
-    t, t_prev = int(bridge["ddim_t"][case]), int(bridge["ddim_t_prev"][case])
-    c = bridge_coefficients(TABLE, 0, t_prev, t, float(bridge["ddim_eta"][case]))
-    noise, x_t, x_0 = (bridge.image(f"ddim_{key}")[case] for key in ("noise", "x", "x0_pred"))
-    bridge.close("ddim_out", bridge_draw(noise, float32(c), x_t, x_0), case)
+@pytest.mark.parametrize("case", range(len(BRIDGE["ddim_eta"])))
+def test_ddim_step_is_the_bridge_to_the_prediction(case):
+    t, t_prev = int(BRIDGE["ddim_t"][case]), int(BRIDGE["ddim_t_prev"][case])
+    c = bridge_coefficients(TABLE, 0, t_prev, t, float(BRIDGE["ddim_eta"][case]))
+    noise, x_t, x_0 = (BRIDGE.image(f"ddim_{key}")[case] for key in ("noise", "x", "x0_pred"))
+    BRIDGE.close("ddim_out", bridge_draw(noise, float32(c), x_t, x_0), case)
 
 
-def test_forward_process(golden):
-    bridge = golden("bridge")
-    noise, x_0, t = bridge.image("marg_noise"), bridge.image("marg_x0"), bridge["marg_t"]
+def test_forward_process():
+    noise, x_0, t = BRIDGE.image("marg_noise"), BRIDGE.image("marg_x0"), BRIDGE["marg_t"]
     x_t = jax.vmap(lambda eps, x, t: add_noise(eps, x, t, Schedule()))(noise, x_0, jnp.asarray(t))
-    bridge.close("marg_out", x_t)
+    BRIDGE.close("marg_out", x_t)

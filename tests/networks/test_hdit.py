@@ -117,9 +117,10 @@ def test_second_noise_level_starts_without_effect(tiny_config, perturb):
     noisy = perturb(weights)
     x = jax.random.normal(jax.random.key(0), (8, 8, 3))
 
-    @jax.jit
+    evaluate = jax.jit(pure_model)
+
     def change(weights, low, high):
-        return pure_model(weights, x, high) - pure_model(weights, x, low)
+        return np.asarray(evaluate(weights, x, high) - evaluate(weights, x, low))
 
     first = jnp.array([[0.1, 0.4], [0.7, 0.4]])
     second = jnp.array([[0.1, 0.4], [0.1, 0.9]])

@@ -18,9 +18,8 @@ from lavps_jax.networks.sizes import FFHQ256, IMAGENET256, with_degradation
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.published import published_name
 
-SHAPES = json.loads(
-    (Path(__file__).parents[1] / "data" / "golden" / "state_dict_shapes.json").read_text()
-)
+ROOT = Path(__file__).parents[2]
+SHAPES = json.loads((ROOT / "tests/data/golden/state_dict_shapes.json").read_text())
 NETWORKS = {
     "ffhq256/prior": ("unet.", FFHQ256),
     "ffhq256/palette": ("residual_nn.", PaletteConfig(FFHQ256)),
@@ -88,6 +87,6 @@ def test_published_networks_take_no_smaller_images_than_their_windows():
 
 
 def test_what_a_stored_prior_takes():
-    prior = Path(__file__).parents[2] / "pretrained" / "fashion_mnist" / "prior"
+    prior = ROOT / "pretrained" / "fashion_mnist" / "prior"
     takes = network_shape(str(prior))
     assert takes.smallest % takes.multiple == 0 and takes.multiple < takes.smallest <= 32
