@@ -4,11 +4,29 @@ Needs the prior and an amortized network: converted from the published release o
 configs/ffhq256_prior.py, configs/ffhq256_amortized.py and configs/ffhq256_invfussion.py.
 
 Sampling: python sample.py configs/ffhq256.py
-Evaluation on 300 images, one sample each (the folder holds FFHQ's images 61032 to 61331):
+Choosing a budget on the 32 validation images (FFHQ's 61000 to 61031), one sample each; the
+published grid of LAVPS and, with sampler:mgdm-config, of MGDM:
+  for index in 10 20 30; do for low in 0 1 3 10; do for k in 1 3; do for rate in 0.01 0.03; do
+    python sample.py configs/ffhq256.py --no-compare --data.path data/ffhq256/validation \
+        --num-images 32 --num-particles 1 --sampler.high-idx $index \
+        --sampler.inner.num-inner-steps $k --sampler.inner.learning-rate $rate \
+        --sampler.inner-low-noise.num-inner-steps $low \
+        --sampler.inner-low-noise.learning-rate $rate \
+        --out-dir outputs/ffhq256_sweep/$index-$low-$k-$rate; done; done; done; done
+  Keep what no other setting beats in both seconds_per_image and lpips_alex of metrics.json.
+Evaluation on the 300 test images (61032 to 61331):
   python sample.py configs/ffhq256.py --num-images 300 --num-particles 1 \
       --out-dir outputs/ffhq256_test
-Time of one sample at 20 TFLOP/s: 2.4 s (LAVPS), 4.5 s (MGDM), 0.8 s (DPS); counted, not measured,
-see docs/parity.md.
+Other tasks, with the network of another one (starts are then compared) or their own
+(--sampler.amortized FOLDER), and --no-stochastic for one operator for all images:
+  operator:motion-blur --operator.size 35 --operator.intensity 0.3
+  operator:gaussian-blur --operator.size 61 --operator.std 3
+  operator:super-resolve --operator.factor 4     (also 8 and 16)
+  operator:centre-box, operator:random-box
+  operator:random-pixels --operator.min-observed 0.15 --operator.max-observed 0.2   (also .08, .1)
+Hardware: any accelerator; a batch that does not fit is refused before it runs (--batch-size). Time
+of one sample at 20 TFLOP/s: 2.4 s (LAVPS), 4.5 s
+(MGDM), 0.8 s (DPS); counted, not measured, see docs/parity.md.
 """
 
 from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig

@@ -1,10 +1,10 @@
 """A diffusion prior for 256-pixel photographs (ImageNet), of the published shape.
 
 Training: python train.py configs/imagenet256_prior.py
+  (train_classes.txt has a line for every image: its path below the folder, and its class from 0)
 Weights of the published release, whole or in parts, without training:
   python -m lavps_jax.convert DOWNLOADS/imagenet256.pt pretrained/imagenet256/prior \
       --preset configs/imagenet256_prior.py
-Training from scratch uses the null class alone; only converted weights know classes.
 Time at 20 TFLOP/s: 72 days; counted, not measured, see docs/parity.md.
 """
 
@@ -16,8 +16,12 @@ from lavps_jax.networks.sizes import IMAGENET256
 def get_config() -> TrainConfig:
     return TrainConfig(
         task=PriorTask(IMAGENET256, log_sigma_mean=-1.2, log_sigma_std=1.2),
-        train_data=FolderData("data/imagenet256/train", size=256),
-        validation_data=FolderData("data/imagenet256/validation", size=256),
+        train_data=FolderData(
+            "data/imagenet256/train", 256, classes="data/imagenet256/train_classes.txt"
+        ),
+        validation_data=FolderData(
+            "data/imagenet256/validation", 256, classes="data/imagenet256/validation_classes.txt"
+        ),
         run_dir="runs/imagenet256_prior",
         batch_size=256,
         num_train_steps=400_000,

@@ -59,7 +59,9 @@ class AmortizedLoss:
     tau_rule: TauRule = "previous"
     weight: BlockWeight = "none"
 
-    def __call__(self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool):
+    def __call__(
+        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+    ):
         key_problem, key_index, key_noise, key_eps, key_dropout = jax.random.split(rng_key, 5)
         problem = self.problem(key_problem, x_0)
         row = self.row(jax.random.randint(key_index, (), self.low_idx, self.high_idx))
@@ -163,7 +165,9 @@ class ChainLoss:
         """Grid index of the first block of a run."""
         return self.blocks.high_idx - 1
 
-    def __call__(self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool):
+    def __call__(
+        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+    ):
         return self.blocks(weights, rng_key, frozen, x_0, train=train)
 
     def begin(

@@ -90,7 +90,13 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
     match task:
         case PriorTask():
             denoiser = EDMDenoiser(model, schedule)
-            loss_fn = PriorLoss(denoiser, task.log_sigma_mean, task.log_sigma_std)
+            loss_fn = PriorLoss(
+                denoiser,
+                task.log_sigma_mean,
+                task.log_sigma_std,
+                task.network.num_classes,
+                task.label_dropout,
+            )
             return Trainee(loss_fn, weights, {})
         case ConditionalTask():
             loss_fn = ConditionalLoss(
@@ -99,6 +105,8 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 task.sigma_y,
                 task.log_sigma_mean,
                 task.log_sigma_std,
+                task.network.backbone.num_classes,
+                task.label_dropout,
             )
             return Trainee(loss_fn, weights, {})
         case AmortizedTask():

@@ -19,6 +19,7 @@ from lavps_jax.errors import (
     UserError,
     check_at_least,
     check_choices,
+    check_fraction,
     check_positive,
     check_seed,
 )
@@ -88,9 +89,12 @@ class PriorTask:
     """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5
     """Standard deviation of log sigma, > 0."""
+    label_dropout: float = 0.1
+    """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
 
     def __post_init__(self):
         check_positive("task.log_sigma_std", self.log_sigma_std)
+        check_fraction("task.label_dropout", self.label_dropout)
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,13 @@ class ConditionalTask:
     """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5
     """Standard deviation of log sigma, > 0."""
+    label_dropout: float = 0.1
+    """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
 
     def __post_init__(self):
         check_positive("sigma_y", self.sigma_y)
         check_positive("task.log_sigma_std", self.log_sigma_std)
+        check_fraction("task.label_dropout", self.label_dropout)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = [
     "UserError",
     "check_at_least",
     "check_choices",
+    "check_fraction",
     "check_positive",
     "check_seed",
     "first_words",
@@ -68,6 +69,12 @@ def check_choices(config: Any) -> None:
         if getattr(config, name) not in choices:
             remedy = f"use one of {', '.join(map(repr, choices))}"
             raise UserError(name, repr(getattr(config, name)), remedy)
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raises a UserError unless 0 <= value <= 1."""
+    if not 0 <= value <= 1:
+        raise UserError(name, value, "use a number from 0 to 1")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -56,8 +56,10 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
         prior, theta = load_prior(config.prior, measured.image_shape, tiles)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
-        # The operators of given measurements may be any of their kind.
-        operator = config.operator if config.observations is None else None
+        # The operators of given measurements may be any of their kind, and starts are learned
+        # without classes.
+        known = config.observations is None and config.class_label is None
+        operator = config.operator if known else None
         sigma_y = None if config.sigma_y == "estimate" else config.sigma_y
         if config.poisson_peak is not None:
             sigma_y = None
@@ -73,7 +75,8 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
                 console.print(
                     f"{name}: its network was trained on another operator or sigma_y, or may have "
-                    "been, so that its starts are compared with zero-shot ones (best_of)."
+                    "been, or without classes, so that its starts are compared with zero-shot ones "
+                    "(best_of)."
                 )
         score = _make_score(measured)
         baseline = score(_naive(measured)[:, None])

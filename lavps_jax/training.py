@@ -27,6 +27,7 @@ __all__ = [
     "begin_chains",
     "init_train_state",
     "make_train_step",
+    "shown_label",
 ]
 
 Metrics = dict[str, Array]
@@ -35,7 +36,8 @@ Metrics = dict[str, Array]
 class LossFn(Protocol):
     """Loss of ONE image; frozen, hashable. `frozen` holds weights that are used, not trained.
 
-    Dropout is active in training only, not where the loss is a validation score.
+    Dropout is active in training only, not where the loss is a validation score. `label` is the
+    number of the image's class: -1 is the null class, None where the network has no classes.
     """
 
     def __call__(
@@ -46,6 +48,7 @@ class LossFn(Protocol):
         x_0: Float[Array, "H W C"],
         *,
         train: bool,
+        label: Int[Array, ""] | None = None,
     ) -> tuple[Array, Metrics]: ...
 
 
@@ -60,14 +63,21 @@ class PriorLoss:
     denoiser: EDMDenoiser
     log_sigma_mean: float
     log_sigma_std: float
+    num_classes: int = 0
+    label_dropout: float = 0.0
 
-    def __call__(self, weights, rng_key, frozen, x_0, *, train):
-        key_sigma, key_noise, key_dropout = jax.random.split(rng_key, 3)
+    def __call__(self, weights, rng_key, frozen, x_0, *, train, label=None):
+        key_sigma, key_noise, key_dropout, key_label = jax.random.split(rng_key, 4)
+        rate = self.label_dropout if train else 0.0
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
         x_0_hat = self.denoiser.at_sigma(
-            weights, z, sigma_t, dropout_key=key_dropout if train else None
+            weights,
+            z,
+            sigma_t,
+            shown_label(key_label, label, self.num_classes, rate),
+            key_dropout if train else None,
         )
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
@@ -82,10 +92,16 @@ class ConditionalLoss:
     sigma_y: float
     log_sigma_mean: float
     log_sigma_std: float
+    num_classes: int = 0
+    label_dropout: float = 0.0
 
-    def __call__(self, weights, rng_key, frozen, x_0, *, train):
-        key_operator, key_y, key_sigma, key_noise, key_dropout = jax.random.split(rng_key, 5)
+    def __call__(self, weights, rng_key, frozen, x_0, *, train, label=None):
+        key_operator, key_y, key_sigma, key_noise, key_dropout, key_label = jax.random.split(
+            rng_key, 6
+        )
         problem = simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
+        rate = self.label_dropout if train else 0.0
+        problem = problem.replace(label=shown_label(key_label, label, self.num_classes, rate))
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
@@ -93,6 +109,20 @@ class ConditionalLoss:
         x_0_hat = self.denoiser.at_sigma(weights, z, problem, sigma_t, dropout_key)
         loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
         return loss, {}
+
+
+def shown_label(
+    rng_key: PRNGKey, label: Int[Array, ""] | None, num_classes: int, dropout: float
+) -> Float[Array, " K"] | None:
+    """The class as networks see it in training, one-hot (K,): zeros, the null class, now and then.
+
+    So that one network learns both, with the class and without. Source: Ho and Salimans,
+    "Classifier-Free Diffusion Guidance", arXiv:2207.12598, algorithm 1.
+    """
+    if label is None:
+        return None
+    dropped = jax.random.bernoulli(rng_key, dropout)
+    return jax.nn.one_hot(jnp.where(dropped, -1, label), num_classes)
 
 
 def _edm_weight(sigma_t: Float[Array, ""]) -> Float[Array, ""]:
@@ -135,8 +165,10 @@ def begin_chains(
 
 def make_train_step(
     loss_fn: LossFn | ChainLoss, optimizer: optax.GradientTransformation, *, ema_decay: float
-) -> Callable[[TrainState, Weights, Array, PRNGKey], tuple[TrainState, Metrics]]:
-    """The jitted step (train_state, frozen, images (B, H, W, C), rng_key) -> (state, metrics).
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The jitted step (train_state, frozen, images, rng_key, labels=None) -> (state, metrics).
+
+    Images are float (B, H, W, C) in [-1, 1], labels int32 (B,), see `LossFn`.
 
     The keys of a step are folded from train_state.step and the position in the batch, so a resumed
     run repeats the uninterrupted one. The state is donated. With a `ChainLoss` the images are
@@ -144,21 +176,25 @@ def make_train_step(
     min(ema_decay, (1 + step) / (10 + step)), so that early it is not held back by the start.
     """
 
-    def batch_loss(weights, keys, frozen, images, chains):
+    def batch_loss(weights, keys, frozen, images, labels, chains):
         match loss_fn:
             case ChainLoss():
                 advance = jax.vmap(loss_fn.advance, in_axes=(None, 0, None, 0))
                 losses, metrics, chains = advance(weights, keys, frozen, chains)
             case _:
-                per_image = jax.vmap(lambda k, x_0: loss_fn(weights, k, frozen, x_0, train=True))
-                losses, metrics = per_image(keys, images)
+                per_image = jax.vmap(
+                    lambda key, x_0, label: loss_fn(
+                        weights, key, frozen, x_0, train=True, label=label
+                    )
+                )
+                losses, metrics = per_image(keys, images, labels)
         return jnp.mean(losses), (jax.tree.map(jnp.mean, metrics), chains)
 
-    def train_step(train_state, frozen, images, rng_key):
+    def train_step(train_state, frozen, images, rng_key, labels=None):
         key = jax.random.fold_in(rng_key, train_state.step)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
         (loss, (metrics, chains)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
-            train_state.weights, keys, frozen, images, train_state.chains
+            train_state.weights, keys, frozen, images, labels, train_state.chains
         )
         if isinstance(loss_fn, ChainLoss):
             chains = _replace_ended(loss_fn, keys, frozen, images, chains)

@@ -11,13 +11,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lavps_jax.amortized_training import ChainLoss
 from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
-from lavps_jax.config import TrainConfig, to_json
-from lavps_jax.data import DataConfig, ImageSource, batch_indices, in_memory, load_batch
+from lavps_jax.config import ConditionalTask, PriorTask, TrainConfig, to_json
+from lavps_jax.data import (
+    DataConfig,
+    ImageSource,
+    batch_indices,
+    in_memory,
+    load_batch,
+    load_labels,
+)
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
@@ -47,10 +55,14 @@ def run_training(config: TrainConfig) -> Path:
         configuration, or the loss is no longer finite.
     """
     run_dir = Path(config.run_dir)
-    train_data = in_memory(_opened(config.train_data, "train_data"))
+    num_classes = _trained_classes(config)
+    train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
     for source in (train_data, validation_data):
         check_image_shape(config.task.network, source.image_shape)
+    if num_classes and train_data.label(0) is None:
+        remedy = f"say the classes of the images: the network has {num_classes} (or num_classes 0)"
+        raise UserError("train_data", "images without classes", remedy)
     trainee = build_trainee(config, train_data.image_shape)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
     train_step: Any = make_train_step(
@@ -58,8 +70,11 @@ def run_training(config: TrainConfig) -> Path:
     )
     rng_key = jax.random.key(config.seed)
     state = init_train_state(trainee.weights, optimizer, _begin_chains(config, trainee, train_data))
-    images_like = jax.ShapeDtypeStruct((config.batch_size, *train_data.image_shape), jnp.float32)
-    train_step = train_step.lower(state, trainee.frozen, images_like, rng_key).compile()
+    batch = config.batch_size
+    images_like = jax.ShapeDtypeStruct((batch, *train_data.image_shape), jnp.float32)
+    labels_like = jax.ShapeDtypeStruct((batch,), jnp.int32) if num_classes else None
+    train_step = train_step.lower(state, trainee.frozen, images_like, rng_key, labels_like)
+    train_step = train_step.compile()
     check_memory(train_step, "batch_size", config.batch_size)
     _claim_directory(run_dir, config)
     validate = _make_validation(config, trainee, validation_data)
@@ -84,7 +99,8 @@ def run_training(config: TrainConfig) -> Path:
             for step in range(first, config.num_train_steps):
                 indices = batch_indices(config.seed, step, config.batch_size, len(train_data))
                 images = jnp.asarray(load_batch(train_data, indices))
-                state, metrics = train_step(state, trainee.frozen, images, rng_key)
+                labels = _labels(train_data, indices, num_classes)
+                state, metrics = train_step(state, trainee.frozen, images, rng_key, labels)
                 done = step + 1
                 if done % config.log_every == 0 or done == config.num_train_steps:
                     row = {name: float(value) for name, value in metrics.items()}
@@ -109,6 +125,22 @@ def run_training(config: TrainConfig) -> Path:
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
         _export(config, state, validate(state.ema))
     return run_dir / "weights"
+
+
+def _trained_classes(config: TrainConfig) -> int:
+    """How many classes the network learns; starts are learned without."""
+    match config.task:
+        case PriorTask(network=network):
+            return network.num_classes
+        case ConditionalTask(network=network):
+            return network.backbone.num_classes
+        case _:
+            return 0
+
+
+def _labels(source: ImageSource, indices, num_classes: int) -> Array | None:
+    """Classes as a `LossFn` takes them, int32 (B,), or None for a network without."""
+    return jnp.asarray(load_labels(source, indices, num_classes)) if num_classes else None
 
 
 def _opened(data: DataConfig, field: str) -> ImageSource:
@@ -166,27 +198,33 @@ def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource)
     """A function of the averaged weights: mean losses over fixed images, noise and operators."""
     count = min(config.num_validation_images, len(source))
     images = jnp.asarray(load_batch(source, range(count)))
+    num_classes = _trained_classes(config)
+    labels = _labels(source, range(count), num_classes)
     keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
 
     @jax.jit
-    def scores(weights, frozen, keys, images):
+    def scores(weights, frozen, keys, images, labels):
         def one(row):
-            key, x_0 = row
+            key, x_0, label = row
             key_loss, key_noise = jax.random.split(key)
-            loss, metrics = trainee.loss_fn(weights, key_loss, frozen, x_0, train=False)
+            loss, metrics = trainee.loss_fn(
+                weights, key_loss, frozen, x_0, train=False, label=label
+            )
             if isinstance(trainee.loss_fn, PriorLoss):
                 noise = jax.random.normal(key_noise, x_0.shape)
+                shown = None if label is None else jax.nn.one_hot(label, num_classes)
                 for sigma_t in VALIDATION_SIGMAS:
                     denoise = trainee.loss_fn.denoiser.at_sigma
-                    x_0_hat = denoise(weights, x_0 + sigma_t * noise, jnp.float32(sigma_t))
+                    z = x_0 + sigma_t * noise
+                    x_0_hat = denoise(weights, z, jnp.float32(sigma_t), shown)
                     metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
             return {"loss": loss, **metrics}
 
-        rows = jax.lax.map(one, (keys, images), batch_size=config.batch_size)
+        rows = jax.lax.map(one, (keys, images, labels), batch_size=config.batch_size)
         return jax.tree.map(jnp.mean, rows)
 
     def validate(weights) -> dict[str, float]:
-        found = scores(weights, trainee.frozen, keys, images)
+        found = scores(weights, trainee.frozen, keys, images, labels)
         values = {f"validation_{k}": float(v) for k, v in found.items()}
         at_prior = values.get("validation_block_loss_at_prior")
         if at_prior is not None:

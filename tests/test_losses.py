@@ -21,6 +21,7 @@ from lavps_jax.training import (
     PriorLoss,
     init_train_state,
     make_train_step,
+    shown_label,
 )
 from lavps_jax.variational import block_loss
 
@@ -33,7 +34,7 @@ class Predicts:
 
     what: str
 
-    def at_sigma(self, weights, z, sigma_t, dropout_key):
+    def at_sigma(self, weights, z, sigma_t, label, dropout_key):
         return jnp.broadcast_to(sigma_t, z.shape) if self.what == "sigma" else z
 
 
@@ -47,6 +48,44 @@ def test_prior_loss_draws_and_weighs_noise_levels():
     log_sigma = log_sigma[np.isfinite(log_sigma)]
     assert abs(np.median(log_sigma) + 0.8) < 0.12
     assert abs(np.std(log_sigma[log_sigma > -0.8]) / (1.5 * np.sqrt(1 - 2 / np.pi)) - 1) < 0.08
+
+
+def test_a_class_is_shown_as_one_hot_and_left_out_as_often_as_asked():
+    labels = jnp.tile(jnp.arange(-1, 3), 1000)
+    keys = jax.random.split(jax.random.key(0), len(labels))
+    for rate in (0.0, 0.25, 1.0):
+        show = jax.vmap(lambda key, label, rate=rate: shown_label(key, label, 3, rate))
+        shown = np.asarray(show(keys, labels)).reshape(1000, 4, 3)
+        assert not shown[:, 0].any()  # The null class.
+        np.testing.assert_allclose(shown[:, 1:].mean(0), (1 - rate) * np.eye(3), atol=0.06)
+    assert shown_label(keys[0], None, 3, 0.0) is None
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_losses_show_the_class_that_training_leaves_out(train):
+    """A denoiser that returns 1 for class 1 and 0 without: its error tells what it was shown."""
+
+    @dataclass(frozen=True)
+    class Prior:
+        def at_sigma(self, weights, z, sigma_t, label, dropout_key):
+            return jnp.full(z.shape, label[1])
+
+    @dataclass(frozen=True)
+    class Conditional:
+        def at_sigma(self, weights, z, problem, sigma_t, dropout_key):
+            return jnp.full(z.shape, problem.label[1])
+
+    keys = jax.random.split(jax.random.key(0), 500)
+    for loss_fn in (
+        PriorLoss(Prior(), 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
+        ConditionalLoss(Conditional(), Denoise(), 0.1, 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
+    ):
+        each = jax.vmap(
+            lambda key, label, f=loss_fn: f({}, key, {}, jnp.ones(SHAPE), train=train, label=label)
+        )
+        losses = np.asarray(each(keys, jnp.ones(500, jnp.int32))[0])
+        assert abs(np.mean(losses == 0) - (0.6 if train else 1.0)) < 0.07
+        assert np.all(np.asarray(each(keys, jnp.zeros(500, jnp.int32))[0]) > 0)
 
 
 def test_prior_loss_of_no_denoising():
@@ -129,7 +168,7 @@ def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
     assert {int(block.tau) for _, _, block, _ in spy.seen} == set(taus.tolist())
 
 
-def draws_a_number(weights, rng_key, frozen, x_0, *, train):
+def draws_a_number(weights, rng_key, frozen, x_0, *, train, label=None):
     assert train
     return weights["w"] * jax.random.normal(rng_key), {}
 

@@ -9,6 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from lavps_jax.build import load_network, load_prior
 from lavps_jax.config import (
@@ -104,6 +105,35 @@ def test_amortized_training_beats_the_block_prior(whole_run, tmp_path):
     with (tmp_path / "run" / "log.csv").open() as file:
         scores = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     assert 0 < scores["validation_ratio"] < 0.98
+
+
+def test_a_prior_learns_the_classes_of_its_images(tmp_path):
+    """Dark and bright images; where noise hides everything, only the class tells which."""
+    shades = np.array([40, 215] * 8, np.uint8)
+    lines = []
+    for i, shade in enumerate(shades):
+        Image.fromarray(np.full((8, 8), shade)).save(tmp_path / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png {i % 2}\n")
+    (tmp_path / "classes.txt").write_text("".join(lines))
+    data = FolderData(str(tmp_path), classes=str(tmp_path / "classes.txt"))
+    task = PriorTask(dataclasses.replace(NETWORK, num_classes=2), 1.5, 1.0, label_dropout=0.3)
+    shared = {"train_data": data, "validation_data": data, "task": task}
+    folder = run_training(config(tmp_path / "run", **shared, num_train_steps=300, batch_size=16,
+                                 checkpoint_every=300, validate_every=300))  # fmt: skip
+    denoiser, theta = load_prior(str(folder))
+    sigma = jax.numpy.float32(10.0)
+    z = sigma * jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
+    for label, found in ((None, 0.0), ([1.0, 0.0], -0.686), ([0.0, 1.0], 0.686)):
+        shown = None if label is None else jax.numpy.array(label)
+        x_0 = jax.vmap(denoiser.at_sigma, (None, 0, None, None))(theta, z, sigma, shown)
+        assert abs(float(x_0.mean()) - found) < 0.25
+
+    for changes, words in (
+        ({"task": PriorTask(dataclasses.replace(NETWORK, num_classes=1))}, "class of 0.*: got 1"),
+        ({"train_data": FolderData(str(tmp_path))}, "images without classes; say the classes"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run_training(config(tmp_path / "other", **(shared | changes)))
 
 
 def test_only_blocks_that_the_sampler_poses_are_learned(whole_run):

@@ -6,7 +6,7 @@ Batches need no iterator: `batch_indices` is a pure function of the seed and the
 resumed run sees the images the uninterrupted run would have seen.
 """
 
-from lavps_jax.data.batches import batch_indices, load_batch, process_slice
+from lavps_jax.data.batches import batch_indices, load_batch, load_labels, process_slice
 from lavps_jax.data.images import (
     ArraySource,
     ImageSource,
@@ -28,6 +28,7 @@ __all__ = [
     "batch_indices",
     "in_memory",
     "load_batch",
+    "load_labels",
     "pad_image",
     "process_slice",
     "to_float",

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from lavps_jax.data.images import ArraySource, ImageSource, to_float
 from lavps_jax.errors import UserError
 
-__all__ = ["batch_indices", "load_batch", "process_slice"]
+__all__ = ["batch_indices", "load_batch", "load_labels", "process_slice"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -83,3 +83,19 @@ def load_batch(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.n
     if isinstance(source, ArraySource):
         return to_float(source.images[np.asarray(indices, np.int64)])
     return to_float(np.stack([source[int(index)] for index in indices]))
+
+
+def load_labels(
+    source: ImageSource, indices: Sequence[int] | np.ndarray, num_classes: int
+) -> Int[np.ndarray, " B"]:
+    """The classes of images, int32 (B,): -1 where the source does not know them.
+
+    Raises:
+      UserError: if there is one that a network with `num_classes` classes does not have.
+    """
+    labels = [source.label(int(index)) for index in indices]
+    for index, label in zip(indices, labels, strict=True):
+        if label is not None and label >= num_classes:
+            remedy = f"use 0 to {num_classes - 1}, the classes of the network"
+            raise UserError(f"class of {source.name(int(index))}", label, remedy)
+    return np.array([-1 if label is None else label for label in labels], np.int32)

@@ -77,18 +77,22 @@ class ArraySource:
         return None if self.labels is None else self.labels[index]
 
 
-def in_memory(source: ImageSource, limit_bytes: int = 2**30) -> ImageSource:
+def in_memory(
+    source: ImageSource, *, classes: bool = False, limit_bytes: int = 2**30
+) -> ImageSource:
     """Reads all images once if they fit into `limit_bytes`; otherwise returns `source` itself.
 
     Small sets (Fashion-MNIST: 59 MiB) are then sliced from one array instead of decoded one by
-    one at every step. Classes are left out: training does not use them.
+    one at every step. Without `classes` those are left out, which saves reading them.
     """
     if isinstance(source, ArraySource) or len(source) * np.prod(source.image_shape) > limit_bytes:
         return source
     images = np.empty((len(source), *source.image_shape), np.uint8)
     for index in range(len(source)):
         images[index] = source[index]
-    return ArraySource(images, tuple(source.name(index) for index in range(len(source))))
+    every = range(len(source))
+    labels = tuple(map(source.label, every)) if classes else None
+    return ArraySource(images, tuple(map(source.name, every)), labels)
 
 
 def checked_index(index: int, length: int) -> int:
