@@ -1,8 +1,8 @@
 """Floating point operations of the 256-pixel presets, counted by XLA without running anything.
 
 One evaluation of every network, with and without the derivative in the image, and from them one
-sample of every sampler. `--tflops` turns them into seconds at a sustained rate; an estimate, since
-it leaves out memory traffic.
+sample of every sampler, and the training of every network. `--tflops` turns them into seconds at a
+sustained rate; an estimate, since it leaves out memory traffic.
 
 Command: python benchmarks/full_size_cost.py
 """
@@ -68,6 +68,25 @@ def network_cost(data: str) -> dict[str, float]:
     }
 
 
+def training_cost(data: str, networks: dict[str, float]) -> dict[str, float]:
+    """EFLOP (10^18) of the training that the presets describe.
+
+    An image takes three evaluations of what is trained (forward, and twice as much backward) and,
+    for a start, two of the prior and one with its derivative.
+    """
+    per_image = {
+        "prior": 3 * networks["prior"],
+        "amortized": 3 * networks["amortized"]
+        + 2 * networks["prior"]
+        + networks["prior_with_derivative"],
+    }
+    found = {}
+    for task, gigaflop in per_image.items():
+        config = load_preset(f"configs/{data}_{task}.py")
+        found[task] = config.num_train_steps * config.batch_size * gigaflop / 1e9
+    return found
+
+
 def sampler_of(config: MGDMConfig | DPSConfig) -> Sampler:
     """The sampler, as far as its cost depends on it."""
     denoiser = EDMDenoiser(lambda *_: None)  # type: ignore[arg-type]
@@ -102,7 +121,11 @@ def main(config: Config) -> None:
             name = type(one).__name__.removesuffix("Config")
             samples[name] = {**cost._asdict(), "tflop": total, "seconds": total / config.tflops}
             print(f"{data} {name}: {total:.1f} TFLOP, {total / config.tflops:.1f} s", flush=True)
-        found[data] = {"gflop": networks, "samples": samples}
+        training = training_cost(data, networks)
+        for task, eflop in training.items():
+            days = eflop * 1e6 / config.tflops / 86400
+            print(f"{data} training of {task}: {eflop:.2f} EFLOP, {days:.1f} days", flush=True)
+        found[data] = {"gflop": networks, "samples": samples, "training_eflop": training}
     record(config.out, {"tflops": config.tflops, "presets": found})
 
 

@@ -60,10 +60,13 @@ def denoiser_of(side: int) -> tuple[EDMDenoiser, Any, tuple[int, int, int]]:
         return *load_prior("pretrained/fashion_mnist/prior"), (32, 32, 1)
     model, weights = split(nnx.eval_shape(lambda: FFHQ256.build(nnx.Rngs(0))))
     draw = np.random.default_rng(0).standard_normal
-    theta = jax.tree.map(
-        lambda leaf: jnp.asarray(draw(leaf.shape, np.float32) * 0.5 / leaf.shape[0] ** 0.5),
-        weights,
-    )
+
+    def fill(leaf):
+        values = draw(leaf.shape, np.float32) * 0.5 / leaf.shape[0] ** 0.5
+        # Temperatures of attention are vectors, and have a square root.
+        return jnp.asarray(np.abs(values) if values.ndim == 1 else values)
+
+    theta = jax.tree.map(fill, weights)
     return EDMDenoiser(model), theta, (side, side, 3)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.sampler_config import (
     DAPSConfig,
+    DDIMConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
@@ -20,6 +21,7 @@ from lavps_jax.sampler_config import (
 )
 from lavps_jax.samplers import (
     DAPS,
+    DDIM,
     DDNM,
     DDRM,
     DING,
@@ -46,6 +48,8 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
     """
     schedule = prior.schedule
     match config:
+        case DDIMConfig():
+            return DDIM(prior, config.num_steps, config.eta, schedule)
         case DPSConfig():
             return DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
         case PiGDMConfig():

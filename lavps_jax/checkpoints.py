@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lavps_jax.checksums import checksums
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import write_directory
 
@@ -25,6 +28,7 @@ __all__ = ["TrainingCheckpoints", "export_weights", "load_weights", "read_card",
 Tree = TypeVar("Tree")
 
 CARD = "card.json"
+CHECKSUMS = "checksums"
 WEIGHTS = "weights"
 
 
@@ -62,6 +66,13 @@ def _check_leaves(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 # ---- Training ----
+
+
+class Damaged(UserError):
+    """A checkpoint whose files are not what was written."""
+
+    def __init__(self, what: object):
+        super().__init__("checkpoint", what, "delete this folder, it is damaged")
 
 
 class TrainingCheckpoints:
@@ -112,7 +123,8 @@ class TrainingCheckpoints:
             raise UserError(
                 "checkpoint directory", found, "resume that run or take a new directory"
             )
-        item = ocp.args.StandardSave(_named_leaves(state))
+        named = _named_leaves(state)
+        item = ocp.args.StandardSave(named | {CHECKSUMS: checksums(named)})
         self._manager.save(step, args=ocp.args.Composite(state=item))
 
     def restore(self, abstract_state: Tree, step: int | None = None) -> Tree:
@@ -122,10 +134,12 @@ class TrainingCheckpoints:
           abstract_state: a state as it was saved, of arrays or of `jax.ShapeDtypeStruct`. Every
             array is placed as its counterpart here (on the first device where that says nothing),
             whatever the number of devices was when it was saved.
-          step: which checkpoint; None is the newest.
+          step: which checkpoint; None is the newest that is not damaged. Newer ones are set aside
+            then, as "damaged-STEP", with a warning.
 
         Raises:
-          UserError: if there is no such checkpoint, or it has other arrays.
+          UserError: if there is no such checkpoint, it has other arrays, or it is damaged: a file
+            is missing or unreadable, or an array differs from its checksum.
         """
         self._manager.wait_until_finished()
         steps = sorted(self._manager.all_steps())
@@ -133,15 +147,36 @@ class TrainingCheckpoints:
             wanted = "a checkpoint" if step is None else f"step {step}"
             remedy = f"give one of the steps {steps}" if steps else "give the directory of a run"
             raise UserError("checkpoint directory", f"{self.directory} without {wanted}", remedy)
-        step = steps[-1] if step is None else step
+        if step is not None:
+            return self._read(abstract_state, step)
+        for step in reversed(steps):
+            try:
+                return self._read(abstract_state, step)
+            except Damaged as damage:
+                aside = self._set_aside(step)
+                warnings.warn(f"damaged checkpoint, now {aside}: {damage.value}", stacklevel=2)
+        remedy = "start in a new directory: all its checkpoints are damaged"
+        raise UserError("checkpoint directory", self.directory, remedy)
+
+    def _set_aside(self, step: int) -> Path:
+        """Renames a checkpoint so that it is none any more."""
+        folder = self.directory / str(step)
+        aside = folder.with_name(f"damaged-{step}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
+        self._manager.reload()
+        return aside
+
+    def _read(self, abstract_state: Tree, step: int) -> Tree:
         folder = self.directory / str(step)
         wanted = _named_leaves(abstract_state)
-        remedy = "delete this folder, it is damaged; the checkpoint before it is used then"
         try:
             metadata: Any = self._manager.item_metadata(step)
-            found = metadata.state.tree
+            found = dict(metadata.state.tree)
         except Exception as error:  # Orbax and TensorStore raise whatever they stumble over.
-            raise UserError("checkpoint", folder, remedy) from error
+            raise Damaged(folder) from error
+        stored_sums = found.pop(CHECKSUMS, None)  # None in a checkpoint of an older version.
         _check_leaves(folder, found, wanted)
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         targets = {
@@ -150,12 +185,24 @@ class TrainingCheckpoints:
             )
             for name, leaf in wanted.items()
         }
+        if stored_sums is not None:
+            like = jax.ShapeDtypeStruct(stored_sums.shape, jnp.uint32, sharding=default)
+            targets[CHECKSUMS] = like
         item = ocp.args.StandardRestore(targets)
         try:
             restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=item))
         except Exception as error:
-            raise UserError("checkpoint", folder, remedy) from error
-        return _rebuild(abstract_state, restored.state)
+            raise Damaged(folder) from error
+        arrays = {name: restored.state[name] for name in wanted}
+        if stored_sums is not None:
+            differs = np.asarray(checksums(arrays) != restored.state[CHECKSUMS])
+            if differs.any():
+                raise Damaged(f"{folder} (the array {sorted(arrays)[int(np.argmax(differs))]})")
+        return _rebuild(abstract_state, arrays)
+
+    def wait(self) -> None:
+        """Waits until what was saved is complete."""
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits until everything is on disk and frees the threads."""

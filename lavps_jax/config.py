@@ -34,6 +34,7 @@ from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import (
     ConditionalConfig,
     DAPSConfig,
+    DDIMConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "ConditionalConfig",
     "ConditionalTask",
     "DAPSConfig",
+    "DDIMConfig",
     "DDNMConfig",
     "DDRMConfig",
     "DINGConfig",
@@ -206,6 +208,9 @@ class TrainConfig:
     """Steps between checkpoints, from which an interrupted run goes on."""
     keep_last: int = 2
     """Number of checkpoints to keep."""
+    max_skipped_steps: int = 10
+    """A step whose loss or gradient is not finite changes nothing; the run stops after more of
+    them."""
     export_dtype: Literal["float32", "float16"] = "float32"
     """In which exported weights are stored."""
 
@@ -214,6 +219,7 @@ class TrainConfig:
         for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
                      "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
             check_at_least(name, getattr(self, name), 1)
+        check_at_least("max_skipped_steps", self.max_skipped_steps, 0)
         check_seed(self.seed)
 
 

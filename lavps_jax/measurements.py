@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,15 @@ from lavps_jax.types import PRNGKey, Problem
 __all__ = [
     "Measured",
     "RunKeys",
+    "in_batches",
     "name_seeds",
     "run_keys",
     "simulate_measurements",
     "with_classes",
 ]
+
+
+Tree = TypeVar("Tree")
 
 
 class Measured(NamedTuple):
@@ -109,20 +113,20 @@ def simulate_measurements(config: SampleConfig) -> Measured:
         key = jax.random.fold_in(keys.operator, seed) if config.stochastic else keys.operator
         return config.operator.draw(key, images.shape[1:])
 
-    operators = jax.jit(jax.vmap(draw))(seeds)
-    if config.poisson_peak is None:
-        problems = _measure(simulate, keys.noise, seeds, images, operators, sigma_y)
-    else:
+    simulation, level = simulate, sigma_y
+    operators = in_batches(jax.jit(jax.vmap(draw)), config.batch_size, seeds)
+    if config.poisson_peak is not None:
         check_light(operators, len(seeds))
-        peak = config.poisson_peak
-        problems = _measure(simulate_photons, keys.noise, seeds, images, operators, peak)
+        simulation, level = simulate_photons, config.poisson_peak
+    measure = functools.partial(_measure, simulation, keys.noise, level)
+    problems = in_batches(measure, config.batch_size, seeds, images, operators)
     labels = [source.label(i) for i in index]
     return Measured(problems, seeds, names, np.asarray(images), labels)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _measure(
-    simulation: Callable[..., Problem], rng_key, seeds, images, operators, level
+    simulation: Callable[..., Problem], rng_key, level, seeds, images, operators
 ) -> Problem:
     """A measurement of every image, leaves (B, ...), at one level of noise."""
 
@@ -130,6 +134,26 @@ def _measure(
         return simulation(jax.random.fold_in(rng_key, seed), x_0, operator, level)
 
     return jax.vmap(measure)(seeds, images, operators)
+
+
+def in_batches(fn: Callable[..., Tree], size: int, *rows: Any) -> Tree:
+    """fn(*rows) on `size` images at a time, so that its memory does not grow with their number.
+
+    Args:
+      fn: takes and returns pytrees with images on axis 0 of every leaf.
+      size: images at a time; the last batch is filled up with repeats, so that fn compiles once.
+      rows: leaves (B, ...).
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    if count <= size:
+        return fn(*rows)
+
+    def batch(begin: int) -> Tree:
+        index = np.minimum(np.arange(begin, begin + size), count - 1)
+        return fn(*jax.tree.map(lambda leaf: leaf[index], rows))
+
+    parts = [batch(begin) for begin in range(0, count, size)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
 
 def name_seeds(names: Sequence[str]) -> np.ndarray:

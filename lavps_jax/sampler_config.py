@@ -11,6 +11,7 @@ from lavps_jax.samplers.mgdm import TauRule
 __all__ = [
     "ConditionalConfig",
     "DAPSConfig",
+    "DDIMConfig",
     "DDNMConfig",
     "DDRMConfig",
     "DINGConfig",
@@ -259,8 +260,19 @@ class ConditionalConfig:
     """Stochasticity, in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class DDIMConfig:
+    """Samples of the prior, whatever was measured; see `lavps_jax.samplers.DDIM`."""
+
+    num_steps: int = 100
+    """Points of the time grid."""
+    eta: float = 1.0
+    """Stochasticity, in [0, 1]."""
+
+
 ZeroShotConfig = (
-    DPSConfig
+    DDIMConfig
+    | DPSConfig
     | PiGDMConfig
     | DDNMConfig
     | DDRMConfig

@@ -21,7 +21,13 @@ from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood, misfit
 from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
-from lavps_jax.measurements import Measured, run_keys, simulate_measurements, with_classes
+from lavps_jax.measurements import (
+    Measured,
+    in_batches,
+    run_keys,
+    simulate_measurements,
+    with_classes,
+)
 from lavps_jax.memory import check_memory
 from lavps_jax.metrics import chi2_band, psnr, ssim
 from lavps_jax.networks.tiled import Tiles
@@ -52,7 +58,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         else:
             measured = load_measurements(config, takes)
         measured = with_classes(measured, config.class_label, takes.num_classes)
-        _check_gradients(measured)
+        _check_gradients(measured, config.batch_size)
         tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
         prior, theta = load_prior(config.prior, measured.image_shape, tiles)
         samplers = (config.sampler, *(config.compare_with if config.compare else ()))
@@ -79,7 +85,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
                     "(best_of)."
                 )
         score = _make_score(measured)
-        baseline = score(_naive(measured)[:, None])
+        baseline = score(_naive(measured, config.batch_size)[:, None])
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -100,7 +106,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     return Path(config.out_dir)
 
 
-def _check_gradients(measured: Measured) -> None:
+def _check_gradients(measured: Measured, batch_size: int) -> None:
     """Raises a UserError if a likelihood has no finite gradient where sampling will begin."""
 
     def finite(problem):
@@ -108,7 +114,7 @@ def _check_gradients(measured: Measured) -> None:
         images = (problem.x_pinv, jnp.zeros_like(problem.x_pinv), -jnp.ones_like(problem.x_pinv))
         return jnp.stack([jnp.all(jnp.isfinite(gradient(x))) for x in images]).all()
 
-    found = np.asarray(jax.jit(jax.vmap(finite))(measured.problems))
+    found = np.asarray(in_batches(jax.jit(jax.vmap(finite)), batch_size, measured.problems))
     if not found.all():
         operator = type(measured.problems.operator).__name__
         name = measured.names[int(np.argmin(found))]
@@ -127,7 +133,7 @@ def _check_problems(measured: Measured, samplers: Sequence[Sampler]) -> None:
     jax.eval_shape(jax.vmap(check), measured.problems)
 
 
-def _naive(measured: Measured) -> np.ndarray:
+def _naive(measured: Measured, batch_size: int) -> np.ndarray:
     """What samplers must beat, (B, H, W, C): A^+ y, or an estimate where A is not linear."""
 
     def one(problem):
@@ -135,7 +141,7 @@ def _naive(measured: Measured) -> np.ndarray:
         linear = isinstance(operator, LinearOperator)
         return operator.pinv(problem.y) if linear else problem.x_pinv
 
-    return np.asarray(jax.jit(jax.vmap(one))(measured.problems))
+    return np.asarray(in_batches(jax.jit(jax.vmap(one)), batch_size, measured.problems))
 
 
 Score = Callable[[np.ndarray], dict[str, np.ndarray]]

@@ -137,6 +137,7 @@ class TrainState(NamedTuple):
       ema: their exponential moving average, what is used afterwards.
       opt_state: state of the optimizer.
       step: steps done, int32 ().
+      num_skipped: how many of them changed nothing, because their loss or gradient was not finite.
       chains: the sampler's runs of a `ChainLoss`, one per image of the batch; otherwise ().
     """
 
@@ -144,6 +145,7 @@ class TrainState(NamedTuple):
     ema: Weights
     opt_state: Any
     step: Int[Array, ""]
+    num_skipped: Int[Array, ""]
     chains: Any = ()
 
 
@@ -152,7 +154,9 @@ def init_train_state(
 ) -> TrainState:
     """The state before the first step; the average starts as a copy of the weights."""
     ema = jax.tree.map(jnp.copy, weights)
-    return TrainState(weights, ema, optimizer.init(weights), jnp.zeros((), jnp.int32), chains)
+    # Two arrays: the state is donated, and a buffer can be donated once only.
+    step, num_skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(weights, ema, optimizer.init(weights), step, num_skipped, chains)
 
 
 def begin_chains(
@@ -173,7 +177,8 @@ def make_train_step(
     The keys of a step are folded from train_state.step and the position in the batch, so a resumed
     run repeats the uninterrupted one. The state is donated. With a `ChainLoss` the images are
     those on which new runs begin. The average warms up: its decay is
-    min(ema_decay, (1 + step) / (10 + step)), so that early it is not held back by the start.
+    min(ema_decay, (1 + step) / (10 + step)), so that early it is not held back by the start. A step
+    whose loss or gradient is not finite leaves weights, average and optimizer as they were.
     """
 
     def batch_loss(weights, keys, frozen, images, labels, chains):
@@ -203,15 +208,25 @@ def make_train_step(
         step = train_state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
         ema = optax.incremental_update(weights, train_state.ema, 1 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-        return TrainState(weights, ema, opt_state, train_state.step + 1, chains), metrics
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        weights, ema, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (weights, ema, opt_state),
+            (train_state.weights, train_state.ema, train_state.opt_state),
+        )
+        num_skipped = train_state.num_skipped + jnp.where(finite, 0, 1)
+        metrics = {"loss": loss, "gradient_norm": norm, **metrics}
+        new = TrainState(weights, ema, opt_state, train_state.step + 1, num_skipped, chains)
+        return new, metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
 def _replace_ended(loss_fn: ChainLoss, keys, frozen, images, chains: Chain) -> Chain:
-    """The runs with those that are over replaced by new ones on the images of the batch."""
-    over = jax.vmap(loss_fn.is_over)(chains)
+    """The runs with those that are over, or not finite, replaced by new ones on the batch."""
+    finite = jnp.isfinite(chains.x_t).all((1, 2, 3)) & jnp.isfinite(chains.x_0).all((1, 2, 3))
+    over = jax.vmap(loss_fn.is_over)(chains) | ~finite
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
 
     def replaced():

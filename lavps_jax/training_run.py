@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from lavps_jax.data import (
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
+from lavps_jax.stop_request import StopRequest
 from lavps_jax.training import (
     PriorLoss,
     TrainState,
@@ -43,16 +46,21 @@ VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
 """Noise levels at which the denoising error of a prior is reported."""
 _VALIDATION_SEED = 1
 _CHAINS_SEED = 2
-_FREE_FIELDS = ("run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last")
+_FREE_FIELDS = (
+    "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
+)  # fmt: skip
 """What may change when a run goes on: it does not change the weights."""
 
 
 def run_training(config: TrainConfig) -> Path:
     """Trains, or goes on from the newest checkpoint of the same run; returns the exported weights.
 
+    SIGTERM ends it after a checkpoint.
+
     Raises:
       UserError: if the data do not fit the network, the run directory belongs to another
         configuration, or the loss is no longer finite.
+      KeyboardInterrupt: after SIGTERM.
     """
     run_dir = Path(config.run_dir)
     num_classes = _trained_classes(config)
@@ -88,10 +96,17 @@ def run_training(config: TrainConfig) -> Path:
     )
     with TrainingCheckpoints(run_dir / "checkpoints", keep_last=config.keep_last) as checkpoints:
         if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
+            with warnings.catch_warnings(record=True) as damaged:
+                state = checkpoints.restore(state)
+            for one in damaged:
+                print(f"warning: {one.message}", flush=True)
             print(f"resumed at step {int(state.step)} of {config.num_train_steps}", flush=True)
-        first = int(state.step)
-        with Progress(*columns) as progress, _Log(run_dir / "log.csv", first) as log:
+        first, skipped = int(state.step), int(state.num_skipped)
+        with (
+            StopRequest() as stop,
+            Progress(*columns) as progress,
+            _Log(run_dir / "log.csv", first) as log,
+        ):
             bar = progress.add_task(
                 "training", total=config.num_train_steps, completed=first, loss=np.nan, speed=0.0
             )
@@ -102,26 +117,40 @@ def run_training(config: TrainConfig) -> Path:
                 labels = _labels(train_data, indices, num_classes)
                 state, metrics = train_step(state, trainee.frozen, images, rng_key, labels)
                 done = step + 1
-                if done % config.log_every == 0 or done == config.num_train_steps:
+                last = done == config.num_train_steps
+                due_log, due_validation, due_checkpoint = (
+                    last or done % every == 0
+                    for every in (config.log_every, config.validate_every, config.checkpoint_every)
+                )
+                if due_log or due_validation or due_checkpoint:
+                    if int(state.num_skipped) > skipped:
+                        skipped = int(state.num_skipped)
+                        note = f"{skipped} steps skipped: their loss or gradient was not finite"
+                        progress.console.print(note)
+                    if skipped > config.max_skipped_steps or (last and not _is_finite(metrics)):
+                        raise _diverged(checkpoints, done, skipped)
+                if due_log:
                     row = {name: float(value) for name, value in metrics.items()}
                     speed = (done - since) * config.batch_size / (time.perf_counter() - began)
                     began, since = time.perf_counter(), done
                     log.write(done, row | {"images_per_second": speed})
                     progress.update(bar, completed=done, loss=row["loss"], speed=speed)
-                    _check_finite(run_dir, done, metrics)
-                last = done == config.num_train_steps
                 # Before the checkpoint, so that a run that has its last one is complete.
-                if done % config.validate_every == 0 or last:
-                    _check_finite(run_dir, done, metrics)
+                if due_validation:
                     scores = validate(state.ema)
+                    if not np.isfinite(scores["validation_loss"]):
+                        raise _diverged(checkpoints, done, skipped)
                     line = _validation_line(done, scores)
                     progress.console.print(line, markup=False, soft_wrap=True)
                     log.write(done, scores)
                     _export(config, state, scores)
                     began, since = time.perf_counter(), done
-                if done % config.checkpoint_every == 0 or last:
-                    _check_finite(run_dir, done, metrics)
+                # After a step that was skipped the weights may have diverged already.
+                if (due_checkpoint or stop.requested) and _is_finite(metrics):
                     checkpoints.save(done, state)
+                if stop.requested and not last:
+                    progress.console.print(f"stopped at step {done}: the same command goes on")
+                    raise KeyboardInterrupt("SIGTERM")
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
         _export(config, state, validate(state.ema))
     return run_dir / "weights"
@@ -166,12 +195,16 @@ def _begin_chains(config: TrainConfig, trainee: Trainee, source: ImageSource):
     return compiled(*inputs)
 
 
-def _check_finite(run_dir: Path, step: int, metrics: dict[str, Any]) -> None:
-    """Stops a diverged run before it overwrites a good checkpoint."""
-    for name in ("loss", "gradient_norm"):
-        if not np.isfinite(metrics[name]):
-            remedy = f"lower optimizer.peak_lr; checkpoints lie in {run_dir}"
-            raise UserError(f"{name} at step {step}", float(metrics[name]), remedy)
+def _is_finite(metrics: Mapping[str, Any]) -> bool:
+    return all(np.isfinite(metrics[name]) for name in ("loss", "gradient_norm"))
+
+
+def _diverged(checkpoints: TrainingCheckpoints, step: int, skipped: int) -> UserError:
+    checkpoints.wait()
+    good = checkpoints.latest_step()
+    where = "none is saved yet" if good is None else f"{checkpoints.directory}/{good}"
+    remedy = f"lower optimizer.peak_lr; the last good checkpoint: {where}"
+    return UserError(f"loss at step {step}", f"no finite value ({skipped} steps skipped)", remedy)
 
 
 def _claim_directory(run_dir: Path, config: TrainConfig) -> None:

@@ -191,6 +191,23 @@ def test_every_image_and_step_has_its_own_key():
     np.testing.assert_array_equal(one, moves(1, 2))
 
 
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
+    def loss_fn(weights, rng_key, frozen, x_0, *, train, label=None):
+        return weights["w"] * jnp.mean(x_0), {}
+
+    optimizer = optax.adam(0.1)
+    step = make_train_step(loss_fn, optimizer, ema_decay=0.5)  # type: ignore[arg-type]
+    state = init_train_state({"w": jnp.ones(())}, optimizer)
+    for k, value in enumerate((1.0, np.nan, np.inf, 1.0)):
+        before = jax.tree.map(np.asarray, (state.weights, state.ema, state.opt_state))
+        state, _ = step(state, {}, jnp.full((1, *SHAPE), value), jax.random.key(0))
+        after = jax.tree.map(np.asarray, (state.weights, state.ema, state.opt_state))
+        same = [np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, after)),
+                                                      strict=True)]  # fmt: skip
+        assert all(same) if k in (1, 2) else not any(same)
+        assert (state.step, state.num_skipped) == (k + 1, min(max(k, 0), 2))
+
+
 def test_average_of_the_weights():
     optimizer = optax.sgd(1.0)
     step = make_train_step(draws_a_number, optimizer, ema_decay=0.25)

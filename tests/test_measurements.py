@@ -34,4 +34,8 @@ def test_an_image_more_changes_no_other(tmp_path):
     assert len({mask.tobytes() for mask in masks}) == 3
     fixed = measure(tmp_path, 3, stochastic=False)
     assert len({mask.tobytes() for mask in np.asarray(fixed.problems.operator.mask)}) == 1
+    for size in (1, 2):
+        batches = measure(tmp_path, 3, batch_size=size)
+        np.testing.assert_array_equal(batches.problems.operator.mask, masks)
+        np.testing.assert_allclose(batches.problems.y, after.problems.y, atol=1e-6)
     assert not np.array_equal(measure(tmp_path, 3, seed=1).problems.y, after.problems.y)

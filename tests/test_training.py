@@ -156,14 +156,21 @@ def test_a_run_whose_weights_were_taken_away_exports_again(whole_run, tmp_path):
     assert_same_weights(whole_run, copied)
 
 
-def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
+def test_a_run_goes_on_from_the_last_good_checkpoint(whole_run, tmp_path, capsys):
     copied = tmp_path / "copied"
     shutil.copytree(whole_run, copied)
     for file in (copied / "checkpoints" / "6").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"checkpoints/6; delete this folder"):
-        run_training(config(copied, num_train_steps=6))
+    run_training(config(copied))
+    said = capsys.readouterr().out
+    assert "warning: damaged checkpoint, now " in said and "resumed at step 3" in said
+    assert_same_weights(whole_run, copied)
+
+
+def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(whole_run, copied)
     (copied / "config.json").write_text('{"is": ')
     with pytest.raises(UserError, match=r"config.json; delete this file"):
         run_training(config(copied))
@@ -171,10 +178,12 @@ def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
 
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
     wild = OptimizerConfig(peak_lr=1e30, warmup_steps=0, schedule="constant")
-    with pytest.raises(UserError, match=r"at step .*: got .*; lower optimizer.peak_lr"):
+    good = r"loss at step 6: got .*; lower optimizer.peak_lr; the last good checkpoint: .*/1"
+    with pytest.raises(UserError, match=good):
         run_training(config(tmp_path / "run", optimizer=wild, log_every=100, checkpoint_every=1))
-    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert saved == [] or max(saved) < 6
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+    with pytest.raises(UserError, match=r"loss at step 3: .*\(2 steps skipped\)"):
+        run_training(config(tmp_path / "other", optimizer=wild, max_skipped_steps=1))
 
 
 @pytest.mark.parametrize("shape,message", [((8, 8, 3), "channels"), ((8, 10, 1), "multiples of 4")])

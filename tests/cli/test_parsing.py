@@ -15,6 +15,7 @@ import pytest
 from lavps_jax.cli import _stop, parse
 from lavps_jax.config import (
     DAPSConfig,
+    DDIMConfig,
     DDNMConfig,
     DDRMConfig,
     DiffPIRConfig,
@@ -53,6 +54,7 @@ def test_a_preset_as_it_is():
         ("sampler:mgdm-config", MGDMConfig),
         ("sampler:lavps-config", LAVPSConfig),
         ("sampler:dps-config", DPSConfig),
+        ("sampler:ddim-config", DDIMConfig),
         ("sampler:pi-gdm-config", PiGDMConfig),
         ("sampler:ddnm-config", DDNMConfig),
         ("sampler:ddrm-config", DDRMConfig),

@@ -243,6 +243,30 @@ def test_a_terminated_job_leaves_nothing(folder, tmp_path):
     assert process.returncode == 143 and not list(tmp_path.iterdir())
 
 
+def test_training_that_is_terminated_goes_on_where_it_was(folder, tmp_path):
+    preset, text = tmp_path / "long.py", TRAIN.format(run=str(tmp_path / "run"))
+    for name in ("num_train_steps", "checkpoint_every"):
+        text = text.replace(f"{name}=3", f"{name}=10**6")
+    text = text.replace("validate_every=3", "log_every=1")
+    preset.write_text(PRESETS.format(config=text))
+    process = subprocess.Popen([sys.executable, "train.py", preset], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    log = tmp_path / "run" / "log.csv"
+    while (not log.exists() or log.read_text().count("\n") < 9) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and err == "interrupted\n", err
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert int(saved.name) > 1 and f"stopped at step {saved.name}: the same command goes on" in out
+    process = subprocess.Popen([sys.executable, "train.py", preset], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None
+    assert f"resumed at step {saved.name} of" in process.stdout.readline()
+    process.kill()
+    process.communicate()
+
+
 def test_missing_preset(tmp_path):
     done = program("train.py", tmp_path / "nothing.py")
     assert done.returncode == 2 and "configs/" in done.stderr
