@@ -125,7 +125,7 @@ def run_training(config: TrainConfig) -> Path:
                 if due_log or due_validation or due_checkpoint:
                     if int(state.num_skipped) > skipped:
                         skipped = int(state.num_skipped)
-                        note = f"{skipped} steps skipped: their loss or gradient was not finite"
+                        note = f"steps skipped so far, not finite: {skipped}"
                         progress.console.print(note)
                     if skipped > config.max_skipped_steps or (last and not _is_finite(metrics)):
                         raise _diverged(checkpoints, done, skipped)

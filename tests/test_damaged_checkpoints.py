@@ -50,7 +50,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, tmp_path, dam
         content[at] ^= 1 << (at % 8)
         file.write_bytes(content if damage == "a flipped bit" else content[:at])
         with TrainingCheckpoints(copied) as checkpoints, warnings.catch_warnings(record=True) as w:
-            warnings.simplefilter("always")
+            warnings.simplefilter("always", UserWarning)
             found = checkpoints.restore(states[0])
             damaged = (copied / "damaged-2").exists()
             noticed += damaged
