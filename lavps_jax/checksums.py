@@ -20,13 +20,15 @@ def checksums(arrays: Mapping[str, Array]) -> UInt32[Array, " N"]:
     up in any order: the sums do not depend on how an array is sharded.
 
     Args:
-      arrays: by name; the sums are in the order of the sorted names.
+      arrays: of any dtype, by name; the sums are in the order of the sorted names.
     """
     return jnp.stack([_checksum(arrays[name]) for name in sorted(arrays)])
 
 
 def _checksum(array: Array) -> UInt32[Array, ""]:
     array = jnp.asarray(array)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     if jnp.iscomplexobj(array):

@@ -267,6 +267,11 @@ class SampleConfig:
     """Pixels that neighbouring tiles share."""
     compare: bool = True
     """Run `compare_with` too."""
+    process_index: int | None = None
+    """Which of several processes this is, from 0: each restores its share, 0 puts all together.
+    None asks SLURM, Open MPI or JAX."""
+    process_count: int | None = None
+    """How many processes there are."""
     compare_with: Annotated[tuple[SamplerConfig, ...], tyro.conf.Suppress] = ()
     """Other samplers that restore the same measurements."""
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lavps_jax.build import build_sampler, load_prior, network_shape
-from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig
+from lavps_jax.checksums import checksums
+from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig, to_json
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood, misfit
@@ -34,8 +35,10 @@ from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.outputs import write_directory
 from lavps_jax.samplers import Sampler, make_sample_fn
+from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.starts import BestOf
+from lavps_jax.types import Params
 
 __all__ = ["run_sampling"]
 
@@ -44,66 +47,126 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     """Restores the same measurements with every sampler and writes the results.
 
     metrics.json describes the run of `config.sampler`; those of `config.compare_with` have the
-    same form and stand in its list "compared".
+    same form and stand in its list "compared". An interrupted run leaves `out_dir`.job, from which
+    the same call goes on. Of several processes the first one writes the results.
 
     Raises:
       UserError: if a file, the data or a setting is unusable, or a sample is not finite. Nothing
         is written then.
     """
     console = console or Console()
+    processes = detect_processes(config.process_index, config.process_count)
+    if processes.index:
+        run = _prepare(config, console)
+        job = _claim_job(config, run, processes)
+        _restore_all(config, run, job, console)
+        console.print(f"process {processes.index} is done; process 0 writes the results")
+        return Path(config.out_dir)
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
-        takes = network_shape(config.prior)
-        if config.observations is None:
-            measured = simulate_measurements(config)
-        else:
-            measured = load_measurements(config, takes)
-        measured = with_classes(measured, config.class_label, takes.num_classes)
-        _check_gradients(measured, config.batch_size)
-        tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
-        prior, theta = load_prior(config.prior, measured.image_shape, tiles)
-        samplers = (config.sampler, *(config.compare_with if config.compare else ()))
-        # The operators of given measurements may be any of their kind, and starts are learned
-        # without classes.
-        known = config.observations is None and config.class_label is None
-        operator = config.operator if known else None
-        sigma_y = None if config.sigma_y == "estimate" else config.sigma_y
-        if config.poisson_peak is not None:
-            sigma_y = None
-        built = [
-            build_sampler(
-                sampler, prior, theta, measured.image_shape,
-                operator=operator, sigma_y=sigma_y, tiles=tiles,
-            )
-            for sampler in samplers
-        ]  # fmt: skip
-        _check_problems(measured, [sampler for sampler, _ in built])
-        for name, one, (sampler, _) in zip(_names(samplers), samplers, built, strict=True):
-            if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
-                console.print(
-                    f"{name}: its network was trained on another operator or sigma_y, or may have "
-                    "been, or without classes, so that its starts are compared with zero-shot ones "
-                    "(best_of)."
-                )
+        run = _prepare(config, console)
+        measured = run.measured
         score = _make_score(measured)
         baseline = score(_naive(measured, config.batch_size)[:, None])
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=console, refresh_per_second=1) as progress:
-            restored = [
-                _restore(config, measured, progress, name, *entry)
-                for name, entry in zip(_names(samplers), built, strict=True)
-            ]
+        job = _claim_job(config, run, processes)
+        try:
+            restored = _restore_all(config, run, job, console)
+        except BaseException as error:
+            # What a mistake made is of no use. An interrupted run is, once it has a batch.
+            if processes.count == 1 and (isinstance(error, UserError) or job.is_empty()):
+                job.remove()
+            else:
+                console.print(f"what is done is kept in {job.folder}: the same command goes on")
+            raise
         metrics = [_metrics(config, measured, one, score, baseline) for one in restored]
         write_results(folder, config, measured, restored, metrics)
         linear = isinstance(measured.problems.operator, LinearOperator)
         print_table(console, metrics, "A^+ y" if linear else "estimate")
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
+    job.remove()
     picture = f"pictures: {config.out_dir}/contact_sheet.png"
     console.print(picture, markup=False, soft_wrap=True)
     return Path(config.out_dir)
+
+
+class _Run(NamedTuple):
+    """What is restored, and by which samplers with which weights, by name."""
+
+    measured: Measured
+    samplers: dict[str, tuple[Sampler, Params]]
+
+
+def _prepare(config: SampleConfig, console: Console) -> _Run:
+    """Measurements and samplers, checked; see `run_sampling` for errors."""
+    takes = network_shape(config.prior)
+    if config.observations is None:
+        measured = simulate_measurements(config)
+    else:
+        measured = load_measurements(config, takes)
+    measured = with_classes(measured, config.class_label, takes.num_classes)
+    _check_gradients(measured, config.batch_size)
+    tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
+    prior, theta = load_prior(config.prior, measured.image_shape, tiles)
+    samplers = (config.sampler, *(config.compare_with if config.compare else ()))
+    # The operators of given measurements may be any of their kind, and starts are learned
+    # without classes.
+    known = config.observations is None and config.class_label is None
+    operator = config.operator if known else None
+    sigma_y = None if config.sigma_y == "estimate" else config.sigma_y
+    if config.poisson_peak is not None:
+        sigma_y = None
+    built = [
+        build_sampler(
+            sampler, prior, theta, measured.image_shape,
+            operator=operator, sigma_y=sigma_y, tiles=tiles,
+        )
+        for sampler in samplers
+    ]  # fmt: skip
+    _check_problems(measured, [sampler for sampler, _ in built])
+    names = _names(samplers)
+    for name, one, (sampler, _) in zip(names, samplers, built, strict=True):
+        if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
+            console.print(
+                f"{name}: its network was trained on another operator or sigma_y, or may have "
+                "been, or without classes, so that its starts are compared with zero-shot ones "
+                "(best_of)."
+            )
+    return _Run(measured, dict(zip(names, built, strict=True)))
+
+
+def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> SamplingJob:
+    """The job of this very run: of these settings, measurements and weights."""
+    used = (run.measured.problems, [params for _, params in run.samplers.values()])
+    leaves = {f"{i:06d}": leaf for i, leaf in enumerate(jax.tree.leaves(used))}
+    sums = [int(one) for one in checksums(leaves)]
+    identity = to_json(config) | {"measurements and weights": sums}
+    return SamplingJob(config.out_dir, identity, processes, overwrite=config.overwrite)
+
+
+def _restore_all(
+    config: SampleConfig, run: _Run, job: SamplingJob, console: Console
+) -> list[Restored]:
+    """Every sampler in turn; what other processes did is waited for by process 0 alone."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, refresh_per_second=1) as progress:
+        for name, (sampler, params) in run.samplers.items():
+            _restore(config, run.measured, job, progress, name, sampler, params)
+    if job.processes.index:
+        return []
+    size = min(config.batch_size, len(run.measured.names))
+    count = math.ceil(len(run.measured.names) / size)
+    restored = []
+    for name, (sampler, _) in run.samplers.items():
+        batches = job.collect(
+            name, range(count), lambda: console.print("waiting for other processes")
+        )
+        samples = np.concatenate([batch.samples for batch in batches])
+        seconds = sum(batch.seconds for batch in batches) / (count * size)
+        restored.append(Restored(name, samples, seconds, sampler.cost()))
+    return restored
 
 
 def _check_gradients(measured: Measured, batch_size: int) -> None:
@@ -164,28 +227,39 @@ def _compares(sampler: Any) -> bool:
 
 
 def _restore(
-    config: SampleConfig, measured: Measured, progress: Progress, name, sampler, params
-) -> Restored:
-    """All images in batches of one size; the time is that of the batches after compilation."""
-    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
+    config: SampleConfig,
+    measured: Measured,
+    job: SamplingJob,
+    progress: Progress,
+    name: str,
+    sampler: Sampler,
+    params: Params,
+) -> None:
+    """This process's batches that the job does not have; a time is that of a compiled batch."""
+    sample_fn: Any = None
     plan, rng_key = sampler.plan(), run_keys(config.seed).sampling
     count = len(measured.names)
     size = min(config.batch_size, count)
-    bar = progress.add_task(f"{name} (compiling)", total=count)
-    seconds, samples = 0.0, []
-    for batch, begin in enumerate(range(0, count, size)):
+    mine = [k for k in range(math.ceil(count / size)) if job.processes.does(k)]
+    missing = [k for k in mine if job.read(name, k) is None]
+    if len(missing) < len(mine):
+        done = len(mine) - len(missing)
+        progress.console.print(f"{name}: {done} of {len(mine)} batches were done before")
+    bar = progress.add_task(f"{name} (compiling)", total=size * len(missing))
+    for batch in missing:
         # The last batch is filled up with repeats, so that one compiled program does all.
-        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+        rows = np.minimum(np.arange(batch * size, (batch + 1) * size), count - 1)
         problems = jax.tree.map(lambda leaf, rows=rows: leaf[rows], measured.problems)
         args = (rng_key, jnp.asarray(measured.seeds[rows]), params, problems, plan)
-        if batch == 0:
+        if sample_fn is None:
+            sample_fn = make_sample_fn(sampler, num_particles=config.num_particles)
             sample_fn = sample_fn.lower(*args).compile()
             value = f"{size} images x {config.num_particles} particles"
             check_memory(sample_fn, "batch_size, num_particles", value)
             progress.update(bar, description=name)
         start = time.perf_counter()
         out = jax.block_until_ready(sample_fn(*args))
-        seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
         # The last prediction belongs to no step.
         ends = jnp.isfinite(out.x_0).all(axis=(2, 3, 4))[..., None]
         finite = np.concatenate([out.info.is_finite, ends], axis=-1)
@@ -194,10 +268,8 @@ def _restore(
             where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
             raise UserError("samples", f"values that are not finite ({where})",
                             "lower learning_rate, step_size or gamma")  # fmt: skip
-        samples.append(np.asarray(out.x_0)[: count - begin])
-        progress.update(bar, advance=len(samples[-1]))
-    batches = math.ceil(count / size)
-    return Restored(name, np.concatenate(samples), seconds / (batches * size), sampler.cost())
+        job.write(name, batch, Batch(np.asarray(out.x_0)[: count - batch * size], seconds))
+        progress.update(bar, advance=size)
 
 
 def _metrics(

@@ -28,7 +28,8 @@ def test_code_runs(document, count):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md"]
+    "document",
+    ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md", "docs/jobs.md"],
 )
 def test_documents_name_files_that_exist(document):
     text = (ROOT / document).read_text()

@@ -1,0 +1,164 @@
+"""Finished batches of a sampling run on disk, so that no process and no restart does them again.
+
+A run is cut into batches of images by their number alone. Every process restores its share of them
+on its own devices and writes each as one file; process 0 then waits for the others and puts all
+together. Nothing but a common folder connects the processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lavps_jax.errors import UserError
+from lavps_jax.outputs import write_file
+
+__all__ = ["Batch", "Processes", "SamplingJob", "detect_processes"]
+
+PATIENCE = 3600.0
+"""Seconds that process 0 waits for the next batch of another process."""
+_FREE_FIELDS = ("overwrite", "process_index", "process_count")
+"""What may differ between the processes of a run, and between a run and its restart."""
+
+
+class Processes(NamedTuple):
+    """Which process this is, out of how many."""
+
+    index: int
+    count: int
+
+    def does(self, batch: int) -> bool:
+        """Whether this process has to restore the batch of this number."""
+        return batch % self.count == self.index
+
+
+def detect_processes(
+    index: int | None, count: int | None, environ: Mapping[str, str] = os.environ
+) -> Processes:
+    """What flags say, otherwise a step of SLURM, Open MPI, or JAX (a TPU slice).
+
+    Raises:
+      UserError: if there is no process of this number.
+    """
+    if index is None and count is None:
+        for one, all_ in (
+            ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+            ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ):
+            if one in environ and all_ in environ:
+                return Processes(int(environ[one]), int(environ[all_]))
+        return Processes(jax.process_index(), jax.process_count())
+    if index is None or count is None or not 0 <= index < count:
+        remedy = "give both, and an index from 0 to process_count - 1"
+        raise UserError("process_index, process_count", (index, count), remedy)
+    return Processes(index, count)
+
+
+class Batch(NamedTuple):
+    """Samples of consecutive images, float (b, P, H, W, C), and the seconds they took."""
+
+    samples: np.ndarray
+    seconds: float
+
+
+class SamplingJob:
+    """The folder OUT.job of an unfinished run.
+
+    Args:
+      out_dir: what the run will make.
+      identity: JSON data that all its processes and restarts agree on.
+      processes: which one this is.
+      overwrite: replace the folder of another run, if there is one process only.
+
+    Raises:
+      UserError: if an unfinished run with another identity is there.
+    """
+
+    def __init__(
+        self, out_dir: str, identity: Mapping[str, Any], processes: Processes, *, overwrite: bool
+    ):
+        out = Path(out_dir).resolve()
+        self.folder = out.with_name(f"{out.name}.job")
+        self.processes = processes
+        wanted = {key: one for key, one in identity.items() if key not in _FREE_FIELDS}
+        if overwrite and processes.count == 1 and self._differs(wanted) is not None:
+            self.remove()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "run.json"
+        if not file.exists():
+            with write_file(file) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        if (name := self._differs(wanted)) is not None:
+            remedy = "delete it, choose another out_dir or set overwrite"
+            found = f"{self.folder}, an unfinished run with another {name}"
+            raise UserError("out_dir", found, remedy)
+
+    def _differs(self, wanted: Mapping[str, Any]) -> str | None:
+        """The first field in which the run of the folder is another one."""
+        try:
+            found = json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return "run.json (damaged)"
+        fields = [*wanted, *found]
+        return next((key for key in fields if wanted.get(key) != found.get(key)), None)
+
+    def _file(self, sampler: str, batch: int) -> Path:
+        return self.folder / f"{sampler}_{batch:06d}.npz"
+
+    def read(self, sampler: str, batch: int) -> Batch | None:
+        """A finished batch; None if it is not there, or damaged."""
+        try:
+            with np.load(self._file(sampler, batch), allow_pickle=False) as stored:
+                return Batch(stored["samples"], float(stored["seconds"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def write(self, sampler: str, batch: int, done: Batch) -> None:
+        """Keeps a finished batch; it appears under its name when it is complete."""
+        with write_file(self._file(sampler, batch)) as temporary, temporary.open("wb") as file:
+            np.savez(file, samples=done.samples, seconds=done.seconds)
+
+    def collect(
+        self, sampler: str, batches: Iterable[int], waiting: Callable[[], None]
+    ) -> list[Batch]:
+        """All batches, those of other processes as they come.
+
+        Args:
+          waiting: called once if one has to be waited for.
+
+        Raises:
+          UserError: if nothing comes for `PATIENCE` seconds.
+        """
+        found, since, told = [], time.monotonic(), False
+        for batch in batches:
+            while (one := self.read(sampler, batch)) is None:
+                if not told:
+                    waiting()
+                told = True
+                if time.monotonic() - since > PATIENCE:
+                    index = batch % self.processes.count
+                    remedy = f"start process {index} again; what is done is kept"
+                    raise UserError("process_count", f"no batch {batch} of {sampler}", remedy)
+                time.sleep(0.2)
+            found.append(one)
+            since = time.monotonic()
+        return found
+
+    def is_empty(self) -> bool:
+        """Whether no batch is finished."""
+        return not any(self.folder.glob("*.npz"))
+
+    def remove(self) -> None:
+        """Deletes the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)

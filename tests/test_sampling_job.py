@@ -1,0 +1,151 @@
+"""Runs that are shared between processes, or interrupted, give what one run gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from lavps_jax import sampling_job
+from lavps_jax.checkpoints import export_weights
+from lavps_jax.config import DPSConfig, MGDMConfig, PriorTask, SampleConfig, TrainConfig, to_json
+from lavps_jax.data import SyntheticData
+from lavps_jax.errors import UserError
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
+from lavps_jax.operators import RandomPixels
+from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
+from lavps_jax.sampling_run import run_sampling
+
+ROOT = Path(__file__).parents[1]
+NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory, perturb):
+    folder = tmp_path_factory.mktemp("prior") / "weights"
+    config = TrainConfig(PriorTask(NETWORK), SyntheticData(), SyntheticData(), run_dir="none")
+    weights = perturb(split(config.task.network.build(nnx.Rngs(0)))[1])
+    export_weights(folder, weights, {"config": to_json(config)})
+    return str(folder)
+
+
+def config(folder, prior, **changes) -> SampleConfig:
+    base = SampleConfig(
+        prior, SyntheticData(8, (8, 8, 1), seed=2), RandomPixels(0.4, 0.6), DPSConfig(num_steps=4),
+        str(folder / "out"), num_images=5, num_particles=2, batch_size=2,
+        compare_with=(MGDMConfig(num_steps=5, high_idx=2),),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def results(folder):
+    """Everything that a run wrote but the times."""
+    files = {
+        str(file.relative_to(folder / "out")): file.read_bytes()
+        for file in (folder / "out").rglob("*.png")
+    }
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    for one in (metrics, *metrics["compared"]):
+        assert one["mean"].pop("seconds_per_image") > 0
+    assert len(files) == 1 + 5 * (2 + 2 * 4)
+    return files, metrics
+
+
+@pytest.fixture(scope="module")
+def whole(prior, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    run_sampling(config(folder, prior))
+    assert [path.name for path in folder.iterdir()] == ["out"]
+    return results(folder)
+
+
+def test_three_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
+    run = (
+        "import json, sys; from lavps_jax.config import from_json; "
+        "from lavps_jax.sampling_run import run_sampling; "
+        "run_sampling(from_json(json.loads(sys.argv[1])))"
+    )
+    shares = [config(tmp_path, prior, process_index=i, process_count=3) for i in range(3)]
+    others = [
+        subprocess.Popen([sys.executable, "-c", run, json.dumps(to_json(share))], cwd=ROOT,
+                         stdout=subprocess.PIPE, text=True)
+        for share in shares[1:]
+    ]  # fmt: skip
+    run_sampling(shares[0])
+    assert "waiting for other processes" in capsys.readouterr().out
+    for index, process in enumerate(others, start=1):
+        assert f"process {index} is done" in process.communicate(timeout=60)[0]
+    assert results(tmp_path) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch, capsys):
+    """Interrupted after three of six batches, one of which is then damaged; two processes less."""
+    write, written = SamplingJob.write, []
+
+    def interrupted(job, *args):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(args[:2])
+        write(job, *args)
+
+    monkeypatch.setattr(SamplingJob, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sampling(config(tmp_path, prior))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.job"]
+    assert "out.job: the same command goes on" in capsys.readouterr().out.replace("\n", "")
+
+    with pytest.raises(UserError, match="out.job, an unfinished run with another seed; delete it"):
+        run_sampling(config(tmp_path, prior, seed=1))
+
+    damaged = tmp_path / "out.job" / "dps_000001.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    again = []
+    monkeypatch.setattr(SamplingJob, "write", lambda *a: (again.append(a[1:3]), write(*a)))
+    run_sampling(config(tmp_path, prior))
+    assert written == [("dps", 0), ("dps", 1), ("dps", 2)]
+    assert again == [("dps", 1), ("mgdm", 0), ("mgdm", 1), ("mgdm", 2)]
+    assert "dps: 2 of 3 batches were done before" in capsys.readouterr().out
+    assert results(tmp_path) == whole
+
+
+def test_other_weights_are_another_run(prior, tmp_path):
+    job = SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 2]}, Processes(0, 1),
+                      overwrite=False)  # fmt: skip
+    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0))
+    with pytest.raises(UserError, match="unfinished run with another sums"):
+        SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 3]}, Processes(0, 1),
+                    overwrite=False)  # fmt: skip
+    new = SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 3]}, Processes(0, 1),
+                      overwrite=True)  # fmt: skip
+    assert new.is_empty() and new.read("dps", 0) is None
+
+
+def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling_job, "PATIENCE", 0.5)
+    job = SamplingJob(str(tmp_path / "out"), {}, Processes(0, 2), overwrite=False)
+    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0))
+    told = []
+    with pytest.raises(UserError, match="no batch 1 of dps; start process 1 again"):
+        job.collect("dps", range(2), lambda: told.append(1))
+    assert told == [1]
+
+
+def test_which_process_this_is():
+    assert detect_processes(None, None, {}) == (0, 1)
+    assert detect_processes(1, 4, {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8"}) == (1, 4)
+    slurm = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "9"}
+    assert detect_processes(None, None, slurm) == (2, 8)
+    # A batch script outside of a step.
+    assert detect_processes(None, None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "9"}) == (0, 1)
+    mpi = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
+    assert detect_processes(None, None, mpi) == (1, 2)
+    for wrong in ((1, None), (None, 2), (2, 2), (-1, 2)):
+        with pytest.raises(UserError, match="process_index, process_count: got"):
+            detect_processes(*wrong, {})
