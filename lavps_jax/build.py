@@ -24,6 +24,7 @@ from lavps_jax.config import (
     TrainConfig,
     from_json,
 )
+from lavps_jax.data import DataConfig, FolderData, SyntheticData, TfdsData
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
@@ -62,12 +63,14 @@ class NetworkShape(NamedTuple):
       multiple: sides are multiples of it.
       num_classes: of a class-conditional network; 0 means none.
       smallest: sides are at least this many pixels, a multiple of `multiple` too.
+      trained_side: longer side of the images it was trained on; None if that is not known.
     """
 
     channels: int
     multiple: int
     num_classes: int = 0
     smallest: int = 1
+    trained_side: int | None = None
 
 
 class Trainee(NamedTuple):
@@ -206,8 +209,25 @@ def network_shape(prior: str) -> NetworkShape:
     config = _stored_config(prior)
     network = _prior_task(prior, config).network
     return NetworkShape(
-        network.in_channels, network.size_multiple, network.num_classes, network.smallest_side
+        network.in_channels,
+        network.size_multiple,
+        network.num_classes,
+        network.smallest_side,
+        _side(config.train_data),
     )
+
+
+def _side(data: DataConfig) -> int | None:
+    """Longer side of the images of a source, as far as its settings tell it."""
+    match data:
+        case TfdsData():
+            return data.pad_to or data.size
+        case FolderData():
+            return data.size
+        case SyntheticData():
+            return max(data.image_shape[:2])
+        case _:
+            return None
 
 
 def load_prior(

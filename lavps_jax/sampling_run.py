@@ -105,6 +105,13 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
         measured = load_measurements(config, takes)
     measured = with_classes(measured, config.class_label, takes.num_classes)
     _check_gradients(measured, config.batch_size)
+    height, width, _ = measured.image_shape
+    side = takes.trained_side
+    if config.tile is None and side is not None and max(height, width) > side:
+        console.print(
+            f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
+            f"--tile {side} evaluates it on parts of that size."
+        )
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
     prior, theta = load_prior(config.prior, measured.image_shape, tiles)
     samplers = (config.sampler, *(config.compare_with if config.compare else ()))
