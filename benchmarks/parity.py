@@ -2,7 +2,8 @@
 
 Runs the golden tests and keeps, for every array they compare, the largest difference and the
 tolerance: ten times the difference between float32 and float64 of the published code itself. Prints
-the rows of docs/parity.md: for every stored file the array that comes nearest to its tolerance.
+the rows of docs/parity.md: for every stored file the array that comes nearest to its tolerance. The
+programs are compiled as users' are; the test suite itself leaves most optimizations out.
 
 Command: python benchmarks/parity.py
 """
@@ -25,7 +26,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "tests/golden"]
-        environment = os.environ | {"GOLDEN_REPORT": str(report)}
+        environment = os.environ | {
+            "GOLDEN_REPORT": str(report),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+            # Named, so that tests/conftest.py leaves it alone.
+            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true",
+        }
         done = subprocess.run(command, cwd=ROOT, env=environment)
         found = [json.loads(line) for line in report.read_text().splitlines()]
     arrays: dict[str, dict[str, list[float]]] = {}
