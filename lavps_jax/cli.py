@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -118,6 +119,10 @@ def main(run: Callable[[list[str]], None]) -> None:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(f"disk: {error.strerror}; make room, then the same command goes on")
     except KeyboardInterrupt as interrupt:
         code = 143 if interrupt.args else 130
     else:

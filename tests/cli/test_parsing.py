@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lavps_jax.cli import _stop, parse
+from lavps_jax.cli import _stop, main, parse
 from lavps_jax.config import (
     DAPSConfig,
     DDIMConfig,
@@ -130,6 +130,21 @@ def test_a_value_out_of_range_speaks_for_itself(stdout, flags, field, monkeypatc
         parsed(*flags)
     assert error.value.field == field
     assert error.value.__suppress_context__
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(arguments):
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    with pytest.raises(SystemExit) as stop:
+        main(run)
+    assert stop.value.code == 2
+    expected = "error: disk: No space left on device; make room, then the same command goes on\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_signal_during_garbage_collection_is_not_lost():
