@@ -195,7 +195,7 @@ class TrainingCheckpoints:
             raise Damaged(folder) from error
         arrays = {name: restored.state[name] for name in wanted}
         if stored_sums is not None:
-            differs = np.asarray(checksums(arrays)) != np.asarray(restored.state[CHECKSUMS])
+            differs = checksums(arrays) != np.asarray(restored.state[CHECKSUMS])
             if differs.any():
                 raise Damaged(f"{folder} (the array {sorted(arrays)[int(np.argmax(differs))]})")
         return _rebuild(abstract_state, arrays)
