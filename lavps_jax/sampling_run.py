@@ -75,7 +75,8 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
             if processes.count == 1 and (isinstance(error, UserError) or job.is_empty()):
                 job.remove()
             else:
-                console.print(f"what is done is kept in {job.folder}: the same command goes on")
+                kept = f"what is done is kept in {job.folder}: the same command goes on"
+                console.print(kept, markup=False, soft_wrap=True)
             raise
         metrics = [_metrics(config, measured, one, score, baseline) for one in restored]
         write_results(folder, config, measured, restored, metrics)

@@ -97,6 +97,7 @@ def run_training(config: TrainConfig) -> Path:
     with TrainingCheckpoints(run_dir / "checkpoints", keep_last=config.keep_last) as checkpoints:
         if checkpoints.latest_step() is not None:
             with warnings.catch_warnings(record=True) as damaged:
+                warnings.simplefilter("always", UserWarning)
                 state = checkpoints.restore(state)
             for one in damaged:
                 print(f"warning: {one.message}", flush=True)

@@ -99,7 +99,7 @@ def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run_sampling(config(tmp_path, prior))
     assert [path.name for path in tmp_path.iterdir()] == ["out.job"]
-    assert "out.job: the same command goes on" in capsys.readouterr().out.replace("\n", "")
+    assert "out.job: the same command goes on" in capsys.readouterr().out
 
     with pytest.raises(UserError, match="out.job, an unfinished run with another seed; delete it"):
         run_sampling(config(tmp_path, prior, seed=1))
