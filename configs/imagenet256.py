@@ -4,31 +4,17 @@ Needs the prior and an amortized network: converted from the published release o
 configs/imagenet256_prior.py, _amortized.py and _invfussion.py.
 
 Sampling: python sample.py configs/imagenet256.py
-Choosing a budget on 32 validation images (the first of each of the first 32 classes), one sample
-each; the published grid of LAVPS and, with sampler:mgdm-config, of MGDM:
-  for index in 10 20 30; do for low in 0 1 3 10; do for k in 1 3; do for rate in 0.01 0.03; do
-    python sample.py configs/imagenet256.py --no-compare --data.path data/imagenet256/validation \
-        --num-images 32 --num-particles 1 --sampler.high-idx $index \
-        --sampler.inner.num-inner-steps $k --sampler.inner.learning-rate $rate \
-        --sampler.inner-low-noise.num-inner-steps $low \
-        --sampler.inner-low-noise.learning-rate $rate \
-        --out-dir outputs/imagenet256_sweep/$index-$low-$k-$rate; done; done; done; done
-  Keep what no other setting beats in both seconds_per_image and lpips_alex of metrics.json.
+Choosing a budget on 32 validation images (the first of each of the first 32 classes): the loop of
+configs/ffhq256.py, with imagenet256 in the place of ffhq256.
 Evaluation on 300 test images (the last validation image of each of the first 300 classes):
   python sample.py configs/imagenet256.py --num-images 300 --num-particles 1 \
       --out-dir outputs/imagenet256_test
-Other tasks, with the network of another one (starts are then compared) or their own
-(--sampler.amortized FOLDER), and --no-stochastic for one operator for all images:
-  operator:motion-blur --operator.size 35 --operator.intensity 0.3
-  operator:gaussian-blur --operator.size 61 --operator.std 3
-  operator:super-resolve --operator.factor 4     (also 8 and 16)
-  operator:centre-box, operator:random-box
-  operator:random-pixels --operator.min-observed 0.15 --operator.max-observed 0.2   (also .08, .1)
+Other tasks: the words of configs/ffhq256.py.
 With the class of every image, which these commands do not tell the prior:
   --class-label data --data.classes FILE, lines of a path below the folder and a number from 0.
-Hardware: any accelerator; a batch that does not fit is refused before it runs (--batch-size). Time
-of one sample at 20 TFLOP/s: 12 s (LAVPS), 22 s
-(MGDM), 4 s (DPS); counted, not measured, see docs/parity.md.
+Hardware: any accelerator; a batch that does not fit is refused before it runs (--batch-size).
+Time of one sample at 20 TFLOP/s: 12 s (LAVPS), 22 s (MGDM), 4 s (DPS);
+counted, not measured, see docs/parity.md.
 """
 
 from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig

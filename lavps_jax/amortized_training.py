@@ -59,6 +59,7 @@ class AmortizedLoss:
     tau_rule: TauRule = "previous"
     weight: BlockWeight = "none"
 
+    # Starts are learned for the null class: the label is that of other losses.
     def __call__(
         self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
     ):

@@ -140,6 +140,21 @@ def test_runs_end_in_turn_and_begin_anew_on_the_images_of_the_batch(rng_key):
         assert residual.size == 0 or 0 < residual.max() < 0.3
 
 
+def test_a_run_that_is_not_finite_begins_anew(rng_key):
+    step = make_train_step(LOSS, optax.sgd(0.1), ema_decay=0.5)
+    images = jnp.stack([image(k) for k in range(3)])
+    chains = begin_chains(LOSS, THETA, images, rng_key)
+    chains = chains._replace(x_t=chains.x_t.at[1, 0, 0, 0].set(jnp.nan))
+    chains = chains._replace(index=jnp.full(3, HIGH - 1))
+    state = init_train_state(jnp.copy(PHI), optax.sgd(0.1), chains)
+    state, _ = step(state, THETA, images, rng_key)
+    assert int(state.num_skipped) == 1
+    np.testing.assert_array_equal(state.weights, PHI)
+    np.testing.assert_array_equal(state.chains.index, [HIGH - 2, HIGH - 1, HIGH - 2])
+    state, metrics = step(state, THETA, images, rng_key)
+    assert np.isfinite(metrics["loss"]) and int(state.num_skipped) == 1
+
+
 def test_expected_residual_of_independent_pixels(rng_key):
     schedule, sigma_y, n = Schedule(), 0.05, 40_000
     theta = GaussianMixture(jnp.zeros((1, n)), jnp.zeros(1), jnp.float32(0.5))

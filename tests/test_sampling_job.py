@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from lavps_jax import sampling_job
+from lavps_jax.build import load_network
 from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import DPSConfig, MGDMConfig, PriorTask, SampleConfig, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
@@ -125,6 +128,27 @@ def test_other_weights_are_another_run(prior, tmp_path):
     new = SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 3]}, Processes(0, 1),
                       overwrite=True)  # fmt: skip
     assert new.is_empty() and new.read("dps", 0) is None
+
+
+def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypatch):
+    copied = tmp_path / "prior"
+    shutil.copytree(prior, copied)
+    monkeypatch.setattr("lavps_jax.sampling_run._restore", interrupt_after_a_batch)
+    small = config(tmp_path, str(copied), num_images=2, compare=False)
+    with pytest.raises(KeyboardInterrupt):
+        run_sampling(small)
+    weights = load_network(prior)[1]
+    card = {"config": to_json(TrainConfig(PriorTask(NETWORK), SyntheticData(), SyntheticData(),
+                                          run_dir="none"))}  # fmt: skip
+    changed = jax.tree.map(lambda leaf: leaf + 1e-3, weights)
+    export_weights(copied, changed, card, overwrite=True)
+    with pytest.raises(UserError, match="unfinished run with another measurements and weights"):
+        run_sampling(small)
+
+
+def interrupt_after_a_batch(run_config, measured, job, *_):
+    job.write("dps", 0, Batch(np.ones((2, 2, 8, 8, 1), np.float32), 1.0))
+    raise KeyboardInterrupt
 
 
 def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):

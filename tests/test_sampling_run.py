@@ -17,6 +17,7 @@ from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
+    DDIMConfig,
     DDNMConfig,
     DDRMConfig,
     DPSConfig,
@@ -139,6 +140,29 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
     assert "lavps: its network was trained on another operator" in capsys.readouterr().out
 
 
+def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsys, monkeypatch):
+    network = dataclasses.replace(NETWORK, num_classes=3)
+    prior = untrained(tmp_path / "prior", PriorTask(network), perturb)
+    task = AmortizedTask(PaletteConfig(network), prior, RandomPixels(0.4, 0.6), num_steps=12,
+                         high_idx=6)  # fmt: skip
+    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
+    monkeypatch.setattr("lavps_jax.sampling_run._restore_all", lambda *_: 1 / 0)
+    for label, compared in ((None, False), (2, True)):
+        with pytest.raises(ZeroDivisionError):
+            sample(tmp_path / "out", prior, lavps, class_label=label)
+        assert ("or without classes" in capsys.readouterr().out) == compared
+
+
+def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lavps_jax.sampling_run._restore_all", lambda *_: 1 / 0)
+    for side, tile, noted in ((8, None, False), (16, None, True), (16, 8, False)):
+        with pytest.raises(ZeroDivisionError):
+            sample(tmp_path / "out", prior, DPSConfig(), tile=tile, tile_overlap=2,
+                   data=SyntheticData(3, (side, side, 1)))  # fmt: skip
+        words = "trained on images of 8 pixels, these are 16 x 16: --tile 8"
+        assert (words in capsys.readouterr().out.replace("\n", " ")) == noted
+
+
 def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
     sampler = DPSConfig(num_steps=4)
     sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2), num_images=1)
@@ -198,14 +222,14 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path):
 
 
 def test_methods_of_others_with_a_network(prior, tmp_path):
-    others = (DDRMConfig(num_steps=4), REDDiffConfig(num_steps=4))
+    others = (DDRMConfig(num_steps=4), REDDiffConfig(num_steps=4), DDIMConfig(num_steps=4))
     sampler = PiGDMConfig(num_steps=4)
     metrics = sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2),
                      compare_with=others, num_images=1)  # fmt: skip
     found = [metrics, *metrics["compared"]]
-    assert [one["sampler"] for one in found] == ["pigdm", "ddrm", "reddiff"]
-    assert len({one["mean"]["psnr"] for one in found}) == 3
-    assert [one["mean"]["vjps"] for one in found] == [2 * 2, 0, 0]
+    assert [one["sampler"] for one in found] == ["pigdm", "ddrm", "reddiff", "ddim"]
+    assert len({one["mean"]["psnr"] for one in found}) == 4
+    assert [one["mean"]["vjps"] for one in found] == [2 * 2, 0, 0, 0]
 
 
 def test_every_method_has_a_name_of_its_own():
