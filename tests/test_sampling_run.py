@@ -159,8 +159,9 @@ def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys,
         with pytest.raises(ZeroDivisionError):
             sample(tmp_path / "out", prior, DPSConfig(), tile=tile, tile_overlap=2,
                    data=SyntheticData(3, (side, side, 1)))  # fmt: skip
-        words = "trained on images of 8 pixels, these are 16 x 16: --tile 8"
-        assert (words in capsys.readouterr().out.replace("\n", " ")) == noted
+        said = capsys.readouterr().out.replace("\n", " ")
+        assert ("trained on images" in said) == noted
+        assert ("of 8 pixels, these are 16 x 16: --tile 8" in said) == noted
 
 
 def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
@@ -230,6 +231,7 @@ def test_methods_of_others_with_a_network(prior, tmp_path):
     assert [one["sampler"] for one in found] == ["pigdm", "ddrm", "reddiff", "ddim"]
     assert len({one["mean"]["psnr"] for one in found}) == 4
     assert [one["mean"]["vjps"] for one in found] == [2 * 2, 0, 0, 0]
+    assert [one["mean"]["network_calls"] for one in found] == [2 * 3] * 4
 
 
 def test_every_method_has_a_name_of_its_own():
