@@ -5,8 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise
+from lavps_jax.diffusion import bridge_draw
+from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise, make_block
+from lavps_jax.variational import block_loss, draw, fit
 
 NO_DDIM = jnp.zeros((1, 1, 32, 32, 3))
 
@@ -50,6 +53,36 @@ def in_float64(fn):
     def run(params, problems, *inputs):
         with jax.enable_x64(True):
             problems = wide(problems).replace(sigma_y=jnp.full(len(problems.y), 0.05))
-            return np.asarray(each(wide(params), problems, wide(inputs)))
+            return jax.tree.map(np.asarray, each(wide(params), problems, wide(inputs)))
 
     return run
+
+
+def inner_problem(denoiser, settings):
+    """run(params, problems, states, rows, noise) -> (losses (B, K), x_tau) of the only repetition
+    in a step, in double precision; all arguments but the first have a batch axis."""
+
+    def solve(params, problem, state, rows, noise):
+        row = rows.choose(noise.tau)
+        x_t = bridge_draw(noise.bridge, row.bridge, state.x_t, state.x_0)
+        block = make_block(row, state.x_0, x_t)
+
+        def loss_fn(mu, rho, eps):
+            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+
+        elbo = noise.gibbs.elbo[0]
+        start = settings.start(params, problem, block, elbo[0], loss_fn)
+        mu, rho, losses = fit(*start, elbo, loss_fn, optax.adam(row.learning_rate))
+        return losses, draw(noise.gibbs.x_tau[0], mu, rho)
+
+    return in_float64(solve)
+
+
+def noise_of_hidden_entries(problems):
+    """What the published likelihood counts besides, float64 (B,): the noise of masked entries."""
+    hidden = np.asarray(jax.vmap(lambda p: p.y - p.operator.project(p.y))(problems), np.float64)
+    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * 0.05**2)
+
+
+def batch_of_one(*trees):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], trees)

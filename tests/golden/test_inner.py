@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 from golden_files import Golden, cases
-from golden_runs import in_float64
+from golden_runs import in_float64, noise_of_hidden_entries
 
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import EDMDenoiser, add_noise
@@ -80,12 +80,6 @@ def losses_in_float64(prior):
         return block_loss(*images, denoiser, params, problem, block)
 
     return functools.partial(in_float64(loss), params)
-
-
-def noise_of_hidden_entries(problems):
-    """What the published likelihood counts besides, float64 (B,): the noise of masked entries."""
-    hidden = np.asarray(jax.vmap(lambda p: p.y - p.operator.project(p.y))(problems), np.float64)
-    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * 0.05**2)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if ELBO[f"{case}_mc"] == 1])

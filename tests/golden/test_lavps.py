@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_runs import in_float64, noise_of, rows_of
+from golden_runs import batch_of_one, in_float64, inner_problem, noise_of, rows_of
 
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import SuperResolution
@@ -29,6 +29,7 @@ def test_lavps(golden, prior, palette):
         for start in (network, ZeroShot())
     ]
     steps = [jax.jit(sampler.step) for sampler in samplers]
+    solvers = [inner_problem(denoiser, sampler.inner_low_noise) for sampler in samplers]
     rows = [list(rows_of(sampler)) for sampler in samplers]
 
     def compare(params, problem, state, row, bridge, eps):
@@ -55,12 +56,15 @@ def test_lavps(golden, prior, palette):
         assert isinstance(segment.settings.start, Amortized) == (best == 0)
         if best >= 0:
             draws = stored.image(f"noise_{5 * k + 1:03d}")
-            one = jax.tree.map(lambda leaf: leaf[None], (problem, state, row, noise.bridge, draws))
+            one = batch_of_one(problem, state, row, noise.bridge, draws)
             losses = compare_exactly(params, *one)[0]
             stored.close("step_bestof_losses", losses, k)
             assert int(np.argmin(losses)) == best
             elbo = noise.gibbs.elbo.at[0, 0].set(draws[winner])
             noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
+        losses, x_tau = solvers[winner](params, *batch_of_one(problem, state, row, noise))
+        stored.close("step_losses", losses[0], k)
+        stored.close("step_x_tau", x_tau, k)
         for start in (state, whole):
             new = steps[winner](noise, start, params, problem, segment, row)
             stored.close("step_x_0", new.x_0, (k, 0))

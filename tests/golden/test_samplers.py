@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_runs import noise_of, rows_of
+from golden_runs import (
+    batch_of_one,
+    inner_problem,
+    noise_of,
+    noise_of_hidden_entries,
+    rows_of,
+)
 
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import Inpainting, SuperResolution
@@ -21,6 +27,7 @@ def test_mgdm(golden, prior):
     sampler = MGDM(denoiser, Inner(2, 0.03), Inner(2, 0.03), num_steps=12)
     batched = jax.vmap(sampler.step, (0, 0, None, 0, None, None))
     step, init = jax.jit(batched), jax.jit(jax.vmap(sampler.init, (0, None, 0)))
+    solve = inner_problem(denoiser, sampler.inner)
     problems = jax.vmap(lambda y: make_problem(y, OPERATOR, 0.05))(stored.measurement("y", 8, 8))
     whole = state = init(stored.image("initial_noise"), params, problems)
     stored.close("init_x0", state.x_0)
@@ -29,6 +36,10 @@ def test_mgdm(golden, prior):
     for k, (segment, row) in enumerate(rows):
         assert (row.rows.t[0], row.rows.tau[0]) == (stored["step_t"][k], stored["step_tau"][k])
         noise = jax.tree.map(lambda *v: jnp.stack(v), *(noise_of(stored, k, i) for i in (0, 1)))
+        both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), row)
+        losses, x_tau = solve(params, problems, state, both, noise)
+        stored.close("step_losses", losses.sum(0), k)
+        stored.close("step_x_tau", x_tau, k)
         for start in (state, whole):
             new = step(noise, start, params, problems, segment, row)
             stored.close("step_x_0", new.x_0, k)
@@ -43,16 +54,22 @@ def test_mgdm_with_drawn_block_times(golden, prior):
     inner = Inner(2, 0.03)
     sampler = MGDM(denoiser, inner, inner, num_steps=12, tau_rule="mix")
     step, init = jax.jit(sampler.step), jax.jit(sampler.init)
+    solve = inner_problem(denoiser, inner)
     mask = jnp.moveaxis(jnp.asarray(stored["mask"][0, 0]), 0, -1)
     operator = Inpainting(mask, x_shape=(32, 32, 3))
     problem = make_problem(stored.measurement("y")[0], operator, 0.05)
+    hidden = noise_of_hidden_entries(batch_of_one(problem)[0])
     whole = state = init(stored.image("initial_noise")[0], params, problem)
     stored.close("init_x0", state.x_0, 0)
+    np.testing.assert_array_equal(stored["tau_draws"], stored["step_tau"])
     for k, (segment, row) in enumerate(rows_of(sampler)):
         tau, count = int(stored["step_tau"][k]), int(row.count)
         assert row.rows.t[0] == stored["step_t"][k]
         place = list(np.asarray(row.rows.tau[:count])).index(tau)
         noise = noise_of(stored, k)._replace(tau=jnp.float32((place + 0.5) / count))
+        losses, x_tau = solve(params, *batch_of_one(problem, state, row, noise))
+        stored.close("step_losses", losses[0] + hidden, k)
+        stored.close("step_x_tau", x_tau, k)
         for start in (state, whole):
             new = step(noise, start, params, problem, segment, row)
             stored.close("step_x_0", new.x_0, (k, 0))
