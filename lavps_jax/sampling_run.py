@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -20,8 +19,8 @@ from lavps_jax.checksums import checksums
 from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig, to_json
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
-from lavps_jax.likelihoods import log_likelihood, misfit
-from lavps_jax.lpips import load_lpips_weights, lpips, lpips_enlarges
+from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.lpips import lpips_enlarges
 from lavps_jax.measurements import (
     Measured,
     in_batches,
@@ -30,13 +29,13 @@ from lavps_jax.measurements import (
     with_classes,
 )
 from lavps_jax.memory import check_memory
-from lavps_jax.metrics import chi2_band, psnr, ssim
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.outputs import write_directory
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
+from lavps_jax.scores import ensemble_scores, sample_scores
 from lavps_jax.starts import BestOf
 from lavps_jax.types import Params
 
@@ -65,8 +64,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
         run = _prepare(config, console)
         measured = run.measured
-        score = _make_score(measured)
-        baseline = score(_naive(measured, config.batch_size)[:, None])
+        baseline = sample_scores(_naive(measured, config.batch_size)[:, None], measured)
         job = _claim_job(config, run, processes)
         try:
             restored = _restore_all(config, run, job, console)
@@ -78,7 +76,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
                 kept = f"what is done is kept in {job.folder}: the same command goes on"
                 console.print(kept, markup=False, soft_wrap=True)
             raise
-        metrics = [_metrics(config, measured, one, score, baseline) for one in restored]
+        metrics = [_metrics(config, measured, one, baseline) for one in restored]
         write_results(folder, config, measured, restored, metrics)
         linear = isinstance(measured.problems.operator, LinearOperator)
         print_table(console, metrics, "A^+ y" if linear else "estimate")
@@ -215,9 +213,6 @@ def _naive(measured: Measured, batch_size: int) -> np.ndarray:
     return np.asarray(in_batches(jax.jit(jax.vmap(one)), batch_size, measured.problems))
 
 
-Score = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
 def _names(samplers: Sequence[SamplerConfig]) -> list[str]:
     """One name per sampler, as in files and tables: the method, numbered from its second on."""
     methods = [_method(sampler) for sampler in samplers]
@@ -284,18 +279,12 @@ def _metrics(
     config: SampleConfig,
     measured: Measured,
     restored: Restored,
-    score: Score,
     baseline: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """The contents of metrics.json; scores of an image are means over its particles.
-
-    Without a clean image there is only the residual.
-    """
-    table = score(restored.samples)
-    observed = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
-    low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
-    chi2 = table["residual_chi2"]
-    table["residual_inside_99"] = (chi2 >= low[:, None]) & (chi2 <= high[:, None])
+    """The contents of metrics.json: `sample_scores` of an image, means over its particles, and
+    `ensemble_scores`."""
+    table = sample_scores(restored.samples, measured)
+    table |= ensemble_scores(restored.samples, measured)
     cost = restored.cost
     fixed = {
         "seconds_per_image": restored.seconds_per_image,
@@ -315,35 +304,3 @@ def _metrics(
         ],
         "baseline": {key: float(values.mean()) for key, values in baseline.items()},
     }
-
-
-def _make_score(measured: Measured) -> Score:
-    """The function from samples (B, P, H, W, C) to their scores, each (B, P)."""
-    lpips_weights = None if measured.x_0 is None else load_lpips_weights("alexnet")
-
-    def score(samples: np.ndarray) -> dict[str, np.ndarray]:
-        found = _scores(lpips_weights, samples, measured.x_0, measured.problems)
-        return jax.tree.map(np.asarray, found)
-
-    return score
-
-
-@jax.jit
-def _scores(lpips_weights, samples, x_0, problems) -> dict[str, Array]:
-    """Image after image; without clean images there is only the residual."""
-
-    def one(x, x_0, problem):
-        chi2 = misfit(problem, x)
-        if x_0 is None:
-            return {"residual_chi2": chi2}
-        # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
-        shown = jnp.clip(x, -1, 1)
-        return {
-            "psnr": psnr(shown, x_0),
-            "ssim": ssim(shown, x_0),
-            "lpips_alex": lpips(lpips_weights, shown, x_0),
-            "residual_chi2": chi2,
-        }
-
-    over_particles = jax.vmap(one, in_axes=(0, None, None))
-    return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
