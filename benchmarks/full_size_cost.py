@@ -4,7 +4,7 @@ One evaluation of every network, with and without the derivative in the image, a
 sample of every sampler, and the training of every network. `--tflops` turns them into seconds at a
 sustained rate; an estimate, since it leaves out memory traffic.
 
-Command: python benchmarks/full_size_cost.py
+Command: python -m benchmarks.full_size_cost
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import tyro
 from flax import nnx
-from record import record
 
+from benchmarks.record import record
 from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.networks import split

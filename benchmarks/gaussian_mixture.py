@@ -12,7 +12,7 @@ noised mixture itself, of the posterior for the exact denoiser and of the prior 
 
 Problems that the file of results holds already are not run again; delete it to start anew.
 
-Command: python benchmarks/gaussian_mixture.py
+Command: python -m benchmarks.gaussian_mixture
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from mixture_problems import (
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from benchmarks.mixture_problems import (
     Case,
     Posterior,
     as_problem,
@@ -38,11 +42,7 @@ from mixture_problems import (
     posterior,
     scores,
 )
-from record import record
-from rich.console import Console
-from rich.table import Table
-from scipy import stats
-
+from benchmarks.record import record
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.samplers import (
     DAPS,

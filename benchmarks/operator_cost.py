@@ -4,7 +4,7 @@ Per family: seconds of the log-likelihood and its gradient in x_0 (A, its transp
 over the seconds of the whole step of MGDM with one gradient step, which contains them once or
 twice. At 32 x 32 with the shipped prior, at 256 x 256 with the HDiT of FFHQ and random weights.
 
-Command: python benchmarks/operator_cost.py
+Command: python -m benchmarks.operator_cost
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 from flax import nnx
 from operators import families
-from record import record
 
+from benchmarks.record import record
 from lavps_jax.build import load_prior
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.likelihoods import log_likelihood, simulate

@@ -6,7 +6,7 @@ Colorization is left out: the shipped prior is of grey images. Motion blur, supe
 and random pixels are measured by restoration.py. Families that the file of results holds already
 are not run again; delete it to start anew. Prints the rows of docs/results/operators.md.
 
-Command: python benchmarks/operators.py
+Command: python -m benchmarks.operators
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import tyro
 from PIL import Image
-from record import record
 from rich.console import Console
 
+from benchmarks.record import record
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.operators import (
     AnisotropicBlur,

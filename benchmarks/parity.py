@@ -5,7 +5,7 @@ tolerance: ten times the difference between float32 and float64 of the published
 the rows of docs/parity.md: for every stored file the array that comes nearest to its tolerance. The
 programs are compiled as users' are; the test suite itself leaves most optimizations out.
 
-Command: python benchmarks/parity.py
+Command: python -m benchmarks.parity
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from record import record
+from benchmarks.record import record
 
 ROOT = Path(__file__).parents[1]
 

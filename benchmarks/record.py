@@ -29,8 +29,9 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
     In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
     changes gives a commit that ends in "-dirty".
     """
+    arguments = sys.orig_argv[1:]  # With "-m benchmarks.NAME", which sys.argv lacks.
     content = {
-        "command": " ".join(["python", *("DIR" if a == data_dir else a for a in sys.argv)]),
+        "command": " ".join(["python", *("DIR" if a == data_dir else a for a in arguments)]),
         "commit": _COMMIT or "unknown",
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),

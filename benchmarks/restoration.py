@@ -3,7 +3,7 @@
 For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
 and MGDM on the same images, and the ratio of their times. Every task has its own file of results.
 
-Command: python benchmarks/restoration.py --data-dir DIR
+Command: python -m benchmarks.restoration --data-dir DIR
 (DIR from python tools/prepare_fashion_mnist.py --data-dir DIR; left out, it is where
 tensorflow-datasets keeps its data)
 """
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import tyro
-from record import record
 from rich.console import Console
 from scipy import stats
 
+from benchmarks.record import record
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.data import TfdsData
 from lavps_jax.operators import MotionBlur, OperatorFamily, RandomPixels, SuperResolve

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gaussian_mixture
 import numpy as np
 import pytest
-from mixture_problems import draw_case, exact_samples, posterior, scores
 from scipy.special import logsumexp
 from scipy.stats import norm
+
+from benchmarks import gaussian_mixture
+from benchmarks.mixture_problems import draw_case, exact_samples, posterior, scores
 
 RNG = np.random.default_rng(3)
 CASE = draw_case(RNG, 8, 2)
