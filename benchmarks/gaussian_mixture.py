@@ -30,8 +30,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
+from benchmarks.intervals import mean_interval
 from benchmarks.mixture_problems import (
     Case,
     Posterior,
@@ -222,8 +222,8 @@ def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
 
 def summary(values: list[float]) -> str:
     """Mean and half the width of its 95 % t interval."""
-    error = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return f"{np.mean(values):.2f} ± {error:.2f}"
+    mean, low, high = mean_interval(values)
+    return f"{mean:.2f} ± {(high - low) / 2:.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
 if __name__ == "__main__":

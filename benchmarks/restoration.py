@@ -13,13 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
-from scipy import stats
 
+from benchmarks.intervals import paired_interval
 from benchmarks.record import record
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.data import TfdsData
@@ -73,16 +71,6 @@ def task_config(config: Config, task: str) -> SampleConfig:
     )
 
 
-def paired(metrics: dict[str, Any], other: dict[str, Any], key: str) -> dict[str, float]:
-    """Mean difference metrics - other over the same images, with its 95 % t interval."""
-    difference = np.array(
-        [a[key] - b[key] for a, b in zip(metrics["per_image"], other["per_image"], strict=True)]
-    )
-    mean = difference.mean()
-    half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
-    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
-
-
 def main(config: Config) -> None:
     console = Console()
     for task in config.tasks:
@@ -94,15 +82,17 @@ def main(config: Config) -> None:
         samplers = {one["sampler"]: one for one in [metrics, *metrics["compared"]]}
         lavps, mgdm = samplers["lavps"], samplers["mgdm"]
         times = [one["mean"]["seconds_per_image"] for one in (lavps, mgdm)]
+        rows = (lavps["per_image"], mgdm["per_image"])
+        difference = paired_interval(*rows, "lpips_alex")
         found = {
             "task": task,
             "config": settings | {"data": settings["data"] | {"data_dir": "DIR"}},
             "baseline": metrics["baseline"],
             "samplers": {name: one["mean"] for name, one in samplers.items()},
-            "lpips_lavps_minus_mgdm": paired(lavps, mgdm, "lpips_alex"),
+            "lpips_lavps_minus_mgdm": difference._asdict(),
             "time_lavps_over_mgdm": times[0] / times[1],
         }
-        console.print(found["lpips_lavps_minus_mgdm"], found["time_lavps_over_mgdm"])
+        console.print(difference, found["time_lavps_over_mgdm"])
         record(f"{config.out}/restoration_{task}.json", found, data_dir=config.data_dir)
 
 

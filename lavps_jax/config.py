@@ -265,6 +265,8 @@ class SampleConfig:
     on; None evaluates them on whole images."""
     tile_overlap: int = 8
     """Pixels that neighbouring tiles share."""
+    lpips_vgg: bool = False
+    """Also score LPIPS with VGG16, which some papers report; `lpips_alex` is that of AlexNet."""
     compare: bool = True
     """Run `compare_with` too."""
     process_index: int | None = None

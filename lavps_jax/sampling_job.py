@@ -64,10 +64,12 @@ def detect_processes(
 
 
 class Batch(NamedTuple):
-    """Samples of consecutive images, float (b, P, H, W, C), and the seconds they took."""
+    """Samples of consecutive images, float (b, P, H, W, C), the seconds they took, and the memory
+    that the program needs, in bytes (0: not known)."""
 
     samples: np.ndarray
     seconds: float
+    memory: int
 
 
 class SamplingJob:
@@ -120,14 +122,15 @@ class SamplingJob:
         """A finished batch; None if it is not there, or damaged."""
         try:
             with np.load(self._file(sampler, batch), allow_pickle=False) as stored:
-                return Batch(stored["samples"], float(stored["seconds"]))
+                seconds, memory = float(stored["seconds"]), int(stored["memory"])
+                return Batch(stored["samples"], seconds, memory)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def write(self, sampler: str, batch: int, done: Batch) -> None:
         """Keeps a finished batch; it appears under its name when it is complete."""
         with write_file(self._file(sampler, batch)) as temporary, temporary.open("wb") as file:
-            np.savez(file, samples=done.samples, seconds=done.seconds)
+            np.savez(file, **done._asdict())
 
     def collect(
         self, sampler: str, batches: Iterable[int], waiting: Callable[[], None]

@@ -20,12 +20,14 @@ __all__ = ["Restored", "print_table", "write_results"]
 
 
 class Restored(NamedTuple):
-    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations."""
+    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations, and
+    bytes of memory that a batch takes (0: not known)."""
 
     name: str
     samples: np.ndarray
     seconds_per_image: float
     cost: Cost
+    memory: int
 
 
 def write_results(

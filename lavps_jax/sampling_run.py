@@ -20,7 +20,7 @@ from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig, to_json
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood
-from lavps_jax.lpips import lpips_enlarges
+from lavps_jax.lpips import LPIPSNet, lpips_enlarges
 from lavps_jax.measurements import (
     Measured,
     in_batches,
@@ -28,7 +28,7 @@ from lavps_jax.measurements import (
     simulate_measurements,
     with_classes,
 )
-from lavps_jax.memory import check_memory
+from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.outputs import write_directory
@@ -64,7 +64,8 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
         run = _prepare(config, console)
         measured = run.measured
-        baseline = sample_scores(_naive(measured, config.batch_size)[:, None], measured)
+        naive = _naive(measured, config.batch_size)[:, None]
+        baseline = sample_scores(naive, measured, _lpips_nets(config))
         job = _claim_job(config, run, processes)
         try:
             restored = _restore_all(config, run, job, console)
@@ -171,7 +172,8 @@ def _restore_all(
         )
         samples = np.concatenate([batch.samples for batch in batches])
         seconds = sum(batch.seconds for batch in batches) / (count * size)
-        restored.append(Restored(name, samples, seconds, sampler.cost()))
+        memory = max(batch.memory for batch in batches)
+        restored.append(Restored(name, samples, seconds, sampler.cost(), memory))
     return restored
 
 
@@ -211,6 +213,10 @@ def _naive(measured: Measured, batch_size: int) -> np.ndarray:
         return operator.pinv(problem.y) if linear else problem.x_pinv
 
     return np.asarray(in_batches(jax.jit(jax.vmap(one)), batch_size, measured.problems))
+
+
+def _lpips_nets(config: SampleConfig) -> tuple[LPIPSNet, ...]:
+    return ("alexnet", "vgg16") if config.lpips_vgg else ("alexnet",)
 
 
 def _names(samplers: Sequence[SamplerConfig]) -> list[str]:
@@ -271,7 +277,8 @@ def _restore(
             where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
             raise UserError("samples", f"values that are not finite ({where})",
                             "lower learning_rate, step_size or gamma")  # fmt: skip
-        job.write(name, batch, Batch(np.asarray(out.x_0)[: count - batch * size], seconds))
+        samples = np.asarray(out.x_0)[: count - batch * size]
+        job.write(name, batch, Batch(samples, seconds, required_bytes(sample_fn) or 0))
         progress.update(bar, advance=size)
 
 
@@ -283,7 +290,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """The contents of metrics.json: `sample_scores` of an image, means over its particles, and
     `ensemble_scores`."""
-    table = sample_scores(restored.samples, measured)
+    table = sample_scores(restored.samples, measured, _lpips_nets(config))
     table |= ensemble_scores(restored.samples, measured)
     cost = restored.cost
     fixed = {
@@ -292,6 +299,8 @@ def _metrics(
         "vjps": cost.vjps * config.num_particles,
         "amortized_calls": cost.amortized_calls * config.num_particles,
     }
+    if restored.memory:
+        fixed["memory_bytes"] = restored.memory
     return {
         "sampler": restored.name,
         "operator": type(config.operator).__name__,

@@ -121,7 +121,7 @@ def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch
 def test_other_weights_are_another_run(prior, tmp_path):
     job = SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 2]}, Processes(0, 1),
                       overwrite=False)  # fmt: skip
-    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0))
+    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0, 7))
     with pytest.raises(UserError, match="unfinished run with another sums"):
         SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 3]}, Processes(0, 1),
                     overwrite=False)  # fmt: skip
@@ -147,14 +147,14 @@ def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypat
 
 
 def interrupt_after_a_batch(run_config, measured, job, *_):
-    job.write("dps", 0, Batch(np.ones((2, 2, 8, 8, 1), np.float32), 1.0))
+    job.write("dps", 0, Batch(np.ones((2, 2, 8, 8, 1), np.float32), 1.0, 7))
     raise RuntimeError("interrupted")
 
 
 def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling_job, "PATIENCE", 0.5)
     job = SamplingJob(str(tmp_path / "out"), {}, Processes(0, 2), overwrite=False)
-    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0))
+    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0, 7))
     told = []
     with pytest.raises(UserError, match="no batch 1 of dps; start process 1 again"):
         job.collect("dps", range(2), lambda: told.append(1))
