@@ -11,7 +11,7 @@ from typing import Any
 
 from lavps_jax.machine import describe_machine
 
-__all__ = ["record"]
+__all__ = ["current_commit", "record"]
 
 
 _COMMIT = subprocess.run(
@@ -23,6 +23,11 @@ _COMMIT = subprocess.run(
 """Of the code as it was when the program began."""
 
 
+def current_commit() -> str:
+    """Of the code that runs, with "-dirty" if it has changes that are not committed."""
+    return _COMMIT or "unknown"
+
+
 def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
     """Writes {"command", "commit", "date", "machine", "results"} as JSON to `path`.
 
@@ -32,7 +37,7 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
     arguments = sys.orig_argv[1:]  # With "-m benchmarks.NAME", which sys.argv lacks.
     content = {
         "command": " ".join(["python", *("DIR" if a == data_dir else a for a in arguments)]),
-        "commit": _COMMIT or "unknown",
+        "commit": current_commit(),
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
         "results": results,

@@ -1,0 +1,109 @@
+"""Figures of the suites, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib import colormaps, rc_context
+from matplotlib.figure import Figure
+
+from benchmarks.intervals import Interval
+
+__all__ = ["Mark", "pareto_figure", "robustness_figure"]
+
+STYLE: Any = {
+    "svg.hashsalt": "lavps",  # The same figure is the same file.
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+MARKERS = "osD^vPX*<>hpd8"
+
+
+class Mark(NamedTuple):
+    """A point of a figure: what it cost and how good it was."""
+
+    method: str
+    cost: float
+    quality: Interval
+
+
+def pareto_figure(
+    path: Path, tasks: Mapping[str, Sequence[Mark]], cost_label: str, quality_label: str
+) -> None:
+    """Cost against a quality of which less is better; a line joins what no other point beats."""
+    methods = list(dict.fromkeys(mark.method for marks in tasks.values() for mark in marks))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.2 * len(tasks), 4.4), layout="constrained")
+        axes = figure.subplots(1, len(tasks), squeeze=False)
+        for axis, (task, marks) in zip(axes[0], tasks.items(), strict=True):
+            front = _front(marks)
+            axis.step(
+                [mark.cost for mark in front], [mark.quality.mean for mark in front],
+                where="post", color="0.75", linewidth=4, zorder=0, solid_capstyle="round",
+            )  # fmt: skip
+            for method in dict.fromkeys(mark.method for mark in marks):
+                own = sorted((m for m in marks if m.method == method), key=lambda m: m.cost)
+                number = methods.index(method)
+                axis.errorbar(
+                    [mark.cost for mark in own], [mark.quality.mean for mark in own],
+                    yerr=_errors([mark.quality for mark in own]), label=method,
+                    color=colormaps["tab20"](number % 20), marker=MARKERS[number % len(MARKERS)],
+                    markersize=5, linewidth=1, elinewidth=0.6,
+                )  # fmt: skip
+            axis.set(title=task, xlabel=cost_label, xscale="log", yscale="log")
+        axes[0][0].set_ylabel(quality_label)
+        handles = {}
+        for axis in axes[0]:
+            handles |= {
+                label: handle
+                for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+            }
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False
+        )
+        _save(figure, path)
+
+
+def robustness_figure(
+    path: Path, tasks: Mapping[str, Mapping[str, Interval]], quality_label: str
+) -> None:
+    """A quality by task, one mark for each method, which tasks hold by name."""
+    methods = list(dict.fromkeys(method for found in tasks.values() for method in found))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.5 * len(tasks) + 2, 4.2), layout="constrained")
+        axis = figure.subplots()
+        for number, method in enumerate(methods):
+            shift = (number - (len(methods) - 1) / 2) * 0.12
+            places = [i + shift for i, found in enumerate(tasks.values()) if method in found]
+            quality = [found[method] for found in tasks.values() if method in found]
+            axis.errorbar(
+                places, [one.mean for one in quality], yerr=_errors(quality), label=method,
+                color=colormaps["tab10"](number), marker=MARKERS[number], linestyle="",
+                markersize=6, elinewidth=1,
+            )  # fmt: skip
+        axis.set_xticks(range(len(tasks)), [name.replace(" ", "\n", 1) for name in tasks])
+        axis.set(ylabel=quality_label, yscale="log")
+        axis.grid(axis="y", color="0.9")
+        axis.legend(frameon=False)
+        _save(figure, path)
+
+
+def _front(marks: Sequence[Mark]) -> list[Mark]:
+    """Those that are better than all that cost no more, cheapest first."""
+    front: list[Mark] = []
+    for mark in sorted(marks, key=lambda mark: (mark.cost, mark.quality.mean)):
+        if not front or mark.quality.mean < front[-1].quality.mean:
+            front.append(mark)
+    return front
+
+
+def _errors(intervals: Sequence[Interval]) -> list[list[float]]:
+    low = [one.mean - one.low for one in intervals]
+    return [low, [one.high - one.mean for one in intervals]]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="svg", metadata={"Date": None})

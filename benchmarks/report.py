@@ -1,0 +1,279 @@
+"""What a suite has found, as JSON, Markdown, figures and one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.figures import Mark, pareto_figure, robustness_figure
+from benchmarks.intervals import Interval, mean_interval, paired_interval
+from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from lavps_jax.errors import UserError
+from lavps_jax.outputs import contact_sheet, write_file
+
+__all__ = ["write_report"]
+
+Entry = Mapping[str, Any]
+"""One sampler on one task, as metrics.json has it, with its "method" and "budget"."""
+
+QUALITY = "lpips_alex"
+YARDSTICK = "MGDM"
+"""Whose point of best quality the others are compared with, image by image."""
+BUDGETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds for a sample."""
+TITLES = {
+    "images": "How good a sample is for its cost",
+    "robustness": "Operators that no network was trained on",
+}
+ABOUT = """\
+Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw, {particles} \
+samples of each. Scores are means over samples, then over images; ± and brackets are 95 % \
+intervals over images, paired where two samplers are compared. LPIPS on images enlarged to 64. \
+In band: the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
+standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
+central half of them, 50 % if the samples were of the posterior. Evaluations are of the prior's \
+network, and a derivative through it counts as two more. Seconds are of one sample among {batch} \
+that are drawn at once; memory is that of the compiled program for them. Settings are the \
+defaults of docs/samplers.md but for the budget, and for MGDM and LAVPS those of \
+configs/fashion_mnist.py."""
+
+
+def write_report(suite: str, work: Path, out: Path) -> None:
+    """From the files of `work` to SUITE.json, SUITE.md, SUITE.html and figures in `out`.
+
+    Raises:
+      UserError: if there are no results, or those of more than one commit.
+    """
+    records = [json.loads(file.read_text()) for file in sorted(work.glob("*/*.json"))]
+    commits = sorted({one["commit"] for one in records})
+    if not records:
+        raise UserError("work", work, "run the suite first: it holds no results")
+    if len(commits) > 1:
+        raise UserError("work", f"{work} of commits {', '.join(commits)}", "delete the older ones")
+    tasks: dict[str, list[Entry]] = {}
+    for one in records:
+        tasks.setdefault(one["results"]["task"], []).append(one["results"])
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {name: records[-1][name] for name in ("command", "commit", "date", "machine")}
+    _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
+    blocks = [Heading(TITLES[suite], 1), Text(_about(tasks)), Text(_origin(facts))]
+    blocks += _pareto(out, tasks) if suite == "images" else _robustness(out, tasks)
+    for task, entries in tasks.items():
+        blocks += _of_task(suite, task, entries, work, out)
+    _write_text(out / f"{suite}.md", to_markdown(blocks))
+    _write_text(out / f"{suite}.html", to_html(TITLES[suite], blocks))
+
+
+def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
+    found = [entry for entries in tasks.values() for entry in _measured(entries)]
+    if not found:
+        return "No sampler takes any of these tasks."
+    one = found[0]
+    images, particles = one["images"], one["particles"]
+    return ABOUT.format(images=images, particles=particles, batch=images * particles)
+
+
+def _origin(facts: Mapping[str, Any]) -> str:
+    machine = facts["machine"]
+    return (
+        f"`{facts['command']}`, commit {facts['commit']}, {facts['date']}, {machine['cores']} "
+        f"cores ({machine['processor']}), {machine['devices']}, JAX {machine['jax']}; the weights are "
+        f"those of this commit's pretrained/."
+    )
+
+
+def _measured(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if "mean" in entry]
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry['method']}, {entry['budget']}" if entry["budget"] else entry["method"]
+
+
+def _quality(entry: Entry) -> Interval:
+    return mean_interval([image[QUALITY] for image in entry["per_image"]])
+
+
+def _seconds(entry: Entry) -> float:
+    """Of one sample."""
+    return entry["mean"]["seconds_per_image"] / entry["particles"]
+
+
+def _evaluations(entry: Entry) -> float:
+    """Of the prior's network for one sample."""
+    mean = entry["mean"]
+    return (mean["network_calls"] + 2 * mean["vjps"]) / entry["particles"]
+
+
+def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
+    blocks: list[Block] = [Heading("Quality and cost")]
+    for kind, label, cost in (
+        ("time", "seconds for a sample", _seconds),
+        ("calls", "evaluations of the network", _evaluations),
+    ):
+        marks = {
+            task: [Mark(one["method"], cost(one), _quality(one)) for one in _measured(entries)]
+            for task, entries in tasks.items()
+        }
+        file = out / f"images_{kind}.svg"
+        pareto_figure(file, marks, label, "LPIPS (AlexNet)")
+        caption = f"LPIPS against {label}, lower left is better; the grey line joins what no other "
+        blocks.append(Figure(file, caption + "point beats in both."))
+    return blocks
+
+
+def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
+    file = out / "robustness.svg"
+    qualities = {
+        task: {one["method"]: _quality(one) for one in _measured(entries)}
+        for task, entries in tasks.items()
+    }
+    robustness_figure(file, qualities, "LPIPS (AlexNet)")
+    caption = "LPIPS by operator; the networks of LAVPS, Palette and InvFussion know the first one."
+    return [Heading("Quality by operator"), Figure(file, caption)]
+
+
+def _of_task(suite: str, task: str, entries: Sequence[Entry], work: Path, out: Path) -> list[Block]:
+    measured = sorted(_measured(entries), key=lambda entry: entry["mean"][QUALITY])
+    refused = [f"{_name(entry)}: {entry['refused']}" for entry in entries if "refused" in entry]
+    not_run = [Text(f"Not run: {'; '.join(refused)}.")] if refused else []
+    if not measured:
+        return [Heading(task.capitalize()), *not_run]
+    baseline = measured[0]["baseline"]
+    blocks: list[Block] = [Heading(task.capitalize())]
+    if suite == "images":
+        blocks += [Text("Which one for how much time:"), _advice(measured)]
+    candidates = [entry for entry in measured if entry["method"] == YARDSTICK]
+    yardstick = (candidates or measured)[0]
+    blocks += [
+        Text(
+            f"All, best LPIPS first. What y gives without a network has PSNR "
+            f"{baseline['psnr']:.2f}, LPIPS {baseline[QUALITY]:.3f}. Difference: to "
+            f"{_name(yardstick)}."
+        ),
+        _scores(measured, yardstick),
+    ]
+    return [*blocks, *not_run, _panel(suite, task, measured, yardstick, work, out)]
+
+
+def _advice(measured: Sequence[Entry]) -> Table:
+    """For each budget the best quality, and what cannot be told from it."""
+    rows = []
+    for budget in BUDGETS:
+        within = [entry for entry in measured if _seconds(entry) <= budget]
+        if not within:
+            continue
+        best = within[0]
+        tied = dict.fromkeys(
+            entry["method"]
+            for entry in within[1:]
+            if entry["method"] != best["method"]
+            and paired_interval(entry["per_image"], best["per_image"], QUALITY).low <= 0
+        )
+        rows.append(
+            (f"{budget:g} s", _name(best), _with_error(_quality(best)), ", ".join(tied) or "none")
+        )
+    return Table(("at most", "best", "LPIPS", "not distinguishable from it"), rows)
+
+
+def _scores(measured: Sequence[Entry], yardstick: Entry) -> Table:
+    head = (
+        "sampler", "LPIPS", "difference", "LPIPS (VGG16)", "PSNR", "SSIM", "PSNR of mean",
+        "in band", "spread", "coverage", "calls, VJPs", "s", "MB",
+    )  # fmt: skip
+    return Table(head, [_row(entry, yardstick) for entry in measured])
+
+
+def _row(entry: Entry, yardstick: Entry) -> tuple[str, ...]:
+    mean, particles = entry["mean"], entry["particles"]
+    difference = paired_interval(entry["per_image"], yardstick["per_image"], QUALITY)
+    calls, vjps = (round(mean[key] / particles) for key in ("network_calls", "vjps"))
+    return (
+        _name(entry),
+        _with_error(_quality(entry)),
+        "" if entry is yardstick else _as_range(difference),
+        f"{mean['lpips_vgg']:.3f}",
+        f"{mean['psnr']:.2f}",
+        f"{mean['ssim']:.3f}",
+        f"{mean['psnr_of_mean']:.2f}",
+        f"{100 * mean['residual_inside_99']:.0f} %",
+        f"{mean['pixel_std']:.3f}",
+        f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
+        f"{calls}, {vjps}",
+        f"{_seconds(entry):.2f}",
+        f"{mean['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in mean else "",
+    )
+
+
+def _with_error(interval: Interval) -> str:
+    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"
+
+
+def _as_range(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _panel(
+    suite: str,
+    task: str,
+    measured: Sequence[Entry],
+    yardstick: Entry,
+    work: Path,
+    out: Path,
+    num_images: int = 6,
+) -> Figure:
+    """Each method's best point that takes no more than half of the yardstick's time."""
+    fastest = min(map(_seconds, measured))
+    limit = max(_seconds(yardstick) / 2, fastest) if suite == "images" else np.inf
+    shown: dict[str, Entry] = {}
+    for entry in measured:
+        if _seconds(entry) <= limit:
+            shown.setdefault(entry["method"], entry)
+    rows = []
+    for image in [one["name"] for one in measured[0]["per_image"]][:num_images]:
+        cells: list[np.ndarray] = []
+        for entry in shown.values():
+            folder = work / task.replace(" ", "_") / entry["folder"] / "images" / image
+            files = ["reference", "observation"] if not cells else []
+            cells += [_image(folder / f"{file}.png") for file in files]
+            cells.append(_image(folder / f"{entry['sampler']}_sample_00.png"))
+        rows.append(cells)
+    file = out / f"{suite}_{task.replace(' ', '_')}.png"
+    contact_sheet(file, rows, column_titles=["reference", "observation", *shown])
+    if suite != "images":
+        return Figure(file, "One sample of each.")
+    names = ", ".join(map(_name, shown.values()))
+    caption = f"One sample of each at the best budget of at most {limit:.2f} s: {names}."
+    return Figure(file, caption)
+
+
+def _image(file: Path) -> np.ndarray:
+    """float (H, W, C) in [-1, 1]."""
+    with Image.open(file) as opened:
+        pixels = np.asarray(opened, np.float32) / 127.5 - 1
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _rounded(content: Any) -> Any:
+    """Floats with six digits: more says nothing here."""
+    if isinstance(content, float):
+        return float(f"{content:.6g}")
+    if isinstance(content, Mapping):
+        return {name: _rounded(one) for name, one in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(one) for one in content]
+    return content
+
+
+def _write(path: Path, content: Any) -> None:
+    _write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,125 @@
+"""Every sampler on the same ground: `--suite gmm`, `images` or `robustness`, then a report.
+
+    python -m benchmarks.run --suite images
+
+What is done already is kept in `work`: the same command goes on after an interruption, and only
+with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
+`SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from benchmarks import gaussian_mixture
+from benchmarks.record import current_commit, record
+from benchmarks.report import write_report
+from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
+from lavps_jax import cli
+from lavps_jax.config import SampleConfig
+from lavps_jax.data import ShippedData
+from lavps_jax.errors import UserError
+from lavps_jax.operators import OperatorFamily
+from lavps_jax.sampling_run import run_sampling
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which suite to run, and how much of it."""
+
+    suite: Literal["gmm", "images", "robustness"]
+    quick: bool = False
+    """Few images and problems, one task and the cheaper samplers: to try it, not to conclude."""
+    tasks: tuple[str, ...] = ()
+    """Names of tasks; empty is all."""
+    methods: tuple[str, ...] = ()
+    """Names of methods; empty is all."""
+    out: str | None = None
+    """Folder of the report; None is docs/results, or `work` of a quick run."""
+    work: str = "outputs/benchmarks"
+    """Folder of what is done."""
+
+
+def main(arguments: list[str]) -> None:
+    config = cli.from_flags(Config, arguments, prog="python -m benchmarks.run")
+    out = config.out or (config.work if config.quick else "docs/results")
+    if config.suite == "gmm":
+        small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
+        name = f"{out}/known_posteriors{'_quick' * config.quick}.json"
+        gaussian_mixture.main(gaussian_mixture.Config(methods=config.methods, out=name, **small))
+        return
+    folder = Path(config.work) / (config.suite + "_quick" * config.quick)
+    for file in folder.glob("*/*.json"):
+        if (commit := json.loads(file.read_text())["commit"]) != current_commit():
+            found = f"{file} of commit {commit}, this is {current_commit()}"
+            raise UserError("work", found, "delete the folder, or check that commit out")
+    suite, console = SUITES[config.suite], Console()
+    if config.quick:
+        suite = dataclasses.replace(suite, num_images=2)
+    for task, point in _chosen(config, suite):
+        measured = folder / task.replace(" ", "_") / f"{point.folder}.json"
+        if not measured.is_file():
+            found = measure(suite, suite.tasks[task], point, measured.with_suffix(""))
+            names = {"task": task, "method": point.method, "budget": point.budget}
+            record(measured, names | {"folder": point.folder} | found)
+            score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
+            console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
+    write_report(config.suite, folder, Path(out))
+    console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
+
+
+def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:
+    """Tasks and their points.
+
+    Raises:
+      UserError: if a task or a method does not exist.
+    """
+    methods = {point.method for task in suite.tasks for point in points_of(config.suite, task)}
+    for field, known in (("tasks", suite.tasks), ("methods", methods)):
+        for name in getattr(config, field):
+            if name not in known:
+                raise UserError(field, name, f"use some of {', '.join(sorted(known))}")
+    tasks = config.tasks or (tuple(suite.tasks)[:1] if config.quick else tuple(suite.tasks))
+    for task in tasks:
+        taken = set()
+        for point in points_of(config.suite, task):
+            if config.methods and point.method not in config.methods:
+                continue
+            if config.quick and point.method in taken:
+                continue
+            taken.add(point.method)
+            yield task, point
+
+
+def measure(suite: Suite, operator: OperatorFamily, point: Point, folder: Path) -> dict[str, Any]:
+    """The scores of one point, or why it refuses the task; pictures are left in the folder."""
+    config = SampleConfig(
+        prior=f"{PRETRAINED}/prior",
+        data=ShippedData(pad_to=32),
+        operator=operator,
+        sampler=point.sampler,
+        out_dir=str(folder),
+        num_images=suite.num_images,
+        num_particles=suite.num_particles,
+        batch_size=suite.num_images,
+        lpips_vgg=True,
+        overwrite=True,
+    )
+    try:
+        run_sampling(config, Console(quiet=True))
+    except UserError as error:
+        if error.field not in ("operator", "samples"):
+            raise
+        return {"refused": str(error)}
+    return json.loads((folder / "metrics.json").read_text())
+
+
+if __name__ == "__main__":
+    cli.main(main)

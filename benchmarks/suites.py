@@ -1,0 +1,167 @@
+"""What the suites of `benchmarks.run` compare: tasks, and samplers over their budgets.
+
+Fashion-MNIST at 32 x 32 with the shipped networks. "images" asks how far a budget goes on tasks the
+amortized networks were trained for; "robustness" asks what the network that knows motion blur alone
+does elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lavps_jax.config import (
+    ConditionalConfig,
+    DAPSConfig,
+    DDNMConfig,
+    DDRMConfig,
+    DiffPIRConfig,
+    DINGConfig,
+    DPSConfig,
+    FastDIPSConfig,
+    GuessAndGuideConfig,
+    InnerConfig,
+    LAVPSConfig,
+    MGDMConfig,
+    MGPSConfig,
+    PiGDMConfig,
+    REDDiffConfig,
+    SamplerConfig,
+    load_preset,
+)
+from lavps_jax.operators import (
+    CentreBox,
+    GaussianBlur,
+    HighDynamicRange,
+    MotionBlur,
+    OperatorFamily,
+    RandomPixels,
+    SuperResolve,
+)
+
+__all__ = ["SUITES", "Point", "Suite", "points_of"]
+
+PRETRAINED = "pretrained/fashion_mnist"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sampler at one budget."""
+
+    method: str
+    budget: str
+    sampler: SamplerConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}, {self.budget}" if self.budget else self.method
+
+    @property
+    def folder(self) -> str:
+        """Its name, as one of a folder."""
+        kept = "".join(c if c.isalnum() or c == "-" else " " for c in self.name)
+        return "_".join(kept.split())
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks by name, and how many of the shipped images restore each, with how many samples."""
+
+    tasks: Mapping[str, OperatorFamily]
+    num_images: int
+    num_particles: int
+
+
+KNOWN: Mapping[str, OperatorFamily] = {
+    "motion blur": MotionBlur(size=9, intensity=0.9),
+    "super-resolution": SuperResolve(factor=2),
+    "inpainting": RandomPixels(),
+}
+"""Tasks of which there is an amortized network."""
+
+UNSEEN: Mapping[str, OperatorFamily] = {
+    "motion blur (trained on)": MotionBlur(size=9, intensity=0.9),
+    "straighter motion blur": MotionBlur(size=13, intensity=0.3),
+    "gaussian blur": GaussianBlur(9, 1.5),
+    "super-resolution": SuperResolve(factor=2),
+    "centre box": CentreBox(),
+    "few pixels": RandomPixels(),
+    "high dynamic range": HighDynamicRange(),
+}
+"""What a network trained on motion blur meets."""
+
+SUITES: Mapping[str, Suite] = {
+    "images": Suite(KNOWN, num_images=16, num_particles=3),
+    "robustness": Suite(UNSEEN, num_images=16, num_particles=3),
+}
+
+
+def points_of(suite: str, task: str) -> list[Point]:
+    """The samplers that are run on a task of a suite."""
+    return _robustness() if suite == "robustness" else _images(task)
+
+
+def _inner(num_inner_steps: int, learning_rate: float = 0.5) -> InnerConfig:
+    return InnerConfig(num_inner_steps, learning_rate, "prior_std")
+
+
+def _mgdm(num_steps: int, num_inner_steps: int) -> MGDMConfig:
+    """As in configs/fashion_mnist.py: the inner steps in the half of the grid with less noise."""
+    return MGDMConfig(
+        inner=_inner(1),
+        inner_low_noise=_inner(num_inner_steps),
+        num_steps=num_steps,
+        high_idx=num_steps // 2,
+        tau_rule="midpoint",
+    )
+
+
+def _lavps(task: str, num_inner_steps: int) -> LAVPSConfig:
+    name = {"super-resolution": "super_resolution", "inpainting": "inpainting"}.get(task)
+    preset = "fashion_mnist_inpainting" if task == "inpainting" else "fashion_mnist"
+    sampler = load_preset(f"configs/{preset}.py").sampler
+    return dataclasses.replace(
+        sampler,
+        amortized=f"{PRETRAINED}/{name or 'motion_blur'}",
+        inner_low_noise=dataclasses.replace(
+            sampler.inner_low_noise, num_inner_steps=num_inner_steps
+        ),
+    )
+
+
+def _images(task: str) -> list[Point]:
+    """Every method over its budget; all other settings are the defaults."""
+    points = [Point("LAVPS", f"K = {k}", _lavps(task, k)) for k in (0, 1, 3)]
+    points += [
+        Point("MGDM", f"n = {n}, K = {k}", _mgdm(n, k))
+        for n, k in ((25, 3), (50, 3), (100, 1), (100, 3), (100, 10))
+    ]
+    points += [Point("DPS", f"n = {n}", DPSConfig(n)) for n in (25, 50, 100)]
+    points += [Point("PiGDM", f"n = {n}", PiGDMConfig(n)) for n in (25, 50, 100)]
+    points += [Point("DDNM+", f"n = {n}", DDNMConfig(n)) for n in (25, 100)]
+    points += [Point("DDRM", f"n = {n}", DDRMConfig(n)) for n in (21, 101)]
+    points += [Point("DiffPIR", f"n = {n}", DiffPIRConfig(n)) for n in (25, 100)]
+    points += [Point("RED-diff", f"n = {n}", REDDiffConfig(n)) for n in (100, 1000)]
+    points += [Point("DAPS", f"n = {n}", DAPSConfig(n)) for n in (20, 100)]
+    points += [Point("MGPS", f"n = {n}", MGPSConfig(num_steps=n)) for n in (50, 150)]
+    points += [Point("DING", f"n = {n}", DINGConfig(n)) for n in (25, 50)]
+    points += [Point("FAST-DIPS", f"n = {n}", FastDIPSConfig(n)) for n in (25, 100)]
+    points += [
+        Point("Guess & Guide", f"guided every {k}", GuessAndGuideConfig(guide_every=k))
+        for k in (3, 1)
+    ]
+    return points
+
+
+def _robustness() -> list[Point]:
+    """Samplers that follow y against networks that were told it, and LAVPS, which does both."""
+    points = [
+        Point("LAVPS", "", _lavps("motion blur", 1)),
+        Point("MGDM", "", _mgdm(100, 10)),
+        Point("DPS", "", DPSConfig()),
+    ]
+    for method, folder in (("Palette", "palette"), ("InvFussion", "invfussion")):
+        denoiser = f"{PRETRAINED}/motion_blur_{folder}"
+        points.append(Point(method, "", ConditionalConfig(denoiser)))
+    return points

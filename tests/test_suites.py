@@ -1,0 +1,145 @@
+"""The suites' report says what the measurements say, and whence they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import run as suite_run
+from benchmarks.figures import Mark, _front
+from benchmarks.intervals import Interval, mean_interval, paired_interval
+from benchmarks.report import write_report
+from benchmarks.suites import SUITES, points_of
+from lavps_jax.errors import UserError
+from lavps_jax.outputs import save_png
+
+SCORES = ("psnr", "ssim", "lpips_vgg", "psnr_of_mean", "residual_inside_99", "pixel_std",
+          "coverage_50")  # fmt: skip
+
+
+def entry(task, method, budget, lpips, seconds):
+    """As benchmarks.run records it; lpips has one number for each image."""
+    per_image = [{"name": f"i{k}", "lpips_alex": one} for k, one in enumerate(lpips)]
+    mean = dict.fromkeys(SCORES, 0.5) | {
+        "lpips_alex": float(np.mean(lpips)), "seconds_per_image": 2 * seconds,
+        "network_calls": 20, "vjps": 6, "memory_bytes": 5e6,
+    }  # fmt: skip
+    return {
+        "task": task, "method": method, "budget": budget, "folder": method, "sampler": "one",
+        "images": len(lpips), "particles": 2, "mean": mean, "per_image": per_image,
+        "baseline": {"psnr": 8.0, "lpips_alex": 0.6},
+    }  # fmt: skip
+
+
+def write(work, results, commit="abc"):
+    folder = work / results["task"].replace(" ", "_")
+    pictures = folder / results["folder"] / "images"
+    for one in results.get("per_image", []):
+        (pictures / one["name"]).mkdir(parents=True, exist_ok=True)
+        for name in ("reference", "observation", "one_sample_00"):
+            save_png(pictures / one["name"] / f"{name}.png", np.zeros((8, 8, 1)))
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = {"cores": 2, "processor": "P", "devices": "1 x cpu", "jax": "0"}
+    content = {"command": "C", "commit": commit, "date": "D", "machine": machine}
+    (folder / f"{results['folder']}.json").write_text(json.dumps(content | {"results": results}))
+
+
+@pytest.fixture
+def work(tmp_path):
+    work = tmp_path / "work"
+    write(work, entry("blur it", "MGDM", "n = 9", [0.10, 0.20, 0.30], 8.0))
+    write(work, entry("blur it", "LAVPS", "K = 1", [0.11, 0.19, 0.31], 1.0))
+    write(work, entry("blur it", "DPS", "", [0.20, 0.30, 0.41], 0.5))
+    refused = {"task": "blur it", "method": "DDRM", "budget": "", "folder": "DDRM"}
+    write(work, refused | {"refused": "operator: got Blur; use DPS"})
+    return work
+
+
+def test_the_report_says_what_was_measured(work, tmp_path):
+    write_report("images", work, tmp_path / "out")
+    text = (tmp_path / "out" / "images.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    # Best first; 20 calls and 6 derivatives are of two samples.
+    scores = [row for row in rows if len(row) == 13][2:]
+    assert [row[0] for row in scores] == ["| MGDM, n = 9", "| LAVPS, K = 1", "| DPS"]
+    assert scores[1][1].startswith("0.203 ±") and scores[1][10] == "10, 3"
+    assert scores[2][2].startswith("+0.103 [+0.0")
+    advice = {row[0]: row[1:] for row in rows if len(row) == 4}
+    assert advice["| 0.5 s"][0] == "DPS" and advice["| 1 s"][0] == "LAVPS, K = 1"
+    assert "| 0.25 s" not in advice
+    best, _, tied = advice["| 8 s"]
+    assert best == "MGDM, n = 9" and tied == "LAVPS |"
+    assert "DDRM: operator: got Blur; use DPS" in text and "commit abc" in text
+    stored = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert len(stored["tasks"]["blur it"]) == 4 and stored["commit"] == "abc"
+    page = (tmp_path / "out" / "images.html").read_text()
+    assert page.count("<svg") == 2 and 'src="data:image/png;base64,' in page
+    assert not any(word in page for word in ('src="http', 'href="http', "<script", "@import"))
+
+
+def test_robustness_has_a_figure_of_its_own(work, tmp_path):
+    write_report("robustness", work, tmp_path / "out")
+    assert "gaussian" not in (tmp_path / "out" / "robustness.svg").read_text()
+    assert "robustness.svg" in (tmp_path / "out" / "robustness.md").read_text()
+
+
+def test_results_of_two_commits_are_refused(work, tmp_path):
+    write(work, entry("blur it", "DPS", "", [0.2, 0.3, 0.4], 0.5), commit="other")
+    with pytest.raises(UserError, match="of commits abc, other; delete the older ones"):
+        write_report("images", work, tmp_path / "out")
+    with pytest.raises(UserError, match="holds no results"):
+        write_report("images", tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--tasks", "sharpening"), "tasks: got sharpening; use some of inpainting"),
+        (("--methods", "MAGIC"), "methods: got MAGIC; use some of DAPS"),
+    ],
+)
+def test_what_does_not_exist_is_named(tmp_path, flags, words):
+    with pytest.raises(UserError, match=words):
+        suite_run.main(["--suite", "images", "--work", str(tmp_path), *flags])
+
+
+def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monkeypatch):
+    flags = ["--suite", "images", "--quick", "--methods", "DING", "DPS", "--work", str(tmp_path)]
+    suite_run.main(flags)
+    told = capsys.readouterr().out
+    assert "motion blur: DPS, n = 25: 0." in told and "DING, n = 25: operator: got Blur" in told
+    assert "DPS, n = 25" in (tmp_path / "images.md").read_text()
+    monkeypatch.setattr(suite_run, "measure", None)  # Nothing is left to do.
+    suite_run.main(flags)
+    monkeypatch.setattr(suite_run, "current_commit", lambda: "another")
+    with pytest.raises(UserError, match="this is another; delete the folder"):
+        suite_run.main(flags)
+
+
+def test_every_point_has_a_folder_of_its_own():
+    for name, suite in SUITES.items():
+        for task in suite.tasks:
+            folders = [point.folder for point in points_of(name, task)]
+            assert len(set(folders)) == len(folders) > 3
+
+
+def test_the_front_is_what_no_other_point_beats():
+    points = {1.0: 0.5, 2.0: 0.6, 3.0: 0.2, 3.5: 0.2, 4.0: 0.1}
+    marks = [Mark("a", cost, Interval(q, q, q)) for cost, q in points.items()]
+    assert [mark.cost for mark in _front(marks[::-1])] == [1.0, 3.0, 4.0]
+
+
+def test_intervals():
+    values = [1.0, 2.0, 4.0]
+    mean, low, high = mean_interval(values)
+    # t of 2 degrees of freedom, 4.3027, times the standard error, sqrt(7/3) / sqrt(3).
+    assert mean == pytest.approx(7 / 3) and high - mean == pytest.approx(4.30265 * (7 / 9) ** 0.5)
+    assert mean - low == pytest.approx(high - mean)
+    rows = [{"name": str(i), "a": value} for i, value in enumerate(values)]
+    others = [{"name": str(i), "a": value + 1} for i, value in enumerate(values)]
+    assert paired_interval(rows, others, "a") == pytest.approx((-1, -1, -1))
+    with pytest.raises(AssertionError):
+        paired_interval(rows, others[::-1], "a")
