@@ -82,8 +82,8 @@ def _origin(facts: Mapping[str, Any]) -> str:
     machine = facts["machine"]
     return (
         f"`{facts['command']}`, commit {facts['commit']}, {facts['date']}, {machine['cores']} "
-        f"cores ({machine['processor']}), {machine['devices']}, JAX {machine['jax']}; the weights are "
-        f"those of this commit's pretrained/."
+        f"cores ({machine['processor']}), {machine['devices']}, JAX {machine['jax']}; the weights "
+        "are those of this commit's pretrained/."
     )
 
 

@@ -1,0 +1,28 @@
+"""A supervised denoiser of motion blur on Fashion-MNIST, in InvFussion form: a baseline.
+
+Its levels degrade their features with the operator; otherwise configs/fashion_mnist_conditional.py.
+A^+ is the published one there, the blur itself: the regularised inverse takes many steps, in every
+layer.
+
+Training: python train.py configs/fashion_mnist_conditional_invfussion.py
+Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
+    sampler:conditional-config --sampler.denoiser runs/motion_blur_invfussion/weights
+"""
+
+import dataclasses
+
+from lavps_jax.config import TrainConfig, load_preset
+from lavps_jax.networks import ConditionalDenoiserConfig
+from lavps_jax.networks.sizes import with_degradation
+
+
+def get_config() -> TrainConfig:
+    config: TrainConfig = load_preset("configs/fashion_mnist_conditional.py")
+    network = ConditionalDenoiserConfig(
+        with_degradation(config.task.network.backbone), inverse="published"
+    )
+    return dataclasses.replace(
+        config,
+        task=dataclasses.replace(config.task, network=network),
+        run_dir="runs/motion_blur_invfussion",
+    )
