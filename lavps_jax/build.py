@@ -349,7 +349,7 @@ def _amortized(model: Model, task: AmortizedTask, schedule: Schedule) -> Amortiz
 def _conditional(model: Model, task: ConditionalTask, schedule: Schedule) -> ConditionalDenoiserFn:
     network = task.network
     sees = network.backbone.sees_measurement
-    return ConditionalDenoiserFn(model, schedule, network.inverse, sees)
+    return ConditionalDenoiserFn(model, schedule, network.inverse, sees, network.pivot)
 
 
 def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:

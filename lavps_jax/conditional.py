@@ -10,6 +10,7 @@ from lavps_jax.diffusion import edm_preconditioning, levels
 from lavps_jax.likelihoods import network_inputs
 from lavps_jax.networks import InverseRule
 from lavps_jax.networks.tiled import Model
+from lavps_jax.pivot import pivot
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Problem, Weights
 
@@ -18,41 +19,47 @@ __all__ = ["ConditionalDenoiserFn"]
 
 @dataclass(frozen=True)
 class ConditionalDenoiserFn:
-    """E[x_0 | x_t, y] from a supervised network that sees A^+ y, or the operator too.
+    """E[x_0 | x_t, y] from a supervised network that sees A^+ y, or more of the measurement.
 
     Source: Saharia et al., "Palette", SIGGRAPH 2022, arXiv:2111.05826, EDM-preconditioned here.
 
     Attributes:
-      model: the raw network F(c_in z, x_pinv, c_noise).
+      model: the raw network F(c_in z, x_pinv, c_noise), or F(c_in z, mu*, c_noise, std).
       schedule: noise schedule of the times.
       inverse, sees_measurement: as in `lavps_jax.starts.Amortized`.
+      pivot: whether the network corrects the pivot of `lavps_jax.pivot` in place of c_skip z.
     """
 
     model: Model
     schedule: Schedule = Schedule()
     inverse: InverseRule = "ridge"
     sees_measurement: bool = False
+    pivot: bool = False
 
-    def at_sigma(
+    def predict(
         self,
         theta: Weights,
         z: Float[Array, "H W C"],
         problem: Problem,
         sigma_t: Float[Array, ""],
         dropout_key: Array | None = None,
-    ) -> Float[Array, "H W C"]:
-        """D(z, sigma_t; y) for z = x_0 + sigma_t eps."""
+    ) -> tuple[Float[Array, "H W C"], Float[Array, ""]]:
+        """(D(z, sigma_t; y), scale) for z = x_0 + sigma_t eps: the scale of what F corrects."""
         c = edm_preconditioning(sigma_t)
         x_pinv, measurement = network_inputs(problem, self.inverse, self.sees_measurement)
-        return c.c_skip * z + c.c_out * self.model(
+        guess, scale, given = c.c_skip * z, c.c_out, (x_pinv, c.c_noise)
+        if self.pivot:
+            guess, std, scale = pivot(problem, z, sigma_t)
+            given = (guess, c.c_noise, std)
+        correction = self.model(
             theta,
             c.c_in * z,
-            x_pinv,
-            c.c_noise,
+            *given,
             label=problem.label,
             measurement=measurement,
             dropout_key=dropout_key,
         )
+        return guess + scale * correction, scale
 
     def __call__(
         self,
@@ -63,4 +70,4 @@ class ConditionalDenoiserFn:
     ) -> Float[Array, "H W C"]:
         """E[x_0 | x_t, y]; arguments as `EDMDenoiser`, and the measurement."""
         sqrt_alpha_bar, sigma_t = levels(self.schedule, t, x_t.dtype)
-        return self.at_sigma(theta, x_t / sqrt_alpha_bar, problem, sigma_t)
+        return self.predict(theta, x_t / sqrt_alpha_bar, problem, sigma_t)[0]

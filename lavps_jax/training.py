@@ -85,7 +85,11 @@ class PriorLoss:
 
 @dataclass(frozen=True)
 class ConditionalLoss:
-    """The loss of `PriorLoss` for a denoiser that sees a simulated measurement."""
+    """The loss of `PriorLoss` for a denoiser that sees a simulated measurement.
+
+    The weight is 1 / scale^2 of what its network corrects, which is that of `PriorLoss` unless
+    the measurement is part of it (a pivot).
+    """
 
     denoiser: ConditionalDenoiserFn
     operator: OperatorFamily
@@ -106,9 +110,8 @@ class ConditionalLoss:
         sigma_t = jnp.exp(log_sigma)
         z = x_0 + sigma_t * jax.random.normal(key_noise, x_0.shape)
         dropout_key = key_dropout if train else None
-        x_0_hat = self.denoiser.at_sigma(weights, z, problem, sigma_t, dropout_key)
-        loss = _edm_weight(sigma_t) * jnp.mean((x_0_hat - x_0) ** 2)
-        return loss, {}
+        x_0_hat, scale = self.denoiser.predict(weights, z, problem, sigma_t, dropout_key)
+        return jnp.mean(((x_0_hat - x_0) / scale) ** 2), {}
 
 
 def shown_label(

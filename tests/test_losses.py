@@ -12,7 +12,7 @@ import pytest
 
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.conditional import ConditionalDenoiserFn
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser, edm_preconditioning
 from lavps_jax.operators import Denoise
 from lavps_jax.samplers import MGDM
 from lavps_jax.schedules import Schedule
@@ -72,8 +72,8 @@ def test_losses_show_the_class_that_training_leaves_out(train):
 
     @dataclass(frozen=True)
     class Conditional:
-        def at_sigma(self, weights, z, problem, sigma_t, dropout_key):
-            return jnp.full(z.shape, problem.label[1])
+        def predict(self, weights, z, problem, sigma_t, dropout_key):
+            return jnp.full(z.shape, problem.label[1]), 1.0
 
     keys = jax.random.split(jax.random.key(0), 500)
     for loss_fn in (
@@ -103,9 +103,9 @@ def test_conditional_loss_shows_a_new_measurement():
 
     @dataclass(frozen=True)
     class Spy(ConditionalDenoiserFn):
-        def at_sigma(self, theta, z, problem, sigma_t, dropout_key=None):
+        def predict(self, theta, z, problem, sigma_t, dropout_key=None):
             seen.append((np.asarray(z), np.asarray(problem.x_pinv), float(sigma_t)))
-            return z
+            return z, edm_preconditioning(sigma_t).c_out
 
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
     loss_fn = ConditionalLoss(Spy(None), Denoise(), 0.2, 0.5, 0.0)  # type: ignore[arg-type]

@@ -207,9 +207,11 @@ def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-3)
 
 
-def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path):
+@pytest.mark.parametrize("pivot", [False, True])
+def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     network = HDiTConfig(1, 1, 2, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
-    task = ConditionalTask(ConditionalDenoiserConfig(network), Denoise(), sigma_y=0.05)
+    network = ConditionalDenoiserConfig(network, pivot=pivot)
+    task = ConditionalTask(network, Denoise(), sigma_y=0.05)
     denoiser = train(tmp_path / "run", task, 400)
     sampler = ConditionalConfig(denoiser, num_steps=20)
     metrics = sample(tmp_path / "out", prior, sampler, operator=Denoise(), num_images=8)

@@ -142,10 +142,14 @@ class ConditionalDenoiserConfig:
       backbone: the prior's configuration, or another one for the same images; the channels of the
         network that is built follow from its channels.
       inverse: as in `PaletteConfig`.
+      pivot: whether the network sees the pivot of state and measurement, `lavps_jax.pivot`, in
+        place of A^+ y. It tells what a linear operator has measured, so that one network can serve
+        many.
     """
 
     backbone: HDiTConfig | UNetConfig
     inverse: InverseRule = "ridge"
+    pivot: bool = False
 
     def __post_init__(self):
         _check_template(self.backbone)
@@ -167,13 +171,15 @@ class ConditionalDenoiser(nnx.Module):
     def __init__(self, config: ConditionalDenoiserConfig, *, rngs: nnx.Rngs):
         channels = config.backbone.in_channels
         self.config = config
-        self.backbone = _build(config.backbone, 2 * channels, channels, 1, rngs)
+        num_images = 3 if config.pivot else 2
+        self.backbone = _build(config.backbone, num_images * channels, channels, 1, rngs)
 
     def __call__(
         self,
         x_scaled: Float[Array, "H W C"],
         x_pinv: Float[Array, "H W C"],
         c_noise: Float[Array, ""],
+        std: Float[Array, "H W C"] | None = None,
         *,
         label: Float[Array, " K"] | None = None,
         measurement: Measurement | None = None,
@@ -183,8 +189,9 @@ class ConditionalDenoiser(nnx.Module):
 
         Args:
           x_scaled: c_in * x_t / sqrt(alpha_bar[t]), float (H, W, C), about unit variance.
-          x_pinv: A^+ y, float (H, W, C).
+          x_pinv: A^+ y, or the mean of the pivot, float (H, W, C).
           c_noise: log(sigma_t) / 4, float ().
+          std: of the pivot, float (H, W, C), if and only if the configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
           measurement: if and only if the backbone degrades its features.
           dropout_key: PRNG key; dropout is active if and only if it is given.
@@ -195,7 +202,10 @@ class ConditionalDenoiser(nnx.Module):
         Raises:
           UserError: if an input does not fit the configuration.
         """
-        x = jnp.concatenate([x_scaled, x_pinv], axis=-1)
+        require((std is not None) == self.config.pivot, "std", std is not None,
+                f"this network has pivot={self.config.pivot}")  # fmt: skip
+        images = [x_scaled, x_pinv] + ([] if std is None else [std])
+        x = jnp.concatenate(images, axis=-1)
         noise_levels = jnp.asarray(c_noise)[None]
         return self.backbone(
             x, noise_levels, label=label, measurement=measurement, dropout_key=dropout_key

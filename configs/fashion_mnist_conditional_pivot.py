@@ -1,0 +1,22 @@
+"""One supervised denoiser for several operators on Fashion-MNIST, which sees their pivot (EPS).
+
+Otherwise configs/fashion_mnist_conditional.py. It takes any linear operator.
+
+Training: python train.py configs/fashion_mnist_conditional_pivot.py
+Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
+    sampler:conditional-config --sampler.denoiser runs/pivot/weights
+"""
+
+import dataclasses
+
+from lavps_jax.config import TrainConfig, load_preset
+from lavps_jax.networks import ConditionalDenoiserConfig
+from lavps_jax.operators import GaussianBlur, Mixture, MotionBlur, RandomPixels, SuperResolve
+
+
+def get_config() -> TrainConfig:
+    config: TrainConfig = load_preset("configs/fashion_mnist_conditional.py")
+    operators = Mixture((MotionBlur(9), GaussianBlur(9, 1.5), SuperResolve(2), RandomPixels()))
+    network = ConditionalDenoiserConfig(config.task.network.backbone, pivot=True)
+    task = dataclasses.replace(config.task, network=network, operator=operators)
+    return dataclasses.replace(config, task=task, run_dir="runs/pivot")
