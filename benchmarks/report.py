@@ -16,7 +16,7 @@ from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_ma
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import contact_sheet, write_file
 
-__all__ = ["write_report"]
+__all__ = ["read_png", "write_report"]
 
 Entry = Mapping[str, Any]
 """One sampler on one task, as metrics.json has it, with its "method" and "budget"."""
@@ -36,11 +36,12 @@ samples of each. Scores are means over samples, then over images; ± and bracket
 intervals over images, paired where two samplers are compared. LPIPS on images enlarged to 64. \
 In band: the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
 standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
-central half of them, 50 % if the samples were of the posterior. Evaluations are of the prior's \
-network, and a derivative through it counts as two more. Seconds are of one sample among {batch} \
-that are drawn at once; memory is that of the compiled program for them. Settings are the \
-defaults of docs/samplers.md but for the budget, and for MGDM and LAVPS those of \
-configs/fashion_mnist.py."""
+central half of them, 50 % if the samples were of the posterior. Fréchet and kernel: distance of \
+all samples as a set to the other shipped images, on AlexNet's last layer averaged over pixels; \
+neither is FID or KID. Evaluations are of the prior's network, and a derivative through it \
+counts as two more. Seconds are of one sample among {batch} that are drawn at once; memory is \
+that of the compiled program for them. Settings are the defaults of docs/samplers.md but for the \
+budget, and for MGDM and LAVPS those of configs/fashion_mnist.py."""
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -184,7 +185,7 @@ def _advice(measured: Sequence[Entry]) -> Table:
 def _scores(measured: Sequence[Entry], yardstick: Entry) -> Table:
     head = (
         "sampler", "LPIPS", "difference", "LPIPS (VGG16)", "PSNR", "SSIM", "PSNR of mean",
-        "in band", "spread", "coverage", "calls, VJPs", "s", "MB",
+        "in band", "spread", "coverage", "Fréchet", "kernel", "calls, VJPs", "s", "MB",
     )  # fmt: skip
     return Table(head, [_row(entry, yardstick) for entry in measured])
 
@@ -204,6 +205,8 @@ def _row(entry: Entry, yardstick: Entry) -> tuple[str, ...]:
         f"{100 * mean['residual_inside_99']:.0f} %",
         f"{mean['pixel_std']:.3f}",
         f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
+        f"{entry['of_sets']['frechet_alexnet']:.2f}",
+        f"{entry['of_sets']['kernel_alexnet']:.4f}",
         f"{calls}, {vjps}",
         f"{_seconds(entry):.2f}",
         f"{mean['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in mean else "",
@@ -240,8 +243,8 @@ def _panel(
         for entry in shown.values():
             folder = work / task.replace(" ", "_") / entry["folder"] / "images" / image
             files = ["reference", "observation"] if not cells else []
-            cells += [_image(folder / f"{file}.png") for file in files]
-            cells.append(_image(folder / f"{entry['sampler']}_sample_00.png"))
+            cells += [read_png(folder / f"{file}.png") for file in files]
+            cells.append(read_png(folder / f"{entry['sampler']}_sample_00.png"))
         rows.append(cells)
     file = out / f"{suite}_{task.replace(' ', '_')}.png"
     contact_sheet(file, rows, column_titles=["reference", "observation", *shown])
@@ -252,7 +255,7 @@ def _panel(
     return Figure(file, caption)
 
 
-def _image(file: Path) -> np.ndarray:
+def read_png(file: Path) -> np.ndarray:
     """float (H, W, C) in [-1, 1]."""
     with Image.open(file) as opened:
         pixels = np.asarray(opened, np.float32) / 127.5 - 1

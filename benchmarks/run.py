@@ -16,18 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture
 from benchmarks.record import current_commit, record
-from benchmarks.report import write_report
+from benchmarks.report import read_png, write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
 from lavps_jax.config import SampleConfig
-from lavps_jax.data import ShippedData
+from lavps_jax.data import ShippedData, load_batch
 from lavps_jax.errors import UserError
+from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampling_run import run_sampling
+from lavps_jax.set_distances import frechet_distance, kernel_distance
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,19 @@ def measure(suite: Suite, operator: OperatorFamily, point: Point, folder: Path) 
         if error.field not in ("operator", "samples"):
             raise
         return {"refused": str(error)}
-    return json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return metrics | {"of_sets": distances(folder, suite.num_images)}
+
+
+def distances(folder: Path, num_restored: int) -> dict[str, float]:
+    """How far all samples as a set are from the shipped images that were not restored."""
+    source = ShippedData(pad_to=32).open()
+    others = load_batch(source, range(num_restored, len(source)))
+    samples = np.stack([read_png(file) for file in sorted(folder.glob("images/*/*_sample_*.png"))])
+    weights = load_lpips_weights("alexnet")
+    of_images = jax.jit(lambda x: jax.lax.map(lambda one: lpips_features(weights, one), x))
+    a, b = (np.asarray(of_images(jnp.asarray(one))) for one in (samples, others))
+    return {"frechet_alexnet": frechet_distance(a, b), "kernel_alexnet": kernel_distance(a, b)}
 
 
 if __name__ == "__main__":

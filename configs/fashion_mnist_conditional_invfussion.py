@@ -10,6 +10,7 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
 """
 
 import dataclasses
+from typing import Any
 
 from lavps_jax.config import TrainConfig, load_preset
 from lavps_jax.networks import ConditionalDenoiserConfig
@@ -17,7 +18,7 @@ from lavps_jax.networks.sizes import with_degradation
 
 
 def get_config() -> TrainConfig:
-    config: TrainConfig = load_preset("configs/fashion_mnist_conditional.py")
+    config: Any = load_preset("configs/fashion_mnist_conditional.py")
     network = ConditionalDenoiserConfig(
         with_degradation(config.task.network.backbone), inverse="published"
     )

@@ -8,6 +8,7 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
 """
 
 import dataclasses
+from typing import Any
 
 from lavps_jax.config import TrainConfig, load_preset
 from lavps_jax.networks import ConditionalDenoiserConfig
@@ -15,7 +16,7 @@ from lavps_jax.operators import GaussianBlur, Mixture, MotionBlur, RandomPixels,
 
 
 def get_config() -> TrainConfig:
-    config: TrainConfig = load_preset("configs/fashion_mnist_conditional.py")
+    config: Any = load_preset("configs/fashion_mnist_conditional.py")
     operators = Mixture((MotionBlur(9), GaussianBlur(9, 1.5), SuperResolve(2), RandomPixels()))
     network = ConditionalDenoiserConfig(config.task.network.backbone, pivot=True)
     task = dataclasses.replace(config.task, network=network, operator=operators)

@@ -34,6 +34,7 @@ __all__ = [
     "load_lpips_weights",
     "lpips",
     "lpips_enlarges",
+    "lpips_features",
     "lpips_input",
 ]
 
@@ -156,6 +157,20 @@ def lpips(
         squared = jnp.square(_unit(a) - _unit(b))
         distance += jnp.mean(jnp.sum(squared * linear[None, None], axis=-1))
     return distance
+
+
+def lpips_features(weights: LPIPSWeights, x: Float[Array, "H W C"]) -> Float[Array, " F"]:
+    """What the deepest compared layer says of an image: its mean over pixels, float (F,).
+
+    For `lavps_jax.set_distances`; F is 256 for AlexNet, 512 for VGG16.
+
+    Args:
+      weights: from `load_lpips_weights`.
+      x: image, float (H, W, C) in [-1, 1], C = 1 or 3; see `lpips_input`.
+    Raises:
+      UserError: if C is neither 1 nor 3.
+    """
+    return _features(weights, lpips_input(x))[-1].mean((0, 1))
 
 
 def lpips_input(x: Float[Array, "H W C"]) -> Float[Array, "h w 3"]:

@@ -30,6 +30,7 @@ def entry(task, method, budget, lpips, seconds):
         "task": task, "method": method, "budget": budget, "folder": method, "sampler": "one",
         "images": len(lpips), "particles": 2, "mean": mean, "per_image": per_image,
         "baseline": {"psnr": 8.0, "lpips_alex": 0.6},
+        "of_sets": {"frechet_alexnet": 1.0, "kernel_alexnet": 0.1},
     }  # fmt: skip
 
 
@@ -62,9 +63,9 @@ def test_the_report_says_what_was_measured(work, tmp_path):
     text = (tmp_path / "out" / "images.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     # Best first; 20 calls and 6 derivatives are of two samples.
-    scores = [row for row in rows if len(row) == 13][2:]
+    scores = [row for row in rows if len(row) == 15][2:]
     assert [row[0] for row in scores] == ["| MGDM, n = 9", "| LAVPS, K = 1", "| DPS"]
-    assert scores[1][1].startswith("0.203 ±") and scores[1][10] == "10, 3"
+    assert scores[1][1].startswith("0.203 ±") and scores[1][12] == "10, 3"
     assert scores[2][2].startswith("+0.103 [+0.0")
     advice = {row[0]: row[1:] for row in rows if len(row) == 4}
     assert advice["| 0.5 s"][0] == "DPS" and advice["| 1 s"][0] == "LAVPS, K = 1"
