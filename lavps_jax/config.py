@@ -98,6 +98,11 @@ class PriorTask:
         check_positive("task.log_sigma_std", self.log_sigma_std)
         check_fraction("task.label_dropout", self.label_dropout)
 
+    @property
+    def trained_classes(self) -> int:
+        """How many classes of images the network learns."""
+        return self.network.num_classes
+
 
 @dataclass(frozen=True)
 class AmortizedTask:
@@ -132,6 +137,11 @@ class AmortizedTask:
             remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"
             raise UserError("task.low_idx, task.high_idx", value, remedy)
 
+    @property
+    def trained_classes(self) -> int:
+        """None: starts are learned without."""
+        return 0
+
 
 @dataclass(frozen=True)
 class ConditionalTask:
@@ -152,6 +162,11 @@ class ConditionalTask:
         check_positive("sigma_y", self.sigma_y)
         check_positive("task.log_sigma_std", self.log_sigma_std)
         check_fraction("task.label_dropout", self.label_dropout)
+
+    @property
+    def trained_classes(self) -> int:
+        """How many classes of images the network learns."""
+        return self.network.backbone.num_classes
 
 
 @dataclass(frozen=True)
@@ -213,14 +228,28 @@ class TrainConfig:
     them."""
     export_dtype: Literal["float32", "float16"] = "float32"
     """In which exported weights are stored."""
+    num_microbatches: int = 1
+    """Parts of a batch that are computed one after the other, to need less memory."""
+    fsdp: int = 1
+    """Devices that share one copy of the weights, to need less memory; it divides their number."""
+    coordinator: str | None = None
+    """host:port of process 0 of several; None asks SLURM, Open MPI, Kubernetes or the TPU."""
+    process_index: int | None = None
+    """Which of several processes this is, from 0."""
+    process_count: int | None = None
+    """How many processes there are."""
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("batch_size", "num_train_steps", "log_every", "validate_every",
-                     "num_validation_images", "checkpoint_every", "keep_last"):  # fmt: skip
+        for name in ("batch_size", "num_train_steps", "log_every", "validate_every", "fsdp",
+                     "num_validation_images", "checkpoint_every", "keep_last", "num_microbatches",
+                     ):  # fmt: skip
             check_at_least(name, getattr(self, name), 1)
         check_at_least("max_skipped_steps", self.max_skipped_steps, 0)
         check_seed(self.seed)
+        if self.batch_size % self.num_microbatches:
+            remedy = f"use a divisor of batch_size, {self.batch_size}"
+            raise UserError("num_microbatches", self.num_microbatches, remedy)
 
 
 @dataclass(frozen=True)

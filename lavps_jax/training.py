@@ -171,7 +171,12 @@ def begin_chains(
 
 
 def make_train_step(
-    loss_fn: LossFn | ChainLoss, optimizer: optax.GradientTransformation, *, ema_decay: float
+    loss_fn: LossFn | ChainLoss,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    num_microbatches: int = 1,
+    out_shardings: Any = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The jitted step (train_state, frozen, images, rng_key, labels=None) -> (state, metrics).
 
@@ -182,6 +187,11 @@ def make_train_step(
     those on which new runs begin. The average warms up: its decay is
     min(ema_decay, (1 + step) / (10 + step)), so that early it is not held back by the start. A step
     whose loss or gradient is not finite leaves weights, average and optimizer as they were.
+
+    Args:
+      num_microbatches: parts of the batch that go through the network one after the other, so that
+        memory is needed for one of them; it divides B. The gradient is that of the whole batch.
+      out_shardings: of (state, metrics); None keeps what the compiler likes.
     """
 
     def batch_loss(weights, keys, frozen, images, labels, chains):
@@ -198,10 +208,34 @@ def make_train_step(
                 losses, metrics = per_image(keys, images, labels)
         return jnp.mean(losses), (jax.tree.map(jnp.mean, metrics), chains)
 
+    differentiate = jax.value_and_grad(batch_loss, has_aux=True)
+
+    def whole_batch(weights, *rows_and_frozen):
+        if num_microbatches == 1:
+            return differentiate(weights, *rows_and_frozen)
+        keys, frozen, images, labels, chains = rows_and_frozen
+
+        def add(total, rows):
+            keys, images, labels, chains = rows
+            (loss, (metrics, chains)), gradient = differentiate(
+                weights, keys, frozen, images, labels, chains
+            )
+            part = jax.tree.map(lambda one: one / num_microbatches, (loss, metrics, gradient))
+            return jax.tree.map(jnp.add, total, part), chains
+
+        rows = jax.tree.map(partial(_cut, count=num_microbatches), (keys, images, labels, chains))
+        first = jax.tree.map(lambda leaf: leaf[0], rows)
+        (loss, (metrics, _)), gradient = jax.eval_shape(
+            differentiate, weights, first[0], frozen, *first[1:]
+        )
+        zeros = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), (loss, metrics, gradient))
+        (loss, metrics, gradient), chains = jax.lax.scan(add, zeros, rows)
+        return (loss, (metrics, jax.tree.map(_joined, chains))), gradient
+
     def train_step(train_state, frozen, images, rng_key, labels=None):
         key = jax.random.fold_in(rng_key, train_state.step)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(images)))
-        (loss, (metrics, chains)), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
+        (loss, (metrics, chains)), gradient = whole_batch(
             train_state.weights, keys, frozen, images, labels, train_state.chains
         )
         if isinstance(loss_fn, ChainLoss):
@@ -223,7 +257,17 @@ def make_train_step(
         new = TrainState(weights, ema, opt_state, train_state.step + 1, num_skipped, chains)
         return new, metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
+
+
+def _cut(leaf: Array, count: int) -> Array:
+    """(B, ...) as (count, B / count, ...): each part has some of the images of every device."""
+    return jnp.moveaxis(leaf.reshape(-1, count, *leaf.shape[1:]), 1, 0)
+
+
+def _joined(parts: Array) -> Array:
+    """The inverse of `_cut`."""
+    return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])
 
 
 def _replace_ended(loss_fn: ChainLoss, keys, frozen, images, chains: Chain) -> Chain:

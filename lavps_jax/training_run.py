@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 from jaxtyping import Array
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lavps_jax.amortized_training import ChainLoss
 from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
 from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
-from lavps_jax.config import ConditionalTask, PriorTask, TrainConfig, to_json
+from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import (
     DataConfig,
     ImageSource,
@@ -31,39 +35,49 @@ from lavps_jax.data import (
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
-from lavps_jax.stop_request import StopRequest
-from lavps_jax.training import (
-    PriorLoss,
-    TrainState,
-    begin_chains,
-    init_train_state,
-    make_train_step,
+from lavps_jax.placement import (
+    copied,
+    global_batch,
+    make_mesh,
+    on_all_devices,
+    spread_images,
+    spread_weights,
 )
+from lavps_jax.processes import check_agreement, connect, is_first, wait_for_all
+from lavps_jax.stop_request import StopRequest
+from lavps_jax.training import TrainState, begin_chains, init_train_state, make_train_step
+from lavps_jax.types import PRNGKey, Weights
+from lavps_jax.validation import make_validation, validation_line
 
 __all__ = ["run_training"]
 
-VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
-"""Noise levels at which the denoising error of a prior is reported."""
-_VALIDATION_SEED = 1
 _CHAINS_SEED = 2
 _FREE_FIELDS = (
     "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
+    "num_microbatches", "fsdp", "coordinator", "process_index", "process_count",
 )  # fmt: skip
-"""What may change when a run goes on: it does not change the weights."""
+"""What may change when a run goes on: it does not change the weights, but for rounding."""
 
 
-def run_training(config: TrainConfig) -> Path:
+def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> Path:
     """Trains, or goes on from the newest checkpoint of the same run; returns the exported weights.
 
+    On all devices of all processes that share the run; process 0 writes the log and the weights.
     SIGTERM ends it after a checkpoint.
+
+    Args:
+      config: of the run.
+      devices: others than all.
 
     Raises:
       UserError: if the data do not fit the network, the run directory belongs to another
-        configuration, or the loss is no longer finite.
+        configuration, the processes differ, or the loss is no longer finite.
       KeyboardInterrupt: after SIGTERM.
     """
+    connect(config.coordinator, config.process_index, config.process_count)
+    mesh = _checked_mesh(config, devices)
     run_dir = Path(config.run_dir)
-    num_classes = _trained_classes(config)
+    num_classes = config.task.trained_classes
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
     for source in (train_data, validation_data):
@@ -72,21 +86,16 @@ def run_training(config: TrainConfig) -> Path:
         remedy = f"say the classes of the images: the network has {num_classes} (or num_classes 0)"
         raise UserError("train_data", "images without classes", remedy)
     trainee = build_trainee(config, train_data.image_shape)
+    frozen = on_all_devices(trainee.frozen, spread_weights(mesh, trainee.frozen))
+    load = _batches(config, train_data, mesh)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
-    train_step: Any = make_train_step(
-        trainee.loss_fn, optimizer, ema_decay=config.optimizer.ema_decay
-    )
-    rng_key = jax.random.key(config.seed)
-    state = init_train_state(trainee.weights, optimizer, _begin_chains(config, trainee, train_data))
-    batch = config.batch_size
-    images_like = jax.ShapeDtypeStruct((batch, *train_data.image_shape), jnp.float32)
-    labels_like = jax.ShapeDtypeStruct((batch,), jnp.int32) if num_classes else None
-    train_step = train_step.lower(state, trainee.frozen, images_like, rng_key, labels_like)
-    train_step = train_step.compile()
-    check_memory(train_step, "batch_size", config.batch_size)
-    _claim_directory(run_dir, config)
-    validate = _make_validation(config, trainee, validation_data)
+    state, train_step, rng_key = _first_state(config, trainee, frozen, optimizer, load, mesh)
+    if is_first():
+        _claim_directory(run_dir, config)
+    wait_for_all("run directory")
+    validate = make_validation(config, trainee, frozen, validation_data, mesh)
 
+    console = Console()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -100,25 +109,25 @@ def run_training(config: TrainConfig) -> Path:
                 warnings.simplefilter("always", UserWarning)
                 state = checkpoints.restore(state)
             for one in damaged:
-                print(f"warning: {one.message}", flush=True)
-            print(f"resumed at step {int(state.step)} of {config.num_train_steps}", flush=True)
+                _tell(console, f"warning: {one.message}")
+            _tell(console, f"resumed at step {int(state.step)} of {config.num_train_steps}")
         first, skipped = int(state.step), int(state.num_skipped)
         with (
             StopRequest() as stop,
-            Progress(*columns) as progress,
-            _Log(run_dir / "log.csv", first) as log,
+            Progress(*columns, console=console, disable=not is_first()) as progress,
+            _Log(run_dir / "log.csv" if is_first() else Path(os.devnull), first) as log,
         ):
+            tell = partial(_tell, console)
             bar = progress.add_task(
                 "training", total=config.num_train_steps, completed=first, loss=np.nan, speed=0.0
             )
             began, since = time.perf_counter(), first
             for step in range(first, config.num_train_steps):
-                indices = batch_indices(config.seed, step, config.batch_size, len(train_data))
-                images = jnp.asarray(load_batch(train_data, indices))
-                labels = _labels(train_data, indices, num_classes)
-                state, metrics = train_step(state, trainee.frozen, images, rng_key, labels)
+                images, labels = load(step)
+                state, metrics = train_step(state, frozen, images, rng_key, labels)
                 done = step + 1
                 last = done == config.num_train_steps
+                stopping = stop.came(done) and not last
                 due_log, due_validation, due_checkpoint = (
                     last or done % every == 0
                     for every in (config.log_every, config.validate_every, config.checkpoint_every)
@@ -126,8 +135,7 @@ def run_training(config: TrainConfig) -> Path:
                 if due_log or due_validation or due_checkpoint:
                     if int(state.num_skipped) > skipped:
                         skipped = int(state.num_skipped)
-                        note = f"steps skipped so far, not finite: {skipped}"
-                        progress.console.print(note)
+                        tell(f"steps skipped so far, not finite: {skipped}")
                     if skipped > config.max_skipped_steps or (last and not _is_finite(metrics)):
                         raise _diverged(checkpoints, done, skipped)
                 if due_log:
@@ -141,36 +149,103 @@ def run_training(config: TrainConfig) -> Path:
                     scores = validate(state.ema)
                     if not np.isfinite(scores["validation_loss"]):
                         raise _diverged(checkpoints, done, skipped)
-                    line = _validation_line(done, scores)
-                    progress.console.print(line, markup=False, soft_wrap=True)
+                    tell(validation_line(done, scores))
                     log.write(done, scores)
-                    _export(config, state, scores)
+                    _export(config, state, scores, mesh)
                     began, since = time.perf_counter(), done
                 # After a step that was skipped the weights may have diverged already.
-                if (due_checkpoint or stop.requested) and _is_finite(metrics):
+                if (due_checkpoint or stopping) and _is_finite(metrics):
                     checkpoints.save(done, state)
-                if stop.requested and not last:
-                    progress.console.print(f"stopped at step {done}: the same command goes on")
+                if stopping:
+                    tell(f"stopped at step {done}: the same command goes on")
                     raise KeyboardInterrupt("SIGTERM")
+    wait_for_all("last checkpoint")
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
-        _export(config, state, validate(state.ema))
+        _export(config, state, validate(state.ema), mesh)
     return run_dir / "weights"
 
 
-def _trained_classes(config: TrainConfig) -> int:
-    """How many classes the network learns; starts are learned without."""
-    match config.task:
-        case PriorTask(network=network):
-            return network.num_classes
-        case ConditionalTask(network=network):
-            return network.backbone.num_classes
-        case _:
-            return 0
+def _checked_mesh(config: TrainConfig, devices: Sequence[Any] | None) -> Mesh:
+    """The mesh of the run, once all processes agree on what they do.
+
+    Raises:
+      UserError: if they do not, or a batch cannot be spread over the devices.
+    """
+    facts = {name: one for name, one in to_json(config).items() if name != "process_index"}
+    check_agreement(facts)
+    mesh = make_mesh(config.fsdp, devices=devices)
+    parts = mesh.size * config.num_microbatches
+    if config.batch_size % parts:
+        found = f"{mesh.size} devices x {config.num_microbatches} microbatches"
+        raise UserError("batch_size", config.batch_size, f"use a multiple of {parts}, {found}")
+    return mesh
 
 
-def _labels(source: ImageSource, indices, num_classes: int) -> Array | None:
-    """Classes as a `LossFn` takes them, int32 (B,), or None for a network without."""
-    return jnp.asarray(load_labels(source, indices, num_classes)) if num_classes else None
+def _batches(
+    config: TrainConfig, source: ImageSource, mesh: Mesh
+) -> Callable[[int], tuple[Array, Array | None]]:
+    """The function from a step to its images and, for a network with classes, their labels."""
+    num_classes = config.task.trained_classes
+
+    def images(some):
+        return load_batch(source, some)
+
+    def labels(some):
+        return load_labels(source, some, num_classes)
+
+    def load(step: int) -> tuple[Array, Array | None]:
+        indices = batch_indices(config.seed, step, config.batch_size, len(source))
+        batch = global_batch(indices, images, source.image_shape, mesh)
+        return batch, global_batch(indices, labels, (), mesh) if num_classes else None
+
+    return load
+
+
+def _first_state(
+    config: TrainConfig,
+    trainee: Trainee,
+    frozen: Weights,
+    optimizer: optax.GradientTransformation,
+    load: Callable[[int], tuple[Array, Array | None]],
+    mesh: Mesh,
+) -> tuple[TrainState, Any, PRNGKey]:
+    """The state before the first step, the compiled step, and the key of all steps."""
+    rng_key, chains_key = on_all_devices(
+        (jax.random.key(config.seed), jax.random.key(_CHAINS_SEED)), copied(mesh)
+    )
+    images, labels = load(0)
+    chains = ()
+    if isinstance(trainee.loss_fn, ChainLoss):  # On images drawn like the batch of step 0.
+        begin = jax.jit(begin_chains, static_argnums=0, out_shardings=spread_images(mesh))
+        compiled = begin.lower(trainee.loss_fn, frozen, images, chains_key).compile()
+        check_memory(compiled, "batch_size", config.batch_size)
+        chains = compiled(frozen, images, chains_key)
+
+    def init(weights, chains):
+        return init_train_state(weights, optimizer, chains)
+
+    weights = on_all_devices(trainee.weights, spread_weights(mesh, trainee.weights))
+    like = jax.eval_shape(init, weights, chains)
+    shardings = spread_weights(mesh, like)._replace(
+        chains=jax.tree.map(lambda _: spread_images(mesh), like.chains)
+    )
+    state = jax.jit(init, out_shardings=shardings)(weights, chains)
+    train_step: Any = make_train_step(
+        trainee.loss_fn,
+        optimizer,
+        ema_decay=config.optimizer.ema_decay,
+        num_microbatches=config.num_microbatches,
+        out_shardings=(shardings, copied(mesh)),
+    )
+    compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
+    check_memory(compiled, "batch_size", config.batch_size)
+    return state, compiled, rng_key
+
+
+def _tell(console: Console, line: str) -> None:
+    """What is said once, whatever the number of processes."""
+    if is_first():
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _opened(data: DataConfig, field: str) -> ImageSource:
@@ -181,19 +256,6 @@ def _opened(data: DataConfig, field: str) -> ImageSource:
         found = error.field.replace("data.", f"{field}.", 1)
         remedy = error.remedy.replace("data.data_dir", f"{field}.data_dir")
         raise UserError(found, error.value, remedy) from error
-
-
-def _begin_chains(config: TrainConfig, trainee: Trainee, source: ImageSource):
-    """What `TrainState.chains` is at first: runs on images drawn like the batch of step 0."""
-    if not isinstance(trainee.loss_fn, ChainLoss):
-        return ()
-    indices = batch_indices(config.seed, 0, config.batch_size, len(source))
-    images = jnp.asarray(load_batch(source, indices))
-    begin = jax.jit(begin_chains, static_argnums=0)
-    inputs = trainee.frozen, images, jax.random.key(_CHAINS_SEED)
-    compiled = begin.lower(trainee.loss_fn, *inputs).compile()
-    check_memory(compiled, "batch_size", config.batch_size)
-    return compiled(*inputs)
 
 
 def _is_finite(metrics: Mapping[str, Any]) -> bool:
@@ -228,52 +290,10 @@ def _claim_directory(run_dir: Path, config: TrainConfig) -> None:
     temporary.rename(file)
 
 
-def _make_validation(config: TrainConfig, trainee: Trainee, source: ImageSource):
-    """A function of the averaged weights: mean losses over fixed images, noise and operators."""
-    count = min(config.num_validation_images, len(source))
-    images = jnp.asarray(load_batch(source, range(count)))
-    num_classes = _trained_classes(config)
-    labels = _labels(source, range(count), num_classes)
-    keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
-
-    @jax.jit
-    def scores(weights, frozen, keys, images, labels):
-        def one(row):
-            key, x_0, label = row
-            key_loss, key_noise = jax.random.split(key)
-            loss, metrics = trainee.loss_fn(
-                weights, key_loss, frozen, x_0, train=False, label=label
-            )
-            if isinstance(trainee.loss_fn, PriorLoss):
-                noise = jax.random.normal(key_noise, x_0.shape)
-                shown = None if label is None else jax.nn.one_hot(label, num_classes)
-                for sigma_t in VALIDATION_SIGMAS:
-                    denoise = trainee.loss_fn.denoiser.at_sigma
-                    z = x_0 + sigma_t * noise
-                    x_0_hat = denoise(weights, z, jnp.float32(sigma_t), shown)
-                    metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
-            return {"loss": loss, **metrics}
-
-        rows = jax.lax.map(one, (keys, images, labels), batch_size=config.batch_size)
-        return jax.tree.map(jnp.mean, rows)
-
-    def validate(weights) -> dict[str, float]:
-        found = scores(weights, trainee.frozen, keys, images, labels)
-        values = {f"validation_{k}": float(v) for k, v in found.items()}
-        at_prior = values.get("validation_block_loss_at_prior")
-        if at_prior is not None:
-            values["validation_ratio"] = values["validation_block_loss"] / at_prior
-        return values
-
-    return validate
-
-
-def _validation_line(step: int, scores: dict[str, float]) -> str:
-    parts = (f"{k.removeprefix('validation_')} {v:.5g}" for k, v in scores.items())
-    return f"validation at step {step}: " + ", ".join(parts)
-
-
-def _export(config: TrainConfig, state: TrainState, scores: dict[str, float]) -> None:
+def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], mesh: Mesh) -> None:
+    ema = jax.jit(lambda weights: weights, out_shardings=copied(mesh))(state.ema)
+    if not is_first():
+        return
     card = {
         "config": to_json(config),
         "step": int(state.step),
@@ -281,7 +301,7 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float]) ->
         "machine": describe_machine(),
     }
     path = Path(config.run_dir) / "weights"
-    export_weights(path, state.ema, card, dtype=config.export_dtype, overwrite=True)
+    export_weights(path, ema, card, dtype=config.export_dtype, overwrite=True)
 
 
 class _Log:

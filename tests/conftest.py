@@ -7,10 +7,7 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-FLAGS = {
-    # Eight virtual devices stand in for a machine with several accelerators.
-    "--xla_force_host_platform_device_count": "8",
-}
+FLAGS: dict[str, str] = {}
 if version("jax").startswith("0.10."):
     # The older generator of loops compiles nearly twice as fast. A release that does not know a
     # flag stops the process, so that others do without.
@@ -39,6 +36,10 @@ from lavps_jax.networks import (  # noqa: E402
     PaletteConfig,
 )
 from lavps_jax.starts import Amortized  # noqa: E402
+
+# Eight virtual devices stand in for a machine with several accelerators; programs that tests start
+# have one.
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from lavps_jax.data import (
     in_memory,
     load_batch,
     pad_image,
-    process_slice,
     to_float,
     to_uint8,
 )
@@ -101,15 +100,6 @@ def test_a_new_process_gets_the_same_order():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(index) for index in expected]
-
-
-def test_processes_share_a_batch():
-    batch = batch_indices(0, 2, 12, 50)
-    parts = [process_slice(batch, process, 3) for process in range(3)]
-    np.testing.assert_array_equal(np.concatenate(parts), batch)
-    assert [len(part) for part in parts] == [4, 4, 4]
-    with pytest.raises(UserError, match="batch_size.*12.*5"):
-        process_slice(batch, 0, 5)
 
 
 @pytest.mark.parametrize(

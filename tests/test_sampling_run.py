@@ -6,11 +6,13 @@ import dataclasses
 import json
 from typing import get_args
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
 
+from lavps_jax import training_run
 from lavps_jax.build import build_sampler, load_prior
 from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import (
@@ -46,7 +48,6 @@ from lavps_jax.networks import (
 )
 from lavps_jax.operators import Denoise, GaussianBlur, HighDynamicRange, RandomPixels, SuperResolve
 from lavps_jax.sampling_run import _names, run_sampling
-from lavps_jax.training_run import run_training
 
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
@@ -66,7 +67,7 @@ def train(run_dir, task, num_train_steps) -> str:
         validate_every=steps,
         checkpoint_every=steps,
     )
-    return str(run_training(config))
+    return str(training_run.run_training(config, devices=jax.devices()[:1]))
 
 
 def untrained(folder, task, change=lambda weights: weights) -> str:

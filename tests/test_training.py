@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from lavps_jax import training_run
 from lavps_jax.build import load_network, load_prior
 from lavps_jax.config import (
     AmortizedTask,
@@ -24,8 +26,8 @@ from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
 from lavps_jax.operators import RandomPixels
-from lavps_jax.training_run import run_training
 
+run_training = partial(training_run.run_training, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
 

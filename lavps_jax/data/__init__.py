@@ -6,7 +6,7 @@ Batches need no iterator: `batch_indices` is a pure function of the seed and the
 resumed run sees the images the uninterrupted run would have seen.
 """
 
-from lavps_jax.data.batches import batch_indices, load_batch, load_labels, process_slice
+from lavps_jax.data.batches import batch_indices, load_batch, load_labels
 from lavps_jax.data.images import (
     ArraySource,
     ImageSource,
@@ -30,7 +30,6 @@ __all__ = [
     "load_batch",
     "load_labels",
     "pad_image",
-    "process_slice",
     "to_float",
     "to_uint8",
 ]

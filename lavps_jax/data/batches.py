@@ -11,7 +11,7 @@ from jaxtyping import Int
 from lavps_jax.data.images import ArraySource, ImageSource, to_float
 from lavps_jax.errors import UserError
 
-__all__ = ["batch_indices", "load_batch", "load_labels", "process_slice"]
+__all__ = ["batch_indices", "load_batch", "load_labels"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -36,7 +36,7 @@ def batch_indices(
     Args:
       seed: chooses the order, >= 0.
       step: number of the training step, from 0.
-      batch_size: images over all processes; `process_slice` takes the part of one process.
+      batch_size: images over all processes.
       num_images: size of the set.
 
     Returns:
@@ -59,23 +59,6 @@ def batch_indices(
         here = epochs == epoch
         indices[here] = _permutation(seed, int(epoch), num_images)[offsets[here]]
     return indices
-
-
-def process_slice(
-    indices: Int[np.ndarray, " batch"], process_index: int, process_count: int
-) -> Int[np.ndarray, " local_batch"]:
-    """The contiguous part of a batch that belongs to one of several processes.
-
-    Raises:
-      UserError: if the processes cannot get equally many.
-    """
-    if len(indices) % process_count:
-        remedy = f"give a multiple of the number of processes, {process_count}"
-        raise UserError("batch_size", len(indices), remedy)
-    if not 0 <= process_index < process_count:
-        raise UserError("process_index", process_index, f"give a number below {process_count}")
-    share = len(indices) // process_count
-    return indices[process_index * share : (process_index + 1) * share]
 
 
 def load_batch(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.ndarray:
