@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from lavps_jax.checksums import checksums
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import write_directory
+from lavps_jax.processes import is_first, on_any, wait_for_all
 
 __all__ = ["TrainingCheckpoints", "export_weights", "load_weights", "read_card", "write_weights"]
 
@@ -162,9 +163,11 @@ class TrainingCheckpoints:
         """Renames a checkpoint so that it is none any more."""
         folder = self.directory / str(step)
         aside = folder.with_name(f"damaged-{step}")
-        if aside.exists():
-            shutil.rmtree(aside)
-        folder.rename(aside)
+        if is_first():
+            if aside.exists():
+                shutil.rmtree(aside)
+            folder.rename(aside)
+        wait_for_all(f"aside {step}")
         self._manager.reload()
         return aside
 
@@ -189,15 +192,21 @@ class TrainingCheckpoints:
             like = jax.ShapeDtypeStruct(stored_sums.shape, jnp.uint32, sharding=default)
             targets[CHECKSUMS] = like
         item = ocp.args.StandardRestore(targets)
+        restored: Any = None
+        cause: Exception | None = None
         try:
-            restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=item))
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=item))
         except Exception as error:
-            raise Damaged(folder) from error
+            cause = error
+        # What one process cannot read is of no use to the others.
+        if on_any(restored is None):
+            raise Damaged(folder) from cause
         arrays = {name: restored.state[name] for name in wanted}
         if stored_sums is not None:
             differs = checksums(arrays) != np.asarray(restored.state[CHECKSUMS])
-            if differs.any():
-                raise Damaged(f"{folder} (the array {sorted(arrays)[int(np.argmax(differs))]})")
+            if on_any(bool(differs.any())):
+                which = f" (the array {sorted(arrays)[int(np.argmax(differs))]})"
+                raise Damaged(f"{folder}{which if differs.any() else ''}")
         return _rebuild(abstract_state, arrays)
 
     def wait(self) -> None:

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from lavps_jax.errors import UserError
 
-__all__ = ["check_agreement", "connect", "is_first", "wait_for_all"]
+__all__ = ["check_agreement", "connect", "is_first", "on_any", "wait_for_all"]
 
 TIMEOUT_SECONDS = 300
 """How long a process waits for the others to come."""
@@ -143,6 +143,13 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has come here; the name tells one such place from another."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def on_any(value: bool) -> bool:
+    """Whether it is true in this or another process; every process has to ask."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.any(multihost_utils.process_allgather(np.array(value))))
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:

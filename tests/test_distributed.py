@@ -61,11 +61,6 @@ def assert_close(run_dir, other, rtol=2e-3, atol=2e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
-def assert_equal(run_dir, other):
-    for a, b in zip(weights_of(run_dir), weights_of(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "single"
@@ -169,6 +164,18 @@ def test_two_processes_train_what_one_trains(single, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
     shutil.rmtree(tmp_path / "run" / "weights")
     on_one(config(tmp_path / "run"))
+    assert_close(tmp_path / "run", single)
+
+
+def test_two_processes_set_a_damaged_checkpoint_aside_together(single, tmp_path):
+    shutil.copytree(single / "checkpoints", tmp_path / "run" / "checkpoints")
+    for file in (tmp_path / "run" / "checkpoints" / "6" / "state" / "d").iterdir():
+        file.write_bytes(file.read_bytes()[:-40])
+    both = finish(start([config(tmp_path / "run", fsdp=2)] * 2))
+    assert [code for *_, code in both] == [0, 0], both
+    assert "warning: damaged checkpoint, now" in both[0][0]
+    assert "resumed at step 3 of 6" in both[0][0]
+    assert (tmp_path / "run" / "checkpoints" / "damaged-6").is_dir()
     assert_close(tmp_path / "run", single)
 
 
