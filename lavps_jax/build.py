@@ -45,8 +45,11 @@ from lavps_jax.types import Params, Weights
 __all__ = [
     "NetworkShape",
     "Trainee",
+    "build_loss",
+    "build_mgdm",
     "build_optimizer",
     "build_sampler",
+    "build_start",
     "build_trainee",
     "check_image_shape",
     "load_network",
@@ -88,21 +91,32 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
       UserError: if the prior of an amortized task cannot be loaded, or is for another schedule or
         other images than `image_shape`, (H, W, C).
     """
+    model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
+    prior, frozen = None, {}
+    if isinstance(config.task, AmortizedTask):
+        prior, frozen = load_prior(config.task.prior, image_shape)
+        if prior.schedule != config.schedule:
+            remedy = f"use the schedule of the prior, {prior.schedule}"
+            raise UserError("schedule", config.schedule, remedy)
+    return Trainee(build_loss(config, model, prior), weights, frozen)
+
+
+def build_loss(
+    config: TrainConfig, model: PureModel, prior: EDMDenoiser | None
+) -> LossFn | ChainLoss:
+    """The loss of the configured task; `prior` is that of an amortized one."""
     task, schedule = config.task, config.schedule
-    model, weights = split(task.network.build(nnx.Rngs(config.seed)))
     match task:
         case PriorTask():
-            denoiser = EDMDenoiser(model, schedule)
-            loss_fn = PriorLoss(
-                denoiser,
+            return PriorLoss(
+                EDMDenoiser(model, schedule),
                 task.log_sigma_mean,
                 task.log_sigma_std,
                 task.network.num_classes,
                 task.label_dropout,
             )
-            return Trainee(loss_fn, weights, {})
         case ConditionalTask():
-            loss_fn = ConditionalLoss(
+            return ConditionalLoss(
                 _conditional(model, task, schedule),
                 task.operator,
                 task.sigma_y,
@@ -111,15 +125,11 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 task.network.backbone.num_classes,
                 task.label_dropout,
             )
-            return Trainee(loss_fn, weights, {})
         case AmortizedTask():
-            denoiser, theta = load_prior(task.prior, image_shape)
-            if denoiser.schedule != schedule:
-                remedy = f"use the schedule of the prior, {denoiser.schedule}"
-                raise UserError("schedule", schedule, remedy)
+            assert prior is not None
             blocks = AmortizedLoss(
-                denoiser,
-                _amortized(model, task, schedule),
+                prior,
+                build_start(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.num_steps,
@@ -128,8 +138,7 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
                 task.tau_rule,
                 task.block_weight,
             )
-            loss_fn = ChainLoss(blocks) if task.states == "chain" else blocks
-            return Trainee(loss_fn, weights, theta)
+            return ChainLoss(blocks) if task.states == "chain" else blocks
 
 
 def build_optimizer(
@@ -298,25 +307,11 @@ def build_sampler(
                 check_image_shape(trained.task.network, image_shape, tiles)
                 _check_grid(config, trained.task)
                 params["phi"] = phi
-                start = _amortized(tiled(model, tiles), trained.task, schedule)
+                start = build_start(tiled(model, tiles), trained.task, schedule)
                 known = _knows(trained.task, operator, sigma_y)
                 best_of = not known if config.best_of is None else config.best_of
                 start = BestOf(start, ZeroShot()) if best_of else start
-            sampler: Sampler = MGDM(
-                prior,
-                inner_problem(config.inner, ZeroShot()),
-                inner_problem(config.inner_low_noise, start),
-                config.low_idx,
-                config.high_idx,
-                config.num_steps,
-                config.num_gibbs,
-                config.num_ddim_steps,
-                config.eta,
-                config.tau_rule,
-                config.min_tau,
-                config.num_mixed_steps,
-                schedule,
-            )
+            sampler: Sampler = build_mgdm(config, prior, start)
         case ConditionalConfig():
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"
@@ -340,7 +335,27 @@ def _knows(task: AmortizedTask, operator: OperatorFamily | None, sigma_y: float 
     return sigma_y == task.sigma_y and operator in (task.operator, *families)
 
 
-def _amortized(model: Model, task: AmortizedTask, schedule: Schedule) -> Amortized:
+def build_mgdm(config: MGDMConfig, prior: EDMDenoiser, start: Start) -> MGDM:
+    """MGDM with the zero-shot start, and another one at the low-noise end."""
+    return MGDM(
+        prior,
+        inner_problem(config.inner, ZeroShot()),
+        inner_problem(config.inner_low_noise, start),
+        config.low_idx,
+        config.high_idx,
+        config.num_steps,
+        config.num_gibbs,
+        config.num_ddim_steps,
+        config.eta,
+        config.tau_rule,
+        config.min_tau,
+        config.num_mixed_steps,
+        prior.schedule,
+    )
+
+
+def build_start(model: Model, task: AmortizedTask, schedule: Schedule) -> Amortized:
+    """The amortized start of a network, as its task says."""
     network = task.network
     sees = network.backbone.sees_measurement
     return Amortized(model, schedule, network.mean_unit, network.guidance, network.inverse, sees)

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from lavps_jax.errors import UserError
+from lavps_jax.training import TrainState
 
 __all__ = [
     "copied",
@@ -26,6 +27,7 @@ __all__ = [
     "make_mesh",
     "on_all_devices",
     "spread_images",
+    "spread_state",
     "spread_weights",
 ]
 
@@ -77,6 +79,12 @@ def spread_weights(mesh: Mesh, tree: Tree) -> Tree:
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
 
     return jax.tree.map(one, tree)
+
+
+def spread_state(mesh: Mesh, state: TrainState) -> TrainState:
+    """A sharding for every leaf: runs of the sampler as images, everything else as weights."""
+    chains = jax.tree.map(lambda _: spread_images(mesh), state.chains)
+    return spread_weights(mesh, state)._replace(chains=chains)
 
 
 def on_all_devices(tree: Tree, shardings: Any) -> Tree:

@@ -41,6 +41,7 @@ from lavps_jax.placement import (
     make_mesh,
     on_all_devices,
     spread_images,
+    spread_state,
     spread_weights,
 )
 from lavps_jax.processes import check_agreement, connect, is_first, wait_for_all
@@ -225,10 +226,7 @@ def _first_state(
         return init_train_state(weights, optimizer, chains)
 
     weights = on_all_devices(trainee.weights, spread_weights(mesh, trainee.weights))
-    like = jax.eval_shape(init, weights, chains)
-    shardings = spread_weights(mesh, like)._replace(
-        chains=jax.tree.map(lambda _: spread_images(mesh), like.chains)
-    )
+    shardings = spread_state(mesh, jax.eval_shape(init, weights, chains))
     state = jax.jit(init, out_shardings=shardings)(weights, chains)
     train_step: Any = make_train_step(
         trainee.loss_fn,

@@ -1,0 +1,332 @@
+"""Compiles a preset for a TPU slice on a machine without TPUs, and says what it would take.
+
+    pip install -e . 'jax[tpu]'
+    python -m lavps_jax.aot configs/ffhq256_prior.py --topology v5e:4x4
+    python -m lavps_jax.aot configs/ffhq256_amortized.py --prior configs/ffhq256_prior.py
+    python -m lavps_jax.aot configs/ffhq256.py --prior configs/ffhq256_prior.py \\
+        --amortized configs/ffhq256_amortized.py
+
+It is the program that train.py or sample.py would run there, of the weights' shapes alone. Training
+is compiled over the whole slice; sampling runs one program for each chip, so one chip is enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import tyro
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from lavps_jax import cli
+from lavps_jax.build import build_loss, build_mgdm, build_optimizer, build_start
+from lavps_jax.build_zero_shot import build_zero_shot
+from lavps_jax.config import (
+    AmortizedTask,
+    ConditionalConfig,
+    LAVPSConfig,
+    MGDMConfig,
+    PriorTask,
+    SampleConfig,
+    TrainConfig,
+    load_preset,
+)
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.errors import UserError, first_words
+from lavps_jax.likelihoods import simulate
+from lavps_jax.networks import split
+from lavps_jax.placement import copied, make_mesh, spread_images, spread_state, spread_weights
+from lavps_jax.samplers import Sampler, make_sample_fn
+from lavps_jax.starts import BestOf, Start, ZeroShot
+from lavps_jax.training import ChainLoss, begin_chains, init_train_state, make_train_step
+from lavps_jax.types import Weights
+
+__all__ = ["CHIPS", "Chip", "Needs", "needs_of", "sampling_needs", "training_needs"]
+
+
+class Chip(NamedTuple):
+    """What a chip can do, per second where it is a rate.
+
+    Attributes:
+      memory: bytes.
+      flops: operations in bfloat16.
+      bandwidth: bytes to and from its memory.
+      links: bytes to and from its neighbours.
+    """
+
+    memory: float
+    flops: float
+    bandwidth: float
+    links: float
+
+
+CHIPS = {
+    "v5e": Chip(16e9, 197e12, 819e9, 200e9),
+    "v6e": Chip(32e9, 918e12, 1640e9, 448e9),
+    "v5p": Chip(95e9, 459e12, 2765e9, 600e9),
+}
+"""Google's numbers, https://cloud.google.com/tpu/docs (v5e, v6e, v5p), read in November 2026."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compile, and for what."""
+
+    preset: tyro.conf.Positional[str]
+    """A file of configs/: a training run, or a sampling run."""
+    topology: str = "v5e:2x2"
+    """Kind of chip and how they are arranged, such as v5e:4x4, v6e:4x4 or v5p:2x2x2."""
+    prior: str | None = None
+    """Preset of the prior, for sampling and for training an amortized network."""
+    amortized: str | None = None
+    """Preset of the amortized network, for sampling with LAVPS."""
+    batch_size: int | None = None
+    """Instead of the preset's."""
+    num_microbatches: int | None = None
+    """Instead of the preset's."""
+    fsdp: int | None = None
+    """Instead of the preset's."""
+    image_size: int = 256
+    """Side of the images."""
+
+
+class Needs(NamedTuple):
+    """What one chip needs for one call of a compiled program.
+
+    Attributes:
+      memory: bytes: arguments, results that reuse none of them, and intermediates.
+      flops: operations, with every loop counted once.
+      accessed: bytes moved to and from memory, with every loop counted once.
+      collectives: bytes that an operation between chips takes in, by its name.
+    """
+
+    memory: float
+    flops: float
+    accessed: float
+    collectives: dict[str, float]
+
+
+def needs_of(compiled: Any) -> Needs:
+    """Of a program, as the compiler tells."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    total += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    text = compiled.as_text()
+    return Needs(total, cost["flops"], cost["bytes accessed"], _collectives(text))
+
+
+_COLLECTIVE = re.compile(
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
+_ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
+
+
+def _collectives(text: str) -> dict[str, float]:
+    """Bytes of the results of operations between chips, by name, from the text of a program."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if match := _COLLECTIVE.search(line):
+            sizes = [
+                int(bits) / 8 * prod(int(n) for n in shape.split(",") if n)
+                for _, bits, shape in _ARRAY.findall(match[1])
+            ]
+            # The result of a start holds its argument too.
+            size = max(sizes, default=0.0) if "-start(" in line else sum(sizes)
+            found[match[2]] = found.get(match[2], 0.0) + size
+    return found
+
+
+def training_needs(
+    config: TrainConfig, prior: TrainConfig | None, side: int, devices: Any
+) -> Needs:
+    """Of the training step over these devices; `prior` is what an amortized network refers to."""
+    mesh = make_mesh(config.fsdp, devices=devices)
+    model, weights = _abstract(config)
+    denoiser, frozen = None, {}
+    if isinstance(config.task, AmortizedTask):
+        denoiser, frozen = _abstract_prior(prior)
+    loss_fn = build_loss(config, model, denoiser)
+    optimizer = build_optimizer(config.optimizer, config.num_train_steps, weights)
+    images = _like((config.batch_size, side, side, _channels(config)), spread_images(mesh))
+    labels = None
+    if config.task.trained_classes:
+        labels = _like((config.batch_size,), spread_images(mesh), jnp.int32)
+    rng_key = _placed(jax.eval_shape(lambda: jax.random.key(0)), copied(mesh))
+    frozen = jax.tree.map(_placed, frozen, spread_weights(mesh, frozen))
+    chains = ()
+    if isinstance(loss_fn, ChainLoss):
+        chains = jax.eval_shape(
+            lambda *given: begin_chains(loss_fn, *given), frozen, images, rng_key
+        )
+    state = jax.eval_shape(lambda w, c: init_train_state(w, optimizer, c), weights, chains)
+    shardings = spread_state(mesh, state)
+    train_step: Any = make_train_step(
+        loss_fn,
+        optimizer,
+        ema_decay=config.optimizer.ema_decay,
+        num_microbatches=config.num_microbatches,
+        out_shardings=(shardings, copied(mesh)),
+    )
+    state = jax.tree.map(_placed, state, shardings)
+    return needs_of(train_step.lower(state, frozen, images, rng_key, labels).compile())
+
+
+def sampling_needs(
+    config: SampleConfig, prior: TrainConfig, amortized: TrainConfig | None, side: int, device: Any
+) -> Needs:
+    """Of one batch of the preset's sampler on one device."""
+    denoiser, theta = _abstract_prior(prior)
+    assert prior is not None
+    sampler, phi = _sampler(config, denoiser, amortized)
+    params = {"theta": theta} | ({} if phi is None else {"phi": phi})
+    x_0 = jax.ShapeDtypeStruct((side, side, _channels(prior)), jnp.float32)
+
+    def problem(key, x_0):
+        return simulate(key, x_0, config.operator.draw(key, x_0.shape), 0.05)
+
+    one = jax.eval_shape(problem, jax.eval_shape(lambda: jax.random.key(0)), x_0)
+    problems = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape), leaf.dtype), one
+    )
+    index = jax.ShapeDtypeStruct((config.batch_size,), jnp.uint32)
+    plan = jax.eval_shape(sampler.plan)
+    rng_key = jax.eval_shape(lambda: jax.random.key(0))
+    sharding = SingleDeviceSharding(device)
+    given = jax.tree.map(
+        lambda leaf: _placed(leaf, sharding), (rng_key, index, params, problems, plan)
+    )
+    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
+    return needs_of(sample_fn.lower(*given).compile())
+
+
+def _sampler(
+    config: SampleConfig, denoiser: EDMDenoiser, amortized: TrainConfig | None
+) -> tuple[Sampler, Weights | None]:
+    match config.sampler:
+        case LAVPSConfig():
+            if amortized is None or not isinstance(amortized.task, AmortizedTask):
+                raise UserError("amortized", "no preset of an amortized network", "give one")
+            model, phi = _abstract(amortized)
+            start: Start = build_start(model, amortized.task, amortized.schedule)
+            # The larger program: starts are compared on all operators but one.
+            return build_mgdm(config.sampler, denoiser, BestOf(start, ZeroShot())), phi
+        case MGDMConfig():
+            return build_mgdm(config.sampler, denoiser, ZeroShot()), None
+        case ConditionalConfig():
+            raise UserError("preset", "a supervised sampler", "give one that uses the prior")
+        case _:
+            return build_zero_shot(config.sampler, denoiser), None
+
+
+def _abstract(config: TrainConfig) -> tuple[Any, Weights]:
+    return split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
+
+
+def _channels(config: TrainConfig) -> int:
+    match config.task:
+        case PriorTask(network=network):
+            return network.in_channels
+        case task:
+            return task.network.backbone.in_channels
+
+
+def _abstract_prior(config: TrainConfig | None) -> tuple[EDMDenoiser, Weights]:
+    if config is None or not isinstance(config.task, PriorTask):
+        raise UserError("prior", "no preset of a prior", "give --prior configs/NAME_prior.py")
+    model, theta = _abstract(config)
+    return EDMDenoiser(model, config.schedule), theta
+
+
+def _like(shape: tuple[int, ...], sharding: Any, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _devices(topology: str) -> Any:
+    """The chips of a slice that is not here.
+
+    Raises:
+      UserError: if there is no such slice, or the compiler for TPUs is not installed.
+    """
+    kind = topology.partition(":")[0]
+    if kind not in CHIPS:
+        raise UserError("topology", topology, f"use one of {', '.join(CHIPS)}, as in v5e:4x4")
+    # There is no machine of Google's to ask where this one is.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # Whatever the plug-in raises.
+        remedy = f"pip install 'jax[tpu]' and use a slice that exists ({first_words(error)})"
+        raise UserError("topology", topology, remedy) from error
+
+
+def _changed(config: Any, **changes: Any) -> Any:
+    return dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+
+
+def _preset(path: str | None) -> Any:
+    return None if path is None else load_preset(path)
+
+
+def run(arguments: list[str]) -> None:
+    given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
+    preset = load_preset(given.preset)
+    devices = _devices(given.topology)
+    if isinstance(preset, TrainConfig):
+        preset = _changed(
+            preset,
+            batch_size=given.batch_size,
+            num_microbatches=given.num_microbatches,
+            fsdp=given.fsdp,
+        )
+        needs = training_needs(preset, _preset(given.prior), given.image_size, devices)
+        what = f"a training step of {preset.batch_size} images on {len(devices)} chips"
+    elif isinstance(preset, SampleConfig):
+        preset = _changed(preset, batch_size=given.batch_size)
+        presets = (_preset(given.prior), _preset(given.amortized))
+        needs = sampling_needs(preset, *presets, given.image_size, devices[0])
+        what = f"{preset.batch_size} images x {preset.num_particles} particles on one chip"
+    else:
+        raise UserError("preset", given.preset, "its get_config() must give a run")
+    print(f"{given.preset} on {given.topology}: {what}")
+    for line in describe(needs, CHIPS[given.topology.partition(":")[0]]):
+        print(line)
+
+
+def describe(needs: Needs, chip: Chip) -> list[str]:
+    """The needs of a chip, and the least time that each of its limits allows."""
+    between = sum(needs.collectives.values())
+    work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
+    times = {
+        "arithmetic": needs.flops / chip.flops,
+        "memory": needs.accessed / chip.bandwidth,
+        # A ring sends and receives nearly every byte twice.
+        "links": 2 * between / chip.links,
+    }
+    fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
+    names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
+    longest = max(times, key=lambda name: times[name])
+    return [
+        f"memory of a chip: {needs.memory / 1e9:.2f} of {chip.memory / 1e9:.0f} GB, {fits}",
+        f"operations: {work}, memory traffic: {traffic}",
+        f"between chips: {names or 'nothing'}",
+        "at least "
+        + ", ".join(f"{1e3 * t:.2f} ms for {name}" for name, t in times.items())
+        + f": {longest} decides",
+    ]
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # What runs here runs on the processor.
+    cli.main(run)
