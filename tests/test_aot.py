@@ -1,0 +1,110 @@
+"""What a program needs, as compiled for eight virtual devices, and for TPUs where that works."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from lavps_jax import aot
+from lavps_jax.aot import CHIPS, Needs, describe, sampling_needs, training_needs
+from lavps_jax.config import (
+    AmortizedTask,
+    LAVPSConfig,
+    MGDMConfig,
+    PriorTask,
+    SampleConfig,
+    TrainConfig,
+)
+from lavps_jax.data import SyntheticData
+from lavps_jax.errors import UserError
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
+from lavps_jax.operators import RandomPixels
+
+ROOT = Path(__file__).parents[1]
+NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(64, 1, GlobalAttention(16)),), 64, 1)
+
+
+def config(task=None, **changes) -> TrainConfig:
+    data = SyntheticData(32, (8, 8, 1))
+    return TrainConfig(
+        task or PriorTask(NETWORK), data, data, run_dir="none", batch_size=16, **changes
+    )
+
+
+def num_bytes(config) -> int:
+    _, weights = split(aot.nnx.eval_shape(lambda: config.task.network.build(aot.nnx.Rngs(0))))
+    return 4 * sum(leaf.size for leaf in jax.tree.leaves(weights))
+
+
+def test_gradients_are_all_that_goes_between_devices():
+    needs = training_needs(config(), None, 8, jax.devices())
+    assert set(needs.collectives) == {"all-reduce"}
+    # Every gradient once, and a few scalars; buffers have none.
+    assert 0.8 * num_bytes(config()) < needs.collectives["all-reduce"] < 1.1 * num_bytes(config())
+    alone = training_needs(config(), None, 8, jax.devices()[:1])
+    assert not alone.collectives and alone.flops > 4 * needs.flops
+
+
+def test_cut_weights_need_less_memory_and_are_gathered():
+    copied = training_needs(config(), None, 8, jax.devices())
+    cut = training_needs(config(fsdp=8), None, 8, jax.devices())
+    assert cut.memory < 0.7 * copied.memory
+    assert cut.collectives["all-gather"] > 0.5 * num_bytes(config())
+
+
+def test_training_and_sampling_with_an_amortized_network():
+    task = AmortizedTask(PaletteConfig(NETWORK), "no folder", RandomPixels(0.4, 0.6), num_steps=12,
+                         high_idx=4, states="chain")  # fmt: skip
+    amortized, data = config(task), SyntheticData(32, (8, 8, 1))
+    assert training_needs(amortized, config(), 8, jax.devices()).flops > 0
+    sample = SampleConfig("no folder", data, RandomPixels(0.4, 0.6),
+                          LAVPSConfig(num_steps=12, high_idx=4), "out", batch_size=2)  # fmt: skip
+    device = jax.devices()[0]
+    lavps = sampling_needs(sample, config(), amortized, 8, device)
+    assert not lavps.collectives and lavps.memory > num_bytes(config()) + num_bytes(amortized)
+    with pytest.raises(UserError, match="amortized: got no preset"):
+        sampling_needs(sample, config(), None, 8, device)
+    with pytest.raises(UserError, match="prior: got no preset of a prior; give --prior"):
+        training_needs(amortized, None, 8, jax.devices())
+
+
+def test_bytes_of_collectives_are_read_off_the_program():
+    text = """
+  %a = f32[8,4]{1,0} all-reduce(%x), replica_groups={}
+  %b = (bf16[16]{0}, f32[2]{0}) all-reduce(%y, %z), to_apply=%add
+  %c = (f32[2]{0}, f32[16]{0}) all-gather-start(%w), dimensions={0}
+  %d = f32[16]{0} all-gather-done(%c)
+  %e = f32[4]{0} add(%u, %v), metadata={op_name="all-reduce(x)"}
+"""
+    assert aot._collectives(text) == {"all-reduce": 128 + 32 + 8, "all-gather": 64}
+
+
+def test_the_description_says_what_decides():
+    needs = Needs(20e9, 197e9, 819e9, {"all-reduce": 1e9})
+    lines = "\n".join(describe(needs, CHIPS["v5e"]))
+    assert "20.00 of 16 GB, DOES NOT FIT" in lines and "all-reduce 1000.0 MB" in lines
+    assert "1.00 ms for arithmetic, 1000.00 ms for memory, 10.00 ms for links: memory" in lines
+    assert "16 GB, fits" in describe(needs._replace(memory=1e9), CHIPS["v5e"])[0]
+
+
+def test_what_does_not_exist_is_named():
+    with pytest.raises(UserError, match="topology: got v1:2x2; use one of v5e, v6e, v5p"):
+        aot.run(["configs/ffhq256_prior.py", "--topology", "v1:2x2"])
+    sampling = SampleConfig("p", SyntheticData(), RandomPixels(), MGDMConfig(), "out")
+    with pytest.raises(UserError, match="prior: got no preset"):
+        sampling_needs(sampling, None, None, 8, jax.devices()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs jax[tpu]")
+def test_a_slice_of_tpus_that_is_not_here():
+    command = [sys.executable, "-m", "lavps_jax.aot", "configs/fashion_mnist_prior.py",
+               "--topology", "v5e:2x2", "--image-size", "32"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "on 4 chips" in done.stdout and "all-reduce 10.1 MB" in done.stdout
