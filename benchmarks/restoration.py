@@ -19,16 +19,16 @@ from rich.console import Console
 
 from benchmarks.intervals import paired_interval
 from benchmarks.record import record
-from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
+from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.data import TfdsData
-from lavps_jax.operators import MotionBlur, OperatorFamily, RandomPixels, SuperResolve
 from lavps_jax.sampling_run import run_sampling
 
-TASKS: dict[str, OperatorFamily] = {
-    "motion_blur": MotionBlur(size=9, intensity=0.9),
-    "super_resolution": SuperResolve(factor=2),
-    "inpainting": RandomPixels(),
+PRESETS = {
+    "motion_blur": "configs/fashion_mnist.py",
+    "super_resolution": "configs/fashion_mnist_super_resolution.py",
+    "inpainting": "configs/fashion_mnist_inpainting.py",
 }
+"""By task; all of them share MGDM and DPS."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
 
     data_dir: str | None = None
     """Where Fashion-MNIST was prepared; None is tensorflow-datasets' own place."""
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(PRESETS)
     num_images: int = 128
     num_particles: int = 1
     batch_size: int = 16
@@ -46,23 +46,12 @@ class Config:
     pictures: str = "outputs/restoration"
 
 
-def lavps_of(preset: LAVPSConfig, task: str) -> LAVPSConfig:
-    """The preset's sampler with the network of a task; inpainting has a preset of its own."""
-    if task == "inpainting":
-        return load_preset("configs/fashion_mnist_inpainting.py").sampler
-    return dataclasses.replace(preset, amortized=f"pretrained/fashion_mnist/{task}")
-
-
 def task_config(config: Config, task: str) -> SampleConfig:
-    """The shipped preset on the task's operator, amortized network and test images."""
-    preset: SampleConfig = load_preset("configs/fashion_mnist.py")
-    assert isinstance(preset.sampler, LAVPSConfig)
+    """The task's preset on test images."""
     return dataclasses.replace(
-        preset,
+        load_preset(PRESETS[task]),
         # Training validates on the first images.
         data=TfdsData("fashion_mnist", "test[1000:]", data_dir=config.data_dir, pad_to=32),
-        operator=TASKS[task],
-        sampler=lavps_of(preset.sampler, task),
         num_images=config.num_images,
         num_particles=config.num_particles,
         batch_size=config.batch_size,

@@ -73,10 +73,10 @@ class Suite:
     num_particles: int
 
 
-KNOWN: Mapping[str, OperatorFamily] = {
-    "motion blur": MotionBlur(size=9, intensity=0.9),
-    "super-resolution": SuperResolve(factor=2),
-    "inpainting": RandomPixels(),
+PRESETS = {
+    "motion blur": "configs/fashion_mnist.py",
+    "super-resolution": "configs/fashion_mnist_super_resolution.py",
+    "inpainting": "configs/fashion_mnist_inpainting.py",
 }
 """Tasks of which there is an amortized network."""
 
@@ -92,7 +92,11 @@ UNSEEN: Mapping[str, OperatorFamily] = {
 """What a network trained on motion blur meets."""
 
 SUITES: Mapping[str, Suite] = {
-    "images": Suite(KNOWN, num_images=16, num_particles=3),
+    "images": Suite(
+        {task: load_preset(path).operator for task, path in PRESETS.items()},
+        num_images=16,
+        num_particles=3,
+    ),
     "robustness": Suite(UNSEEN, num_images=16, num_particles=3),
 }
 
@@ -118,16 +122,10 @@ def _mgdm(num_steps: int, num_inner_steps: int) -> MGDMConfig:
 
 
 def _lavps(task: str, num_inner_steps: int) -> LAVPSConfig:
-    name = {"super-resolution": "super_resolution", "inpainting": "inpainting"}.get(task)
-    preset = "fashion_mnist_inpainting" if task == "inpainting" else "fashion_mnist"
-    sampler = load_preset(f"configs/{preset}.py").sampler
-    return dataclasses.replace(
-        sampler,
-        amortized=f"{PRETRAINED}/{name or 'motion_blur'}",
-        inner_low_noise=dataclasses.replace(
-            sampler.inner_low_noise, num_inner_steps=num_inner_steps
-        ),
-    )
+    """As in the task's preset, but for K."""
+    sampler = load_preset(PRESETS[task]).sampler
+    inner = dataclasses.replace(sampler.inner_low_noise, num_inner_steps=num_inner_steps)
+    return dataclasses.replace(sampler, inner_low_noise=inner)
 
 
 def _images(task: str) -> list[Point]:

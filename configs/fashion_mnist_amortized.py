@@ -3,7 +3,8 @@
 Commands:
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/motion_blur
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/super_resolution \
-      task:amortized-task task.operator:super-resolve --task.operator.factor 2
+      --num-train-steps 6000 task:amortized-task \
+      task.operator:super-resolve --task.operator.factor 2
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
       --num-train-steps 6000 task:amortized-task task.operator:random-pixels
 Hardware and time: see pretrained/fashion_mnist/README.md.
