@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import socket
 import time
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,7 +50,7 @@ def connect(
     """
     flags = (coordinator, process_index, process_count)
     if flags == (None, None, None):
-        if not _in_cluster(os.environ):
+        if not _in_cluster(os.environ) and not _on_tpu():
             return
         arguments: dict[str, Any] = {}
     elif coordinator is None or process_index is None or process_count is None:
@@ -132,6 +134,12 @@ def _in_cluster(environ: Mapping[str, str]) -> bool:
         or "," in environ.get("TPU_WORKER_HOSTNAMES", "")
         or ("KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ)
     )
+
+
+def _on_tpu(devices: Path = Path("/dev")) -> bool:
+    """Whether this is a TPU VM, whose workers JAX asks the machine's metadata for."""
+    chips = [*devices.glob("accel[0-9]*"), *devices.glob("vfio/[0-9]*")]
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def is_first() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -167,6 +168,23 @@ def test_two_processes_train_what_one_trains(single, tmp_path):
     assert_close(tmp_path / "run", single)
 
 
+def test_the_launcher_for_several_gpus(single, tmp_path):
+    """Its processes have a virtual device each here."""
+    stored = json.dumps(to_json(config("x")))
+    preset = (
+        "import json\nfrom lavps_jax.config import from_json\n"
+        f"def get_config():\n    return from_json(json.loads({stored!r}))\n"
+    )
+    (tmp_path / "preset.py").write_text(preset)
+    command = ["launch/multi_gpu.sh", "2", "train.py", tmp_path / "preset.py", "--run-dir",
+               tmp_path / "run"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable},
+                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Rank 0 is connected to 1 peer ranks" in done.stdout + done.stderr
+    assert_close(tmp_path / "run", single)
+
+
 def test_two_processes_set_a_damaged_checkpoint_aside_together(single, tmp_path):
     shutil.copytree(single / "checkpoints", tmp_path / "run" / "checkpoints")
     for file in (tmp_path / "run" / "checkpoints" / "6" / "state" / "d").iterdir():
@@ -232,6 +250,14 @@ def test_flags_of_processes_are_checked():
         processes.connect("localhost:1", 2, 2)
     with pytest.raises(UserError, match="coordinator: got localhost; give host:port"):
         processes.connect("localhost", 0, 2)
+
+
+def test_tpus_are_recognised_by_their_chips(tmp_path, monkeypatch):
+    assert not processes._on_tpu(tmp_path)
+    (tmp_path / "accel0").touch()
+    for found in (None, "libtpu"):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
+        assert processes._on_tpu(tmp_path) == (found is not None)
 
 
 @pytest.mark.parametrize(
