@@ -27,7 +27,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +42,9 @@ from benchmarks.mixture_problems import (
     scores,
 )
 from benchmarks.record import record
+from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.errors import UserError
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -207,7 +208,7 @@ def main(config: Config) -> None:
 def _check(config: Config) -> None:
     for name in config.methods:
         if name not in METHODS:
-            raise SystemExit(f"methods: got {name!r}; use some of {', '.join(METHODS)}")
+            raise UserError("methods", name, f"use some of {', '.join(METHODS)}")
 
 
 def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
@@ -216,7 +217,7 @@ def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
         return {}
     results = json.loads(Path(path).read_text())["results"]
     if results.get("settings") != settings:
-        raise SystemExit(f"out: {path} holds other settings; delete it, or give another file")
+        raise UserError("out", f"{path}, with other settings", "delete it, or give another file")
     return results["problems"]
 
 
@@ -227,4 +228,5 @@ def summary(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    prog = "python -m benchmarks.gaussian_mixture"
+    cli.main(lambda arguments: main(cli.from_flags(Config, arguments, prog=prog)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from flax import nnx
 
 from lavps_jax import aot
 from lavps_jax.aot import CHIPS, Needs, describe, sampling_needs, training_needs
@@ -37,7 +38,7 @@ def config(task=None, **changes) -> TrainConfig:
 
 
 def num_bytes(config) -> int:
-    _, weights = split(aot.nnx.eval_shape(lambda: config.task.network.build(aot.nnx.Rngs(0))))
+    _, weights = split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
     return 4 * sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 

@@ -98,13 +98,14 @@ def test_results_of_two_commits_are_refused(work, tmp_path):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (("--tasks", "sharpening"), "tasks: got sharpening; use some of inpainting"),
-        (("--methods", "MAGIC"), "methods: got MAGIC; use some of DAPS"),
+        (("images", "--tasks", "sharpening"), "tasks: got sharpening; use some of inpainting"),
+        (("images", "--methods", "MAGIC"), "methods: got MAGIC; use some of DAPS"),
+        (("gmm", "--methods", "MAGIC"), "methods: got MAGIC; use some of exact posterior"),
     ],
 )
 def test_what_does_not_exist_is_named(tmp_path, flags, words):
     with pytest.raises(UserError, match=words):
-        suite_run.main(["--suite", "images", "--work", str(tmp_path), *flags])
+        suite_run.main(["--work", str(tmp_path), "--suite", *flags])
 
 
 def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monkeypatch):
