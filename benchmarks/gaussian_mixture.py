@@ -41,7 +41,7 @@ from benchmarks.mixture_problems import (
     posterior,
     scores,
 )
-from benchmarks.record import record
+from benchmarks.record import current_commit, record
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError
@@ -187,6 +187,7 @@ def main(config: Config) -> None:
     _check(config)
     console = Console()
     settings = {name: value for name, value in vars(config).items() if name not in UNSETTLED}
+    settings = json.loads(json.dumps(settings))  # As they come back from the file.
     found = _stored(config.out, settings)
     for d, d_y in config.dims:
         rows = found.setdefault(f"{d},{d_y}", [])
@@ -215,7 +216,11 @@ def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
     """Problems measured before, by "d,d_y"."""
     if not Path(path).is_file():
         return {}
-    results = json.loads(Path(path).read_text())["results"]
+    stored = json.loads(Path(path).read_text())
+    results = stored["results"]
+    if stored["commit"] != current_commit():
+        found = f"{path} of commit {stored['commit']}, this is {current_commit()}"
+        raise UserError("out", found, "delete it, or give another file")
     if results.get("settings") != settings:
         raise UserError("out", f"{path}, with other settings", "delete it, or give another file")
     return results["problems"]

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
-from operators import families
 
+from benchmarks.operators import families
 from benchmarks.record import record
 from lavps_jax.build import load_prior
 from lavps_jax.diffusion import EDMDenoiser

@@ -22,7 +22,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.record import record
+from benchmarks.record import current_commit, record
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.operators import (
     AnisotropicBlur,
@@ -131,6 +131,7 @@ def measure(config: Config, name: str, family: OperatorFamily) -> dict[str, Any]
         "lavps": metrics["mean"],
         "mgdm": other["mean"],
         "config": json.loads((folder / "config.json").read_text()),
+        "commit": current_commit(),  # That of the file is of the last family.
     }
 
 

@@ -46,7 +46,9 @@ class ConditionalDenoiserFn:
     ) -> tuple[Float[Array, "H W C"], Float[Array, ""]]:
         """(D(z, sigma_t; y), scale) for z = x_0 + sigma_t eps: the scale of what F corrects."""
         c = edm_preconditioning(sigma_t)
-        x_pinv, measurement = network_inputs(problem, self.inverse, self.sees_measurement)
+        # Of a pivot the network does not see A^+ y: the rule that costs nothing will do.
+        rule = "ridge" if self.pivot and not self.sees_measurement else self.inverse
+        x_pinv, measurement = network_inputs(problem, rule, self.sees_measurement)
         guess, scale, given = c.c_skip * z, c.c_out, (x_pinv, c.c_noise)
         if self.pivot:
             guess, std, scale = pivot(problem, z, sigma_t)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_code", "describe_machine"]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -20,6 +22,16 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "jax": jax.__version__,
     }
+
+
+def describe_code() -> str:
+    """Version of this library, with a digest of its sources, and of JAX: results of two runs can be
+    put together only where it is the same."""
+    sources = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(sources.rglob("*.py")):
+        digest.update(f"{file.relative_to(sources)}\n".encode() + file.read_bytes())
+    return f"lavps-jax {metadata.version('lavps-jax')} {digest.hexdigest()[:12]}, {jax.__version__}"
 
 
 def _processor() -> str:

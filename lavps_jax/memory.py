@@ -39,8 +39,8 @@ def required_bytes(compiled: Any) -> int | None:
 
 
 def available_bytes() -> int | None:
-    """Free bytes of the default device, or of the machine where that is the device."""
-    device = jax.devices()[0]
+    """Free bytes of the first device here, or of the machine where that is the device."""
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")

@@ -17,7 +17,14 @@ from PIL import Image
 from lavps_jax.data import to_uint8
 from lavps_jax.errors import UserError
 
-__all__ = ["StdMap", "contact_sheet", "save_png", "write_directory", "write_file"]
+__all__ = [
+    "StdMap",
+    "contact_sheet",
+    "refuse_existing",
+    "save_png",
+    "write_directory",
+    "write_file",
+]
 
 NOT_FINITE = (255, 0, 255)
 """Magenta marks pixels without a value: a failed sample must not look like an image."""
@@ -43,7 +50,7 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         raise UserError("output directory", path, "give a directory, this is a file")
     if Path.cwd().is_relative_to(path):
         raise UserError("output directory", path, "give a directory below the current one")
-    _refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite=overwrite)
     temporary = _hidden(path)
     old = temporary.with_suffix(".old")
     try:
@@ -54,7 +61,7 @@ def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
             remedy = f"choose another: {error.strerror}"
             raise UserError("output directory", path, remedy) from error
         yield temporary
-        _refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite=overwrite)
         if path.exists():  # A rename cannot replace a directory that has files.
             path.rename(old)
         temporary.rename(path)
@@ -86,7 +93,8 @@ MARKS = ("metrics.json", "card.json")
 """Files that tell a directory of results or weights from one with files of the user."""
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raises a UserError if `path` exists and may not be replaced; see `write_directory`."""
     if not path.exists():
         return
     if not overwrite:

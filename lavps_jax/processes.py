@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lavps_jax.errors import UserError
+from lavps_jax.machine import describe_code
 
 __all__ = ["check_agreement", "connect", "is_first", "on_any", "wait_for_all"]
 
@@ -164,15 +164,14 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     """Raises a UserError, on every process, unless all were started alike.
 
     Args:
-      facts: what has to be equal, JSON data by name. The versions of this package and of JAX and
+      facts: what has to be equal, JSON data by name. The code, its version and that of JAX, and
         the number of devices of a process are compared besides.
     """
     if jax.process_count() == 1:
         return
     facts = {
         **facts,
-        "version of lavps-jax": metadata.version("lavps-jax"),
-        "version of jax": jax.__version__,
+        "version of the code": describe_code(),
         "devices of a process": jax.local_device_count(),
     }
     names = sorted(facts)

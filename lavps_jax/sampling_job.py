@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UNREADABLE, UserError
 from lavps_jax.outputs import write_file
 
 __all__ = ["Batch", "Processes", "SamplingJob", "detect_processes"]
@@ -99,8 +99,11 @@ class SamplingJob:
         if not file.exists():
             with write_file(file) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        self._mistake(processes.index).unlink(missing_ok=True)
         if (name := self._differs(wanted)) is not None:
-            remedy = "delete it, choose another out_dir or set overwrite"
+            remedy = "delete it, or choose another out_dir"
+            if processes.count == 1:
+                remedy = "delete it, choose another out_dir or set overwrite"
             found = f"{self.folder}, an unfinished run with another {name}"
             raise UserError("out_dir", found, remedy)
 
@@ -124,13 +127,21 @@ class SamplingJob:
             with np.load(self._file(sampler, batch), allow_pickle=False) as stored:
                 seconds, memory = float(stored["seconds"]), int(stored["memory"])
                 return Batch(stored["samples"], seconds, memory)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (*UNREADABLE, zipfile.BadZipFile):
             return None
 
     def write(self, sampler: str, batch: int, done: Batch) -> None:
         """Keeps a finished batch; it appears under its name when it is complete."""
         with write_file(self._file(sampler, batch)) as temporary, temporary.open("wb") as file:
             np.savez(file, **done._asdict())
+
+    def _mistake(self, process: int) -> Path:
+        return self.folder / f"mistake_{process}.json"
+
+    def write_mistake(self, error: UserError) -> None:
+        """Tells process 0 why this one does nothing more."""
+        with write_file(self._mistake(self.processes.index)) as temporary:
+            temporary.write_text(json.dumps([error.field, str(error.value), error.remedy]))
 
     def collect(
         self, sampler: str, batches: Iterable[int], waiting: Callable[[], None]
@@ -141,7 +152,8 @@ class SamplingJob:
           waiting: called once if one has to be waited for.
 
         Raises:
-          UserError: if nothing comes for `PATIENCE` seconds.
+          UserError: if nothing comes for `PATIENCE` seconds, or the mistake of the process that
+            has to do the next one.
         """
         found, since, told = [], time.monotonic(), False
         for batch in batches:
@@ -149,8 +161,10 @@ class SamplingJob:
                 if not told:
                     waiting()
                 told = True
+                index = batch % self.processes.count
+                if (mistake := self._mistake(index)).exists():
+                    raise UserError(*json.loads(mistake.read_text()))
                 if time.monotonic() - since > PATIENCE:
-                    index = batch % self.processes.count
                     remedy = f"start process {index} again; what is done is kept"
                     raise UserError("process_count", f"no batch {batch} of {sampler}", remedy)
                 time.sleep(0.2)

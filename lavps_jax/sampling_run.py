@@ -21,6 +21,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood
 from lavps_jax.lpips import LPIPSNet, lpips_enlarges
+from lavps_jax.machine import describe_code
 from lavps_jax.measurements import (
     Measured,
     in_batches,
@@ -31,7 +32,7 @@ from lavps_jax.measurements import (
 from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
-from lavps_jax.outputs import write_directory
+from lavps_jax.outputs import refuse_existing, write_directory
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
@@ -56,9 +57,14 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
     console = console or Console()
     processes = detect_processes(config.process_index, config.process_count)
     if processes.index:
+        refuse_existing(Path(config.out_dir), overwrite=config.overwrite)
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
-        _restore_all(config, run, job, console)
+        try:
+            _restore_all(config, run, job, console)
+        except UserError as error:
+            job.write_mistake(error)
+            raise
         console.print(f"process {processes.index} is done; process 0 writes the results")
         return Path(config.out_dir)
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
@@ -70,8 +76,9 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         try:
             restored = _restore_all(config, run, job, console)
         except BaseException as error:
-            # What a mistake made is of no use. An interrupted run is, once it has a batch.
-            if processes.count == 1 and (isinstance(error, UserError) or job.is_empty()):
+            # Samples that are not finite would be so again.
+            recurs = isinstance(error, UserError) and error.field == "samples"
+            if processes.count == 1 and (recurs or job.is_empty()):
                 job.remove()
             else:
                 kept = f"what is done is kept in {job.folder}: the same command goes on"
@@ -146,7 +153,7 @@ def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> Samplin
     used = (run.measured.problems, [params for _, params in run.samplers.values()])
     leaves = {f"{i:06d}": leaf for i, leaf in enumerate(jax.tree.leaves(used))}
     sums = [int(one) for one in checksums(leaves)]
-    identity = to_json(config) | {"measurements and weights": sums}
+    identity = to_json(config) | {"measurements and weights": sums, "code": describe_code()}
     return SamplingJob(config.out_dir, identity, processes, overwrite=config.overwrite)
 
 

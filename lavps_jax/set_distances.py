@@ -35,7 +35,7 @@ def frechet_distance(a: Float[np.ndarray, "N F"], b: Float[np.ndarray, "M F"]) -
     """
     a, b = _checked(a, b)
     root = _root(np.cov(a, rowvar=False))
-    cross = _root(root @ np.cov(b, rowvar=False) @ root)
+    cross = _root(root @ np.atleast_2d(np.cov(b, rowvar=False)) @ root)
     spread = np.var(a, axis=0, ddof=1).sum() + np.var(b, axis=0, ddof=1).sum()
     shift = np.sum((a.mean(0) - b.mean(0)) ** 2)
     return float(max(shift + spread - 2 * np.trace(cross), 0.0))

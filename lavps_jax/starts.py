@@ -111,7 +111,7 @@ class Amortized:
             sigma[block.t],
             sigma[block.tau],
             *((guidance(problem, block),) if self.guidance else ()),
-            label=problem.label,
+            label=None,  # Starts are learned for the null class.
             measurement=measurement,
             dropout_key=dropout_key,
         )

@@ -35,6 +35,7 @@ from lavps_jax.data import (
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
+from lavps_jax.outputs import write_file
 from lavps_jax.placement import (
     copied,
     global_batch,
@@ -137,7 +138,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                     if int(state.num_skipped) > skipped:
                         skipped = int(state.num_skipped)
                         tell(f"steps skipped so far, not finite: {skipped}")
-                    if skipped > config.max_skipped_steps or (last and not _is_finite(metrics)):
+                    if skipped > config.max_skipped_steps:
                         raise _diverged(checkpoints, done, skipped)
                 if due_log:
                     row = {name: float(value) for name, value in metrics.items()}
@@ -154,11 +155,13 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                     log.write(done, scores)
                     _export(config, state, scores, mesh)
                     began, since = time.perf_counter(), done
-                # After a step that was skipped the weights may have diverged already.
-                if (due_checkpoint or stopping) and _is_finite(metrics):
+                # After a step that was skipped the weights may have diverged already; the last
+                # ones were validated.
+                if (due_checkpoint or stopping) and (last or _is_finite(metrics)):
                     checkpoints.save(done, state)
                 if stopping:
-                    tell(f"stopped at step {done}: the same command goes on")
+                    saved = checkpoints.latest_step() or 0
+                    tell(f"stopped at step {done}: the same command goes on from step {saved}")
                     raise KeyboardInterrupt("SIGTERM")
     wait_for_all("last checkpoint")
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
@@ -263,8 +266,10 @@ def _is_finite(metrics: Mapping[str, Any]) -> bool:
 def _diverged(checkpoints: TrainingCheckpoints, step: int, skipped: int) -> UserError:
     checkpoints.wait()
     good = checkpoints.latest_step()
-    where = "none is saved yet" if good is None else f"{checkpoints.directory}/{good}"
-    remedy = f"lower optimizer.peak_lr; the last good checkpoint: {where}"
+    remedy = "lower optimizer.peak_lr, in a new run_dir"
+    if good is not None:
+        remedy += f"; to go on from the last good checkpoint, copy {checkpoints.directory}/{good}"
+        remedy += " to its checkpoints"
     return UserError(f"loss at step {step}", f"no finite value ({skipped} steps skipped)", remedy)
 
 
@@ -314,9 +319,10 @@ class _Log:
                     for row in csv.reader(file)
                     if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
                 ]
-        self._file = path.open("w", newline="")
+        with write_file(path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        self._file = path.open("a", newline="")
         self._writer = csv.writer(self._file)
-        self._writer.writerows(kept)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._writer.writerows([step, name, f"{value:.7g}"] for name, value in values.items())

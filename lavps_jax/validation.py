@@ -39,6 +39,8 @@ def make_validation(
     num_classes = config.task.trained_classes
     labels = load_labels(source, range(count), num_classes) if num_classes else None
     keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
+    # No more at a time than a device takes in training.
+    at_once = max(config.batch_size // (mesh.size * config.num_microbatches), 1)
     keys, images, labels = on_all_devices((keys, images, labels), copied(mesh))
 
     @partial(jax.jit, out_shardings=copied(mesh))
@@ -59,7 +61,7 @@ def make_validation(
                     metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
             return {"loss": loss, **metrics}
 
-        rows = jax.lax.map(one, (keys, images, labels), batch_size=config.batch_size)
+        rows = jax.lax.map(one, (keys, images, labels), batch_size=at_once)
         return jax.tree.map(jnp.mean, rows)
 
     def validate(weights) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -9,6 +11,7 @@ from scipy.stats import norm
 
 from benchmarks import gaussian_mixture
 from benchmarks.mixture_problems import draw_case, exact_samples, posterior, scores
+from lavps_jax.errors import UserError
 
 RNG = np.random.default_rng(3)
 CASE = draw_case(RNG, 8, 2)
@@ -61,3 +64,20 @@ def test_chains_that_start_from_the_noised_mixture_reach_the_floor(monkeypatch):
     monkeypatch.setattr(gaussian_mixture, "WIDE", 801)
     wrong = measured(800, 1, name)[name]["distance"]
     assert right[name]["distance"] < right["floor"]["distance"] + 0.25 < 0.25 * wrong
+
+
+def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
+    small = gaussian_mixture.Config(
+        dims=((8, 1),), num_problems=1, num_samples=20, num_slices=5, methods=("prior samples",),
+        out=str(tmp_path / "found.json"),
+    )  # fmt: skip
+    gaussian_mixture.main(small)
+    first = (tmp_path / "found.json").read_bytes()
+    monkeypatch.setattr(gaussian_mixture.Problems, "measure", None)  # Nothing is left to do.
+    gaussian_mixture.main(small)
+    assert (tmp_path / "found.json").read_bytes() == first
+    with pytest.raises(UserError, match="with other settings; delete it"):
+        gaussian_mixture.main(dataclasses.replace(small, num_samples=21))
+    monkeypatch.setattr(gaussian_mixture, "current_commit", lambda: "another")
+    with pytest.raises(UserError, match="this is another; delete it"):
+        gaussian_mixture.main(small)

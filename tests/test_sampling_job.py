@@ -151,6 +151,40 @@ def interrupt_after_a_batch(run_config, measured, job, *_):
     raise RuntimeError("interrupted")
 
 
+def test_a_mistake_of_another_process_is_told(tmp_path):
+    one, two = (SamplingJob(str(tmp_path / "out"), {}, Processes(i, 2), overwrite=False)
+                for i in (0, 1))  # fmt: skip
+    two.write_mistake(UserError("samples", "values that are not finite", "lower gamma"))
+    with pytest.raises(UserError, match="^samples: got values that are not finite; lower gamma$"):
+        one.collect("dps", [1], lambda: None)
+    # Started again, it begins anew.
+    SamplingJob(str(tmp_path / "out"), {}, Processes(1, 2), overwrite=False)
+    assert not list((tmp_path / "out.job").glob("mistake*"))
+
+
+def test_another_process_refuses_what_is_there_already(prior, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="output directory"):
+        run_sampling(config(tmp_path, prior, process_index=1, process_count=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_kept_outlives_a_lack_of_memory(prior, tmp_path, monkeypatch):
+    monkeypatch.setattr("lavps_jax.sampling_run._restore", interrupt_after_a_batch)
+    small = config(tmp_path, prior, num_images=4, compare=False)
+    with pytest.raises(RuntimeError):
+        run_sampling(small)
+    monkeypatch.undo()
+    monkeypatch.setattr("lavps_jax.memory.available_bytes", lambda: 1)
+    with pytest.raises(UserError, match="batch_size, num_particles"):
+        run_sampling(small)
+    assert (tmp_path / "out.job" / "dps_000000.npz").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("lavps_jax.sampling_run.describe_code", lambda: "other code")
+    with pytest.raises(UserError, match="an unfinished run with another code"):
+        run_sampling(small)
+
+
 def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling_job, "PATIENCE", 0.5)
     job = SamplingJob(str(tmp_path / "out"), {}, Processes(0, 2), overwrite=False)

@@ -17,7 +17,8 @@ def with_moments(mean, covariance, count=40):
     """Features whose sample mean and covariance are exactly these."""
     draws = RNG.normal(size=(count, len(mean)))
     draws -= draws.mean(0)
-    draws = draws @ np.linalg.inv(np.linalg.cholesky(np.cov(draws, rowvar=False))).T
+    spread = np.atleast_2d(np.cov(draws, rowvar=False))
+    draws = draws @ np.linalg.inv(np.linalg.cholesky(spread)).T
     return draws @ np.linalg.cholesky(covariance).T + mean
 
 
@@ -30,6 +31,8 @@ def test_frechet_distance_of_known_moments():
     assert frechet_distance(a, b) == pytest.approx(5 + 1 + 1 + 2.5**2)
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b))
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    single = [with_moments(np.array([m]), np.array([[v]])) for m, v in ((0.0, 1.0), (2.0, 9.0))]
+    assert frechet_distance(*single) == pytest.approx(4 + 4)
 
 
 def test_kernel_distance_has_no_bias():

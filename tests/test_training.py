@@ -180,12 +180,39 @@ def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
 
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
     wild = OptimizerConfig(peak_lr=1e30, warmup_steps=0, schedule="constant")
-    good = r"loss at step 3: got .*; lower optimizer.peak_lr; the last good checkpoint: .*/1"
+    good = r"loss at step \d: got .*; lower optimizer.peak_lr, in a new run_dir; .*, copy .*/1 to"
     with pytest.raises(UserError, match=good):
         run_training(config(tmp_path / "run", optimizer=wild, log_every=100, checkpoint_every=1))
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
     with pytest.raises(UserError, match=r"loss at step 2: .*\(1 steps skipped\)"):
         run_training(config(tmp_path / "other", optimizer=wild, max_skipped_steps=0))
+
+
+def test_a_last_step_that_is_skipped_ends_the_run_as_any_other(tmp_path, monkeypatch):
+    make = training_run.make_train_step
+
+    def spoiled(*given, **settings):
+        step = make(*given, **settings)
+
+        class Compiled:
+            def lower(self, *inputs):
+                return self
+
+            def compile(self):
+                return self
+
+            def memory_analysis(self):
+                return None
+
+            def __call__(self, state, frozen, images, *rest):
+                images = jax.numpy.where(state.step == 5, jax.numpy.nan, images)
+                return step(state, frozen, images, *rest)
+
+        return Compiled()
+
+    monkeypatch.setattr(training_run, "make_train_step", spoiled)
+    run_training(config(tmp_path / "run"))
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"3", "6"}
 
 
 @pytest.mark.parametrize("shape,message", [((8, 8, 3), "channels"), ((8, 10, 1), "multiples of 4")])

@@ -258,7 +258,8 @@ def test_training_that_is_terminated_goes_on_where_it_was(folder, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143 and err == "interrupted\n", err
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
-    assert int(saved.name) > 1 and f"stopped at step {saved.name}: the same command goes on" in out
+    assert int(saved.name) > 1
+    assert f"stopped at step {saved.name}: the same command goes on from step {saved.name}" in out
     process = subprocess.Popen([sys.executable, "train.py", preset], cwd=ROOT, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     assert process.stdout is not None
