@@ -82,11 +82,11 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     num_classes = config.task.trained_classes
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
-    for source in (train_data, validation_data):
+    for field, source in (("train_data", train_data), ("validation_data", validation_data)):
         check_image_shape(config.task.network, source.image_shape)
-    if num_classes and train_data.label(0) is None:
-        remedy = f"say the classes of the images: the network has {num_classes} (or num_classes 0)"
-        raise UserError("train_data", "images without classes", remedy)
+        if num_classes and source.label(0) is None:
+            remedy = f"say the classes of the images: the network has {num_classes}"
+            raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
     trainee = build_trainee(config, train_data.image_shape)
     frozen = on_all_devices(trainee.frozen, spread_weights(mesh, trainee.frozen))
     load = _batches(config, train_data, mesh)

@@ -132,7 +132,8 @@ def test_a_prior_learns_the_classes_of_its_images(tmp_path):
 
     for changes, words in (
         ({"task": PriorTask(dataclasses.replace(NETWORK, num_classes=1))}, "class of 0.*: got 1"),
-        ({"train_data": FolderData(str(tmp_path))}, "images without classes; say the classes"),
+        ({"train_data": FolderData(str(tmp_path))}, "train_data: got images without classes"),
+        ({"validation_data": FolderData(str(tmp_path))}, "validation_data: got images without"),
     ):
         with pytest.raises(UserError, match=words):
             run_training(config(tmp_path / "other", **(shared | changes)))
