@@ -157,19 +157,7 @@ def finish(started):
 
 
 def test_two_processes_train_what_one_trains(single, tmp_path):
-    both = finish(start([config(tmp_path / "run", fsdp=2)] * 2))
-    assert [code for *_, code in both] == [0, 0], both
-    assert_close(tmp_path / "run", single)
-    assert "validation at step 6" in both[0][0] and "validation" not in both[1][0]
-    # A checkpoint of two processes, with weights cut between them, restored by one.
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-    shutil.rmtree(tmp_path / "run" / "weights")
-    on_one(config(tmp_path / "run"))
-    assert_close(tmp_path / "run", single)
-
-
-def test_the_launcher_for_several_gpus(single, tmp_path):
-    """Its processes have a virtual device each here."""
+    """Started as for two GPUs; here they have a virtual device each."""
     stored = json.dumps(to_json(config("x")))
     preset = (
         "import json\nfrom lavps_jax.config import from_json\n"
@@ -177,14 +165,20 @@ def test_the_launcher_for_several_gpus(single, tmp_path):
     )
     (tmp_path / "preset.py").write_text(preset)
     command = ["launch/multi_gpu.sh", "2", "train.py", tmp_path / "preset.py", "--run-dir",
-               tmp_path / "run"]  # fmt: skip
+               tmp_path / "run", "--fsdp", "2"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable},
                           capture_output=True, text=True, timeout=240)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Rank 0 is connected to 1 peer ranks" in done.stdout + done.stderr
+    assert done.stdout.count("validation at step 6") == 1
+    assert_close(tmp_path / "run", single)
+    # A checkpoint of two processes, with weights cut between them, restored by one.
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    shutil.rmtree(tmp_path / "run" / "weights")
+    on_one(config(tmp_path / "run"))
     assert_close(tmp_path / "run", single)
 
 
+@pytest.mark.slow
 def test_two_processes_set_a_damaged_checkpoint_aside_together(single, tmp_path):
     shutil.copytree(single / "checkpoints", tmp_path / "run" / "checkpoints")
     for file in (tmp_path / "run" / "checkpoints" / "6" / "state" / "d").iterdir():
@@ -209,14 +203,6 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step(tmp_path):
     assert [code for *_, code in both] == [143, 143], both
     (saved,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert f"stopped at step {saved}: the same command goes on" in both[0][0]
-    # The two go on from there, a few steps more.
-    again = config(tmp_path / "run", num_train_steps=100_000, checkpoint_every=1)
-    started = start([again] * 2)
-    lines = (line for line in started[0].stdout if not line.startswith("[Gloo]"))
-    assert next(lines).startswith(f"resumed at step {saved}")
-    for one in started:
-        one.kill()
-    finish(started)
 
 
 def test_processes_that_differ_are_told_apart(tmp_path):

@@ -109,11 +109,20 @@ def test_what_does_not_exist_is_named(tmp_path, flags, words):
 
 
 def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monkeypatch):
-    flags = ["--suite", "images", "--quick", "--methods", "DING", "DPS", "--work", str(tmp_path)]
+    flags = [
+        "--suite",
+        "images",
+        "--quick",
+        "--methods",
+        "DING",
+        "DiffPIR",
+        "--work",
+        str(tmp_path),
+    ]
     suite_run.main(flags)
     told = capsys.readouterr().out
-    assert "motion blur: DPS, n = 25: 0." in told and "DING, n = 25: operator: got Blur" in told
-    assert "DPS, n = 25" in (tmp_path / "images.md").read_text()
+    assert "motion blur: DiffPIR, n = 25: 0." in told and "DING, n = 25: operator: got Blur" in told
+    assert "DiffPIR, n = 25" in (tmp_path / "images.md").read_text()
     monkeypatch.setattr(suite_run, "measure", None)  # Nothing is left to do.
     suite_run.main(flags)
     monkeypatch.setattr(suite_run, "current_commit", lambda: "another")
