@@ -37,11 +37,12 @@ intervals over images, paired where two samplers are compared. LPIPS on images e
 In band: the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
 standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
 central half of them, 50 % if the samples were of the posterior. Fréchet and kernel: distance of \
-all samples as a set to the other shipped images, on AlexNet's last layer averaged over pixels; \
-neither is FID or KID. Evaluations are of the prior's network, and a derivative through it \
-counts as two more. Seconds are of one sample among {batch} that are drawn at once; memory is \
-that of the compiled program for them. Settings are the defaults of docs/samplers.md but for the \
-budget, and for MGDM and LAVPS those of configs/fashion_mnist.py."""
+a set with one sample of each measurement to the other shipped images, mean over samples, on \
+AlexNet's last layer averaged over pixels; neither is FID or KID. Evaluations are of the prior's \
+network, and a derivative through it counts as two more. Seconds are of one sample among {batch} \
+that are drawn at once; memory is that of the compiled program for them. Settings are the \
+defaults of docs/samplers.md but for the budget, and for MGDM and LAVPS those of the presets of \
+Fashion-MNIST."""
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -135,7 +136,7 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
         for task, entries in tasks.items()
     }
     robustness_figure(file, qualities, "LPIPS (AlexNet)")
-    caption = "LPIPS by operator; the networks of LAVPS, Palette and InvFussion know the first one."
+    caption = "LPIPS by operator; the network of LAVPS knows the first one."
     return [Heading("Quality by operator"), Figure(file, caption)]
 
 

@@ -1,10 +1,11 @@
-"""Every sampler on the same ground: `--suite gmm`, `images` or `robustness`, then a report.
+"""Every sampler on the same ground: `--suite gmm`, `images` or `robustness`.
 
     python -m benchmarks.run --suite images
 
 What is done already is kept in `work`: the same command goes on after an interruption, and only
 with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
-`SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`.
+`SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`; that of
+"gmm" is a table and `known_posteriors.json`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lavps_jax.config import (
-    ConditionalConfig,
     DAPSConfig,
     DDNMConfig,
     DDRMConfig,
@@ -153,13 +152,9 @@ def _images(task: str) -> list[Point]:
 
 
 def _robustness() -> list[Point]:
-    """Samplers that follow y against networks that were told it, and LAVPS, which does both."""
-    points = [
+    """LAVPS with a network that knows motion blur alone, next to samplers without one."""
+    return [
         Point("LAVPS", "", _lavps("motion blur", 1)),
         Point("MGDM", "", _mgdm(100, 10)),
         Point("DPS", "", DPSConfig()),
     ]
-    for method, folder in (("Palette", "palette"), ("InvFussion", "invfussion")):
-        denoiser = f"{PRETRAINED}/motion_blur_{folder}"
-        points.append(Point(method, "", ConditionalConfig(denoiser)))
-    return points

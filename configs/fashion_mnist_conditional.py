@@ -7,30 +7,15 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
     sampler:conditional-config --sampler.denoiser runs/motion_blur_palette/weights
 """
 
-from lavps_jax.config import ConditionalTask, OptimizerConfig, TrainConfig
+from lavps_jax.config import ConditionalTask, OptimizerConfig, TrainConfig, load_preset
 from lavps_jax.data import TfdsData
-from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
-    GlobalAttention,
-    HDiTConfig,
-    LevelConfig,
-    NeighbourhoodAttention,
-)
+from lavps_jax.networks import ConditionalDenoiserConfig
 from lavps_jax.operators import MotionBlur
 
 
 def get_config() -> TrainConfig:
-    backbone = HDiTConfig(
-        in_channels=1,
-        out_channels=1,
-        patch_size=2,
-        levels=(
-            LevelConfig(width=48, depth=1, attention=NeighbourhoodAttention(3, head_size=16)),
-            LevelConfig(width=128, depth=3, attention=GlobalAttention(head_size=32)),
-        ),
-        mapping_width=96,
-        mapping_depth=1,
-    )
+    # As large as an amortized network.
+    backbone = load_preset("configs/fashion_mnist_amortized.py").task.network.backbone
     return TrainConfig(
         task=ConditionalTask(
             network=ConditionalDenoiserConfig(backbone), operator=MotionBlur(size=9, intensity=0.9)

@@ -105,7 +105,7 @@ class Needs(NamedTuple):
       memory: bytes: arguments, results that reuse none of them, and intermediates.
       flops: operations, with every loop counted once.
       accessed: bytes moved to and from memory, with every loop counted once.
-      collectives: bytes that an operation between chips takes in, by its name.
+      collectives: bytes of the results of operations between chips, by name.
     """
 
     memory: float
@@ -147,12 +147,22 @@ def _collectives(text: str) -> dict[str, float]:
 def training_needs(
     config: TrainConfig, prior: TrainConfig | None, side: int, devices: Any
 ) -> Needs:
-    """Of the training step over these devices; `prior` is what an amortized network refers to."""
+    """Of the training step.
+
+    Args:
+      config: of the run; its folders need not exist.
+      prior: of the prior that an amortized network refers to.
+      side: of the images, in pixels.
+      devices: of a slice, here or not.
+
+    Raises:
+      UserError: if the prior is missing, or `fsdp` does not divide the number of devices.
+    """
     mesh = make_mesh(config.fsdp, devices=devices)
     model, weights = _abstract(config)
     denoiser, frozen = None, {}
     if isinstance(config.task, AmortizedTask):
-        denoiser, frozen = _abstract_prior(prior)
+        denoiser, frozen, _ = _abstract_prior(prior)
     loss_fn = build_loss(config, model, denoiser)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, weights)
     images = _like((config.batch_size, side, side, _channels(config)), spread_images(mesh))
@@ -180,14 +190,21 @@ def training_needs(
 
 
 def sampling_needs(
-    config: SampleConfig, prior: TrainConfig, amortized: TrainConfig | None, side: int, device: Any
+    config: SampleConfig,
+    prior: TrainConfig | None,
+    amortized: TrainConfig | None,
+    side: int,
+    device: Any,
 ) -> Needs:
-    """Of one batch of the preset's sampler on one device."""
-    denoiser, theta = _abstract_prior(prior)
-    assert prior is not None
+    """Of one batch of the preset's sampler on one device; arguments as `training_needs`.
+
+    Raises:
+      UserError: if the configuration of a network that the sampler needs is missing.
+    """
+    denoiser, theta, channels = _abstract_prior(prior)
     sampler, phi = _sampler(config, denoiser, amortized)
     params = {"theta": theta} | ({} if phi is None else {"phi": phi})
-    x_0 = jax.ShapeDtypeStruct((side, side, _channels(prior)), jnp.float32)
+    x_0 = jax.ShapeDtypeStruct((side, side, channels), jnp.float32)
 
     def problem(key, x_0):
         return simulate(key, x_0, config.operator.draw(key, x_0.shape), 0.05)
@@ -238,11 +255,12 @@ def _channels(config: TrainConfig) -> int:
             return task.network.backbone.in_channels
 
 
-def _abstract_prior(config: TrainConfig | None) -> tuple[EDMDenoiser, Weights]:
+def _abstract_prior(config: TrainConfig | None) -> tuple[EDMDenoiser, Weights, int]:
+    """(denoiser, theta, channels of an image)."""
     if config is None or not isinstance(config.task, PriorTask):
         raise UserError("prior", "no preset of a prior", "give --prior configs/NAME_prior.py")
     model, theta = _abstract(config)
-    return EDMDenoiser(model, config.schedule), theta
+    return EDMDenoiser(model, config.schedule), theta, _channels(config)
 
 
 def _like(shape: tuple[int, ...], sharding: Any, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -306,13 +324,13 @@ def run(arguments: list[str]) -> None:
 
 def describe(needs: Needs, chip: Chip) -> list[str]:
     """The needs of a chip, and the least time that each of its limits allows."""
-    between = sum(needs.collectives.values())
+    # A ring passes on every byte once, and an all-reduce goes around twice.
+    between = sum(needs.collectives.values()) + needs.collectives.get("all-reduce", 0.0)
     work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
     times = {
         "arithmetic": needs.flops / chip.flops,
         "memory": needs.accessed / chip.bandwidth,
-        # A ring sends and receives nearly every byte twice.
-        "links": 2 * between / chip.links,
+        "links": between / chip.links,
     }
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())

@@ -198,15 +198,14 @@ class TrainingCheckpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=item))
         except Exception as error:
             cause = error
-        # What one process cannot read is of no use to the others.
-        if on_any(restored is None):
+        if on_any(restored is None):  # What one cannot read is of no use to the others.
             raise Damaged(folder) from cause
         arrays = {name: restored.state[name] for name in wanted}
         if stored_sums is not None:
             differs = checksums(arrays) != np.asarray(restored.state[CHECKSUMS])
-            if on_any(bool(differs.any())):
-                which = f" (the array {sorted(arrays)[int(np.argmax(differs))]})"
-                raise Damaged(f"{folder}{which if differs.any() else ''}")
+            names = [name for name, one in zip(sorted(arrays), differs, strict=True) if one]
+            if on_any(bool(names)):  # Maybe in another process only.
+                raise Damaged(f"{folder} (the array {names[0]})" if names else folder)
         return _rebuild(abstract_state, arrays)
 
     def wait(self) -> None:

@@ -13,21 +13,13 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from lavps_jax import data, networks, operators
-from lavps_jax.amortized_training import BlockWeight
 from lavps_jax.data import DataConfig
 from lavps_jax.errors import (
     UserError,
     check_at_least,
     check_choices,
-    check_fraction,
     check_positive,
     check_seed,
-)
-from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
-    HDiTConfig,
-    PaletteConfig,
-    UNetConfig,
 )
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.operators.families.base import Family
@@ -51,6 +43,7 @@ from lavps_jax.sampler_config import (
     SamplerConfig,
 )
 from lavps_jax.schedules import Schedule
+from lavps_jax.task_config import AmortizedTask, ConditionalTask, PriorTask
 
 __all__ = [
     "AmortizedTask",
@@ -80,93 +73,6 @@ __all__ = [
     "load_preset",
     "to_json",
 ]
-
-
-@dataclass(frozen=True)
-class PriorTask:
-    """Train the diffusion prior E[x_0 | x_t]."""
-
-    network: HDiTConfig | UNetConfig
-    log_sigma_mean: float = -0.8
-    """Mean of log sigma over the noise levels seen in training."""
-    log_sigma_std: float = 1.5
-    """Standard deviation of log sigma, > 0."""
-    label_dropout: float = 0.1
-    """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
-
-    def __post_init__(self):
-        check_positive("task.log_sigma_std", self.log_sigma_std)
-        check_fraction("task.label_dropout", self.label_dropout)
-
-    @property
-    def trained_classes(self) -> int:
-        """How many classes of images the network learns."""
-        return self.network.num_classes
-
-
-@dataclass(frozen=True)
-class AmortizedTask:
-    """Train the amortized start of LAVPS for one family of operators, on a fixed prior."""
-
-    network: PaletteConfig
-    prior: str
-    """Folder of the exported prior."""
-    operator: OperatorFamily
-    sigma_y: float = 0.05
-    """Standard deviation of the measurement noise, > 0."""
-    num_steps: int = 100
-    """Steps of the sampler whose blocks are learned."""
-    low_idx: int = 1
-    """First grid index of t_prev that is learned, >= 1."""
-    high_idx: int = 30
-    """One past the last grid index of t_prev that is learned."""
-    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
-    """Block time from the grid time t_prev: itself, its half, or three quarters of it."""
-    states: Literal["forward", "chain"] = "forward"
-    """Where the blocks come from: the forward process on the training image, as published, or the
-    sampler's own runs with the network as it is so far."""
-    block_weight: BlockWeight = "none"
-    """Weight of a block's loss: none, as published, or the inverse of the residual expected at its
-    noise level."""
-
-    def __post_init__(self):
-        check_choices(self)
-        check_positive("sigma_y", self.sigma_y)
-        if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
-            value = (self.low_idx, self.high_idx)
-            remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"
-            raise UserError("task.low_idx, task.high_idx", value, remedy)
-
-    @property
-    def trained_classes(self) -> int:
-        """None: starts are learned without."""
-        return 0
-
-
-@dataclass(frozen=True)
-class ConditionalTask:
-    """Train the supervised baseline E[x_0 | x_t, y] for one family of operators."""
-
-    network: ConditionalDenoiserConfig
-    operator: OperatorFamily
-    sigma_y: float = 0.05
-    """Standard deviation of the measurement noise, > 0."""
-    log_sigma_mean: float = -0.8
-    """Mean of log sigma over the noise levels seen in training."""
-    log_sigma_std: float = 1.5
-    """Standard deviation of log sigma, > 0."""
-    label_dropout: float = 0.1
-    """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
-
-    def __post_init__(self):
-        check_positive("sigma_y", self.sigma_y)
-        check_positive("task.log_sigma_std", self.log_sigma_std)
-        check_fraction("task.label_dropout", self.label_dropout)
-
-    @property
-    def trained_classes(self) -> int:
-        """How many classes of images the network learns."""
-        return self.network.backbone.num_classes
 
 
 @dataclass(frozen=True)
