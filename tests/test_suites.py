@@ -10,7 +10,7 @@ import pytest
 from benchmarks import run as suite_run
 from benchmarks.figures import Mark, _front
 from benchmarks.intervals import Interval, mean_interval, paired_interval
-from benchmarks.report import write_report
+from benchmarks.report import _evaluations, write_report
 from benchmarks.suites import SUITES, points_of
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import save_png
@@ -78,6 +78,10 @@ def test_the_report_says_what_was_measured(work, tmp_path):
     page = (tmp_path / "out" / "images.html").read_text()
     assert page.count("<svg") == 2 and 'src="data:image/png;base64,' in page
     assert not any(word in page for word in ('src="http', 'href="http', "<script", "@import"))
+
+
+def test_a_derivative_counts_as_two_evaluations():
+    assert _evaluations(entry("t", "m", "", [0.1], 1.0)) == (20 + 2 * 6) / 2
 
 
 def test_robustness_has_a_figure_of_its_own(work, tmp_path):
