@@ -90,7 +90,7 @@ def test_weights_are_cut_and_batches_spread():
         make_mesh(3)
 
 
-@pytest.mark.parametrize("changes", [{}, {"fsdp": 4}, {"num_microbatches": 2}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"fsdp": 4, "num_microbatches": 2}], ids=str)
 def test_eight_devices_train_what_one_trains(single, tmp_path, changes):
     training_run.run_training(config(tmp_path / "run", **changes))
     assert_close(tmp_path / "run", single)

@@ -12,10 +12,15 @@ from lavps_jax.operators import RandomPixels
 from lavps_jax.scores import ensemble_scores, sample_scores
 
 
+def simulated(num_images):
+    data, operator = SyntheticData(64, (8, 8, 1)), RandomPixels(0.4, 0.6)
+    config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=num_images)
+    return simulate_measurements(config)
+
+
 @pytest.fixture(scope="module")
 def measured():
-    data, operator = SyntheticData(64, (8, 8, 1)), RandomPixels(0.4, 0.6)
-    return simulate_measurements(SampleConfig("", data, operator, MGDMConfig(), "", num_images=64))
+    return simulated(64)
 
 
 def test_the_truth_lies_inside_the_band(measured):
@@ -25,7 +30,8 @@ def test_the_truth_lies_inside_the_band(measured):
     assert sample_scores(truth + 0.1, measured)["residual_inside_99"].mean() < 0.1
 
 
-def test_both_networks_of_lpips(measured):
+def test_both_networks_of_lpips():
+    measured = simulated(4)
     noisy = measured.x_0[:, None] + np.array([0.0, 0.05, 0.2]).reshape(1, 3, 1, 1, 1)
     found = sample_scores(noisy, measured, ("alexnet", "vgg16"))
     for name in ("lpips_alex", "lpips_vgg"):

@@ -113,16 +113,8 @@ def test_what_does_not_exist_is_named(tmp_path, flags, words):
 
 
 def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monkeypatch):
-    flags = [
-        "--suite",
-        "images",
-        "--quick",
-        "--methods",
-        "DING",
-        "DiffPIR",
-        "--work",
-        str(tmp_path),
-    ]
+    flags = ["--suite", "images", "--quick", "--tasks", "motion blur",
+             "--methods", "DING", "DiffPIR", "--work", str(tmp_path)]  # fmt: skip
     suite_run.main(flags)
     told = capsys.readouterr().out
     assert "motion blur: DiffPIR, n = 25: 0." in told and "DING, n = 25: operator: got Blur" in told
