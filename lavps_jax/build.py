@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -106,6 +107,8 @@ def build_loss(
 ) -> LossFn | ChainLoss:
     """The loss of the configured task; `prior` is that of an amortized one."""
     task, schedule = config.task, config.schedule
+    cost: Any = {"compute_dtype": config.compute_dtype, "remat": config.remat}
+    model = dataclasses.replace(model, **cost)
     match task:
         case PriorTask():
             return PriorLoss(
@@ -128,7 +131,7 @@ def build_loss(
         case AmortizedTask():
             assert prior is not None
             blocks = AmortizedLoss(
-                prior,
+                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
                 build_start(model, task, schedule),
                 task.operator,
                 task.sigma_y,

@@ -21,6 +21,7 @@ from lavps_jax.errors import (
     check_positive,
     check_seed,
 )
+from lavps_jax.networks import ComputeDtype, Remat
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import (
@@ -138,6 +139,10 @@ class TrainConfig:
     """Parts of a batch that are computed one after the other, to need less memory."""
     fsdp: int = 1
     """Devices that share one copy of the weights, to need less memory; it divides their number."""
+    compute_dtype: ComputeDtype = "float32"
+    """In which the networks compute; weights and their gradients are float32 in any case."""
+    remat: Remat = "nothing"
+    """What the backward pass computes again, to need less memory: nothing, or the layers."""
     coordinator: str | None = None
     """host:port of process 0 of several; None asks SLURM, Open MPI, Kubernetes or the TPU."""
     process_index: int | None = None

@@ -56,7 +56,7 @@ __all__ = ["run_training"]
 _CHAINS_SEED = 2
 _FREE_FIELDS = (
     "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
-    "num_microbatches", "fsdp", "coordinator", "process_index", "process_count",
+    "num_microbatches", "fsdp", "remat", "coordinator", "process_index", "process_count",
 )  # fmt: skip
 """What may change when a run goes on: it does not change the weights, but for rounding."""
 

@@ -8,11 +8,28 @@ from typing import Any, get_args
 
 import pytest
 
+from lavps_jax.build import build_loss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
-from lavps_jax.config import ConditionalTask, InnerConfig, from_json, to_json
+from lavps_jax.config import (
+    AmortizedTask,
+    ConditionalTask,
+    InnerConfig,
+    PriorTask,
+    TrainConfig,
+    from_json,
+    to_json,
+)
+from lavps_jax.data import SyntheticData
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
-from lavps_jax.networks import ConditionalDenoiserConfig, HDiTConfig, LevelConfig
+from lavps_jax.networks import (
+    ConditionalDenoiserConfig,
+    HDiTConfig,
+    LevelConfig,
+    PaletteConfig,
+    PureModel,
+)
+from lavps_jax.operators import RandomPixels
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import ZeroShotConfig
 from lavps_jax.schedules import Schedule
@@ -72,3 +89,33 @@ def test_what_is_out_of_range_is_refused_before_anything_runs(kind):
             continue
         with pytest.raises(UserError, match=field.name):
             build_zero_shot(kind(**{field.name: -1}), PRIOR).plan()
+
+
+BACKBONE = HDiTConfig(levels=(LevelConfig(64, 1),))
+
+
+def networks_in(value: Any) -> list[PureModel]:
+    if isinstance(value, PureModel):
+        return [value]
+    if not dataclasses.is_dataclass(value):
+        return []
+    fields = (getattr(value, field.name) for field in dataclasses.fields(value))
+    return [model for field in fields for model in networks_in(field)]
+
+
+@pytest.mark.parametrize(
+    "task,count",
+    [
+        (PriorTask(BACKBONE), 1),
+        (ConditionalTask(ConditionalDenoiserConfig(BACKBONE), RandomPixels()), 1),
+        (AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels()), 2),
+        (AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels(), states="chain"), 2),
+    ],
+)
+def test_how_networks_compute_is_said_to_all_of_them(task, count):
+    data = SyntheticData()
+    config = TrainConfig(task, data, data, "run", compute_dtype="bfloat16", remat="layers")
+    model: Any = PureModel(None)  # type: ignore[arg-type]
+    found = networks_in(build_loss(config, model, EDMDenoiser(model)))
+    assert len(found) == count
+    assert {(one.compute_dtype, one.remat) for one in found} == {("bfloat16", "layers")}

@@ -15,11 +15,19 @@ from lavps_jax.networks.hdit import (
     LevelConfig,
     NeighbourhoodAttention,
 )
-from lavps_jax.networks.pure import Buffer, PureModel, split, trainable_mask
+from lavps_jax.networks.pure import (
+    Buffer,
+    ComputeDtype,
+    PureModel,
+    Remat,
+    split,
+    trainable_mask,
+)
 from lavps_jax.networks.unet import UNet2D, UNetConfig
 
 __all__ = [
     "Buffer",
+    "ComputeDtype",
     "ConditionalDenoiser",
     "ConditionalDenoiserConfig",
     "GlobalAttention",
@@ -32,6 +40,7 @@ __all__ = [
     "Palette",
     "PaletteConfig",
     "PureModel",
+    "Remat",
     "UNet2D",
     "UNetConfig",
     "split",

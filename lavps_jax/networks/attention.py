@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
+from lavps_jax.networks.precision import widened
 
 __all__ = [
     "axial_positions",
@@ -92,7 +93,8 @@ def global_attention(
     """
     height, width, num_heads, head_size = q.shape
     q, k, v = (x.reshape(-1, num_heads, head_size) for x in (q, k, v))
-    weights = jax.nn.softmax(jnp.einsum("qnd,knd->nqk", q, k), axis=-1)
+    logits = widened(jnp.einsum("qnd,knd->nqk", q, k))
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     return jnp.einsum("nqk,knd->qnd", weights, v).reshape(height, width, num_heads, head_size)
 
 
@@ -147,12 +149,13 @@ def neighbourhood_attention(
     k, v = (_windows(_windows(x, key_rows, axis=1), key_columns, axis=3) for x in (k, v))
     # Axes: a, b = tile row and column; q, p = query row and column; s, t = key row and column;
     # j = set of keys.
-    logits = jnp.einsum("aqbpnd,jasbtnd->abnqpjst", q, k)
+    logits = widened(jnp.einsum("aqbpnd,jasbtnd->abnqpjst", q, k))
     rows, columns = row_mask[:, None, :, None, :, None], column_mask[None, :, None, :, None, :]
     mask = rows & columns  # a, b, q, p, s, t
     logits = jnp.where(mask[:, :, None, :, :, None], logits, -jnp.inf)
     shape = logits.shape
-    weights = jax.nn.softmax(logits.reshape(*shape[:5], -1), axis=-1).reshape(shape)
+    weights = jax.nn.softmax(logits.reshape(*shape[:5], -1), axis=-1)
+    weights = weights.reshape(shape).astype(v.dtype)
     out = jnp.einsum("abnqpjst,jasbtnd->aqbpnd", weights, v)
     num_a, size_q, num_b, size_p, num_heads, head_size = out.shape
     out = out.reshape(num_a * size_q, num_b * size_p, num_heads, head_size)

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lavps_jax.networks.initial import normal
+from lavps_jax.networks.precision import widened
 
 __all__ = ["Conv", "Downsample", "GroupNorm", "Upsample", "convolve"]
 
@@ -105,12 +106,13 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         height, width, channels = x.shape
-        groups = x.reshape(height, width, self.num_groups, -1)
+        dtype = x.dtype
+        groups = widened(x).reshape(height, width, self.num_groups, -1)
         # Mean first, then the variance of what is left: in float32 the mean of squares minus the
         # squared mean loses digits where the mean is large.
         groups = groups - jnp.mean(groups, axis=(0, 1, 3), keepdims=True)
         variance = jnp.mean(jnp.square(groups), axis=(0, 1, 3), keepdims=True)
-        x = (groups * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+        x = (groups * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape).astype(dtype)
         scale, bias = (jnp.broadcast_to(v[...], x.shape) for v in (self.scale, self.bias))
         return x * scale + bias
 

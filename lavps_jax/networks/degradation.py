@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lavps_jax.networks.layers import Linear, group_patches, ungroup_patches
+from lavps_jax.networks.precision import widened
 
 __all__ = ["FeatureDegradation", "Measurement"]
 
@@ -54,7 +55,8 @@ class FeatureDegradation(nnx.Module):
         self.deg_linear = Linear(count + 1, count, use_bias=True, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h w F"], measurement: Measurement) -> Float[Array, "h w F"]:
-        pixels = ungroup_patches(x, self.patch_size)
+        # Operators have no half precision: there is no such FFT.
+        pixels = ungroup_patches(widened(x), self.patch_size)
         height, width, _ = pixels.shape
         images = jnp.moveaxis(pixels.reshape(height, width, -1, self.channels), 2, 0)
         degraded = jax.vmap(measurement.forward)(images)
@@ -62,4 +64,5 @@ class FeatureDegradation(nnx.Module):
         mixed = self.deg_linear(jnp.moveaxis(seen, 0, -1))
         mixed = jnp.moveaxis(jax.nn.gelu(mixed, approximate=False), -1, 0)
         restored = jnp.moveaxis(jax.vmap(measurement.inverse)(mixed), 0, 2)
-        return group_patches(restored.reshape(height, width, -1), self.patch_size)
+        restored = group_patches(restored.reshape(height, width, -1), self.patch_size)
+        return restored.astype(x.dtype)

@@ -27,6 +27,7 @@ from lavps_jax.networks.layers import (
     TokenSplit,
     fold_key,
 )
+from lavps_jax.networks.pure import keep
 
 __all__ = ["GlobalAttention", "HDiT", "HDiTConfig", "LevelConfig", "NeighbourhoodAttention"]
 
@@ -271,10 +272,12 @@ class HDiT(nnx.Module):
 
         def run(layers, x):
             for layer in layers:
-                x = layer(x, cond, measurement, fold_key(dropout_key, next(index)))
+                x = keep(layer(x, cond, measurement, fold_key(dropout_key, next(index))))
             return x
 
-        x = self.patch_in(x)
+        dtype = self.patch_in.proj.kernel[...].dtype
+        cond = cond.astype(dtype)
+        out_dtype, x = x.dtype, self.patch_in(x.astype(dtype))
         skips = []
         for layers, merge in zip(self.down_levels, self.merges, strict=True):
             skips.append(run(layers, x))
@@ -282,7 +285,7 @@ class HDiT(nnx.Module):
         x = run(self.mid_level, x)
         for layers, split in reversed(list(zip(self.up_levels, self.splits, strict=True))):
             x = run(layers, split(x, skips.pop()))
-        return self.patch_out(self.out_norm(x))
+        return self.patch_out(self.out_norm(x)).astype(out_dtype)
 
     def _condition(
         self, noise_levels: Float[Array, " N"], label: Float[Array, " K"] | None

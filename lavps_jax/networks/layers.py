@@ -21,6 +21,7 @@ from lavps_jax.networks.attention import (
     rotate,
 )
 from lavps_jax.networks.initial import normal
+from lavps_jax.networks.precision import widened
 from lavps_jax.networks.pure import Buffer
 
 __all__ = [
@@ -87,8 +88,9 @@ class Linear(nnx.Module):
 
 
 def _rms_normalize(x: Float[Array, "... C"], scale: Float[Array, " C"]) -> Float[Array, "... C"]:
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPS)
-    return x * (jnp.broadcast_to(scale, x.shape) * inverse)
+    square = jnp.square(widened(x))
+    inverse = jax.lax.rsqrt(jnp.mean(square, axis=-1, keepdims=True) + _EPS)
+    return (x * (jnp.broadcast_to(scale, x.shape) * inverse)).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -222,9 +224,10 @@ class SelfAttention(nnx.Module):
         return x + self.out_proj(out)
 
     def _to_sphere(self, x: Float[Array, "H W N D"]) -> Float[Array, "H W N D"]:
-        inverse = jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _EPS)
+        square = jnp.square(widened(x))
+        inverse = jax.lax.rsqrt(jnp.sum(square, axis=-1, keepdims=True) + _EPS)
         radius = jnp.sqrt(self.scale[...])[:, None]
-        return x * (jnp.broadcast_to(radius, inverse.shape) * inverse)
+        return (x * (jnp.broadcast_to(radius, inverse.shape) * inverse)).astype(x.dtype)
 
 
 class FeedForward(nnx.Module):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-__all__ = ["Buffer", "PureModel", "split", "trainable_mask"]
+__all__ = ["Buffer", "ComputeDtype", "PureModel", "Remat", "keep", "split", "trainable_mask"]
+
+ComputeDtype = Literal["float32", "bfloat16"]
+Remat = Literal["nothing", "layers"]
+
+_KEPT = "layer"
 
 
 class Buffer(nnx.Variable):
@@ -25,13 +32,44 @@ class PureModel:
 
     Attributes:
       graphdef: the `flax.nnx.GraphDef` of the network.
+      compute_dtype: of the products and of what passes between layers. Weights and their
+        gradients, noise levels, norms, softmax and the output keep their own dtype.
+      remat: what a backward pass computes again instead of keeping it: nothing, or all but what
+        `keep` marks, the outputs of the layers.
     """
 
     graphdef: nnx.GraphDef
+    compute_dtype: ComputeDtype = "float32"
+    remat: Remat = "nothing"
 
     def __call__(self, weights: nnx.State, *inputs: Any, **kwargs: Any) -> Any:
         """Evaluates the network with `weights`, a tree of the structure `split` returned."""
-        return nnx.merge(self.graphdef, weights)(*inputs, **kwargs)
+
+        def evaluate(weights: nnx.State) -> Any:
+            if self.compute_dtype == "bfloat16":
+                weights = _rounded(weights)
+            return nnx.merge(self.graphdef, weights)(*inputs, **kwargs)
+
+        if self.remat == "layers":
+            policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+            evaluate = jax.checkpoint(evaluate, policy=policy)
+        return evaluate(weights)
+
+
+def keep(x: jax.Array) -> jax.Array:
+    """Marks what a backward pass with remat="layers" has at hand."""
+    return checkpoint_name(x, _KEPT)
+
+
+def _rounded(weights: nnx.State) -> nnx.State:
+    """The parameters in bfloat16; networks compute in the dtype of their parameters."""
+
+    def one(variable: Any) -> Any:
+        if isinstance(variable, Buffer):
+            return variable
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variable)
+
+    return jax.tree.map(one, weights, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
 def split(model: nnx.Module) -> tuple[PureModel, nnx.State]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from lavps_jax.networks.conditioning import ClassEmbedding, check_inputs, require
 from lavps_jax.networks.convolution import Conv, Downsample, GroupNorm, Upsample
 from lavps_jax.networks.layers import fold_key
+from lavps_jax.networks.pure import keep
 from lavps_jax.networks.unet_layers import (
     AttentionBlock,
     ResnetBlock,
@@ -155,8 +156,8 @@ class DownBlock(nnx.Module):
         """Returns the output of every residual block and of the halving, in order."""
         outputs = []
         for i, (resnet, key) in enumerate(zip(self.resnets, keys, strict=True)):
-            x = resnet(x, temb, key)
-            x = self.attentions[i](x) if self.attentions else x
+            x = keep(resnet(x, temb, key))
+            x = keep(self.attentions[i](x)) if self.attentions else x
             outputs.append(x)
         for downsample in self.downsamplers:
             outputs.append(downsample(x))
@@ -171,9 +172,9 @@ class MidBlock(nnx.Module):
         self.attentions = nnx.List([_attention(channels, config, rngs)])
 
     def __call__(self, x: Array, temb: Array, keys: list[Array | None]) -> Array:
-        x = self.resnets[0](x, temb, keys[0])
-        x = self.attentions[0](x)
-        return self.resnets[1](x, temb, keys[1])
+        x = keep(self.resnets[0](x, temb, keys[0]))
+        x = keep(self.attentions[0](x))
+        return keep(self.resnets[1](x, temb, keys[1]))
 
 
 class UpBlock(nnx.Module):
@@ -215,8 +216,8 @@ class UpBlock(nnx.Module):
         self, x: Array, skips: list[Array], temb: Array, keys: list[Array | None]
     ) -> Array:
         for i, (resnet, skip, key) in enumerate(zip(self.resnets, skips, keys, strict=True)):
-            x = resnet(jnp.concatenate([x, skip], axis=-1), temb, key)
-            x = self.attentions[i](x) if self.attentions else x
+            x = keep(resnet(jnp.concatenate([x, skip], axis=-1), temb, key))
+            x = keep(self.attentions[i](x)) if self.attentions else x
         for upsample in self.upsamplers:
             x = upsample(x)
         return x
@@ -315,7 +316,9 @@ class UNet2D(nnx.Module):
         def keys(num: int) -> list[Array | None]:
             return [fold_key(dropout_key, next(index)) for _ in range(num)]
 
-        x = self.conv_in(x)
+        dtype = self.conv_in.kernel[...].dtype
+        temb = temb.astype(dtype)
+        out_dtype, x = x.dtype, self.conv_in(x.astype(dtype))
         skips = [x]
         for down_block in self.down_blocks:
             skips += down_block(skips[-1], temb, keys(layers))
@@ -323,7 +326,7 @@ class UNet2D(nnx.Module):
         for up_block in self.up_blocks:
             taken = [skips.pop() for _ in range(layers + 1)]
             x = up_block(x, taken, temb, keys(layers + 1))
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x))).astype(out_dtype)
 
     def _embed(
         self, noise_levels: Float[Array, " N"], label: Float[Array, " K"] | None

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from lavps_jax.networks.convolution import Conv, GroupNorm
 from lavps_jax.networks.layers import Linear, dropout
+from lavps_jax.networks.precision import widened
 
 __all__ = ["AttentionBlock", "ResnetBlock", "TimestepEmbedding", "timestep_embedding"]
 
@@ -94,5 +95,6 @@ class AttentionBlock(nnx.Module):
         shape = (height * width, channels // self.head_size, self.head_size)
         q, k, v = (layer(h).reshape(shape) for layer in (self.to_q, self.to_k, self.to_v))
         logits = jnp.einsum("qnd,knd->nqk", q / math.sqrt(self.head_size), k)
-        out = jnp.einsum("nqk,knd->qnd", jax.nn.softmax(logits, axis=-1), v)
+        weights = jax.nn.softmax(widened(logits), axis=-1).astype(v.dtype)
+        out = jnp.einsum("nqk,knd->qnd", weights, v)
         return x + self.to_out[0](out.reshape(x.shape))

@@ -84,3 +84,75 @@ def test_only_fourier_frequencies_are_not_trained(tiny_config, perturb):
             fixed.add(path)
             np.testing.assert_array_equal(slope[...], 0)
     assert fixed == {("time_emb", "weight"), ("aug_emb", "weight")}
+
+
+def evaluated(pure_model, config, weights):
+    """Some input through a network of any kind, one array."""
+    x = jax.random.normal(jax.random.key(0), (16, 16, 3))
+    if isinstance(config, PaletteConfig):
+        sigma = jnp.float32(0.7)
+        return jnp.stack(pure_model(weights, x, x[::-1], 0.3 * x, sigma, 0.5 * sigma))
+    return pure_model(weights, x, jnp.array([0.1]))
+
+
+def test_half_precision_is_near_and_what_is_trained_is_whole(config, perturb):
+    whole, weights = split(config.build(nnx.Rngs(0)))
+    weights = perturb(weights)
+    out, gradients = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        model = dataclasses.replace(whole, compute_dtype=dtype)
+
+        def loss(weights, model=model):
+            images = evaluated(model, config, weights)
+            return jnp.mean(images**2), images
+
+        gradients[dtype], out[dtype] = jax.jit(jax.grad(loss, has_aux=True))(weights)
+        arrays = [out[dtype], *jax.tree.leaves(gradients[dtype])]
+        assert {array.dtype for array in arrays} == {jnp.dtype("float32")}
+
+    def error(half, full):
+        return float(jnp.linalg.norm(half - full) / jnp.linalg.norm(full))
+
+    assert 1e-4 < error(out["bfloat16"], out["float32"]) < 3e-2
+    half, full = (jax.flatten_util.ravel_pytree(gradients[d])[0] for d in ("bfloat16", "float32"))
+    assert 1e-4 < error(half, full) < 5e-2
+
+
+def products(jaxpr):
+    """The dtypes of the operands and the shape of the result of every product of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            operands = [str(one.aval.dtype) for one in equation.invars]
+            yield operands, equation.outvars[0].aval.shape
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+def test_half_precision_is_that_of_every_product_of_tokens(config):
+    """One array of float32 would make all that follows wide, with nothing gained."""
+    model, weights = split(config.build(nnx.Rngs(0)))
+    model = dataclasses.replace(model, compute_dtype="bfloat16")
+    program = jax.make_jaxpr(lambda weights: evaluated(model, config, weights))(weights)
+    found = list(products(program.jaxpr))
+    tokens = [operands for operands, shape in found if len(shape) >= 2]
+    assert len(tokens) > 9 and all(one == ["bfloat16", "bfloat16"] for one in tokens)
+    # But not those of the noise levels, of which neighbours are closer than that.
+    assert any(operands[0] == "float32" for operands, shape in found if len(shape) == 1)
+
+
+def test_what_is_computed_again_is_not_kept(config, perturb):
+    kept, weights = split(config.build(nnx.Rngs(0)))
+    weights = perturb(weights)
+    again = dataclasses.replace(kept, remat="layers")
+
+    def loss(weights, model):
+        return jnp.sum(evaluated(model, config, weights) ** 2)
+
+    def residuals(model):
+        backward = jax.eval_shape(lambda w: jax.vjp(lambda w: loss(w, model), w)[1], weights)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert residuals(again) < 0.6 * residuals(kept)
+    for a, b in zip(*(jax.tree.leaves(jax.jit(jax.grad(lambda w, m=m: loss(w, m)))(weights))
+                      for m in (again, kept)), strict=True):  # fmt: skip
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())

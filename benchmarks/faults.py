@@ -1,0 +1,186 @@
+"""Runs that are killed at random moments: do they end as if nothing had happened?
+
+Training and sampling by the two programs, in one process and in two, of a small network on
+synthetic images. Every run is killed (SIGKILL, all of its processes, one after the other) four
+times, started again each time, and then left to end; weights, images and scores are compared bit by
+bit with those of a run that nobody killed.
+
+Command: python -m benchmarks.faults
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from benchmarks.record import record
+
+ROOT = Path(__file__).parents[1]
+
+PRESET = """
+from lavps_jax.config import *
+from lavps_jax.data import SyntheticData
+from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
+from lavps_jax.operators import RandomPixels
+
+NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(32, 2, GlobalAttention(16)),), 32, 1)
+DATA = SyntheticData(64, (16, 16, 1))
+
+def get_config():
+    return {config}
+"""
+TRAIN = """TrainConfig(PriorTask(NETWORK), DATA, DATA, run_dir={out!r}, batch_size=16,
+        num_train_steps=600, checkpoint_every=40, validate_every=200, num_validation_images=8)"""
+SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDMConfig(), {out!r},
+        num_images=32, num_particles=2, batch_size=2, compare_with=(DPSConfig(),))"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    kills: int = 20
+    """Of training and of sampling, in one process and in two."""
+    kills_per_run: int = 4
+    seed: int = 0
+    """Of the moments."""
+    out: str = "docs/results/faults.json"
+
+
+class Job(NamedTuple):
+    """A program that is started again and again, in some processes.
+
+    Attributes:
+      program: train.py or sample.py.
+      config: its configuration, with {out!r} where the results go.
+      result: what lies there in the end, relative to `out`.
+      processes: how many.
+    """
+
+    program: str
+    config: str
+    result: str
+    processes: int
+
+    def start(self, out: Path) -> list[subprocess.Popen]:
+        preset = out.with_suffix(".py")
+        preset.write_text(PRESET.format(config=self.config.format(out=str(out))))
+        flags: list[list[str]] = [[]]
+        if self.processes > 1:
+            common = ["--process-count", str(self.processes)]
+            if self.program == "train.py":
+                common += ["--coordinator", f"localhost:{_free_port()}"]
+            flags = [[*common, "--process-index", str(i)] for i in range(self.processes)]
+        return [
+            subprocess.Popen([sys.executable, self.program, preset, *some], cwd=ROOT,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for some in flags
+        ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen]) -> None:
+    """Waits for all of them; raises a RuntimeError if one fails."""
+    said = [one.communicate()[0] for one in processes]
+    if any(one.returncode for one in processes):
+        raise RuntimeError("\n".join(said))
+
+
+def kill(processes: list[subprocess.Popen], moment: float, first: int) -> bool:
+    """SIGKILL after so many seconds, to the first one first; whether the job was still running."""
+    time.sleep(moment)
+    running = all(one.poll() is None for one in processes)
+    for one in (processes[first], *processes):
+        one.kill()
+    for one in processes:
+        one.communicate()
+    return running
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What has to be the same: all files but of times, and of settings that hold paths."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(file.relative_to(folder))
+        if file.name == "card.json":
+            card = json.loads(file.read_text())
+            found[name] = json.dumps([card["weights"], card["validation"], card["step"]]).encode()
+        elif file.name == "metrics.json":
+            metrics = json.loads(file.read_text())
+            for one in (metrics, *metrics["compared"]):
+                del one["mean"]["seconds_per_image"]
+            found[name] = json.dumps(metrics).encode()
+        elif file.suffix == ".png":
+            found[name] = file.read_bytes()
+    return found
+
+
+def measure(job: Job, config: Config, folder: Path) -> dict[str, Any]:
+    """Kills a job until it was hit often enough, and compares what it makes in the end."""
+    rng = np.random.default_rng([config.seed, job.processes])
+    began = time.perf_counter()
+    finish(job.start(folder / "whole"))
+    seconds = time.perf_counter() - began
+    expected = contents(folder / "whole" / job.result)
+    assert expected
+    moments: list[float] = []
+    equal = 0
+    runs = -(-config.kills // config.kills_per_run)
+    for run in range(runs):
+        out = folder / f"run{run}"
+        for _ in range(config.kills_per_run):
+            # Early enough that a job, which goes on each time, is at work for all kills.
+            moment = float(rng.uniform(0.1, 0.6) * seconds)
+            if not kill(job.start(out), moment, int(rng.integers(job.processes))):
+                break
+            moments.append(round(moment, 2))
+        if not (out / job.result).exists() or job.program == "train.py":
+            finish(job.start(out))
+        equal += contents(out / job.result) == expected
+        shutil.rmtree(out)
+    return {
+        "seconds of a whole run": seconds,
+        "kills": len(moments),
+        "after seconds": moments,
+        "runs": runs,
+        "equal to the whole run": equal,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+def main(config: Config) -> None:
+    results = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        train = Job("train.py", TRAIN, "weights", 1)
+        finish(train.start(folder / "prior"))
+        prior = str(folder / "prior" / "weights")
+        sample = Job("sample.py", SAMPLE.replace("{prior!r}", repr(prior)), ".", 1)
+        for job in (train, sample):
+            for processes in (1, 2):
+                name = f"{job.program}, {processes} processes"
+                with tempfile.TemporaryDirectory() as one:
+                    found = measure(job._replace(processes=processes), config, Path(one))
+                print(f"{name}: {found['kills']} kills, {found['equal to the whole run']} of "
+                      f"{found['runs']} runs end equal", flush=True)  # fmt: skip
+                results[name] = found
+                record(config.out, results)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

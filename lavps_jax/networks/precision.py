@@ -1,0 +1,13 @@
+"""What is computed in single precision although a network computes in half of it."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["widened"]
+
+
+def widened(x: Float[Array, ...]) -> Float[Array, ...]:
+    """x in at least float32: sums over many entries lose too many digits in bfloat16."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
