@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
+from jax.flatten_util import ravel_pytree
 
 from lavps_jax.networks import PaletteConfig, PureModel, UNetConfig, split, trainable_mask
 
@@ -95,6 +97,10 @@ def evaluated(pure_model, config, weights):
     return pure_model(weights, x, jnp.array([0.1]))
 
 
+def relative_error(found, wanted):
+    return float(jnp.linalg.norm(found - wanted) / jnp.linalg.norm(wanted))
+
+
 def test_half_precision_is_near_and_what_is_trained_is_whole(config, perturb):
     whole, weights = split(config.build(nnx.Rngs(0)))
     weights = perturb(weights)
@@ -110,12 +116,9 @@ def test_half_precision_is_near_and_what_is_trained_is_whole(config, perturb):
         arrays = [out[dtype], *jax.tree.leaves(gradients[dtype])]
         assert {array.dtype for array in arrays} == {jnp.dtype("float32")}
 
-    def error(half, full):
-        return float(jnp.linalg.norm(half - full) / jnp.linalg.norm(full))
-
-    assert 1e-4 < error(out["bfloat16"], out["float32"]) < 3e-2
-    half, full = (jax.flatten_util.ravel_pytree(gradients[d])[0] for d in ("bfloat16", "float32"))
-    assert 1e-4 < error(half, full) < 5e-2
+    assert 1e-4 < relative_error(out["bfloat16"], out["float32"]) < 3e-2
+    half, full = (ravel_pytree(gradients[dtype])[0] for dtype in ("bfloat16", "float32"))
+    assert 1e-4 < relative_error(half, full) < 5e-2
 
 
 def products(jaxpr):
@@ -124,7 +127,7 @@ def products(jaxpr):
         if equation.primitive.name == "dot_general":
             operands = [str(one.aval.dtype) for one in equation.invars]
             yield operands, equation.outvars[0].aval.shape
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from products(inner)
 
 
@@ -153,6 +156,9 @@ def test_what_is_computed_again_is_not_kept(config, perturb):
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
     assert residuals(again) < 0.6 * residuals(kept)
-    for a, b in zip(*(jax.tree.leaves(jax.jit(jax.grad(lambda w, m=m: loss(w, m)))(weights))
-                      for m in (again, kept)), strict=True):  # fmt: skip
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+    gradients = [
+        ravel_pytree(jax.jit(jax.grad(lambda w, model=model: loss(w, model)))(weights))[0]
+        for model in (again, kept)
+    ]
+    # Of all weights together: some have no influence, and rounding errors for a gradient.
+    assert relative_error(*gradients) < 1e-5
