@@ -1,9 +1,9 @@
 """Runs that are killed at random moments: do they end as if nothing had happened?
 
 Training and sampling by the two programs, in one process and in two, of a small network on
-synthetic images. Every run is killed (SIGKILL, all of its processes, one after the other) four
-times, started again each time, and then left to end; weights, images and scores are compared bit by
-bit with those of a run that nobody killed.
+synthetic images. Every run is killed (SIGKILL, all of its processes, one after the other)
+several times, started again each time, and then left to end; weights, images and scores are
+compared bit by bit with those of a run that nobody killed.
 
 Command: python -m benchmarks.faults
 """
@@ -108,7 +108,7 @@ def kill(processes: list[subprocess.Popen], moment: float, first: int) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What has to be the same: all files but of times, and of settings that hold paths."""
+    """What has to be the same: weights by their SHA-256, scores without times, and images."""
     found = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))

@@ -8,6 +8,6 @@ from jaxtyping import Array, Float
 __all__ = ["widened"]
 
 
-def widened(x: Float[Array, ...]) -> Float[Array, ...]:
+def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x in at least float32: sums over many entries lose too many digits in bfloat16."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -156,6 +156,9 @@ def test_what_is_computed_again_is_not_kept(config):
         return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(backward, weights)))
 
     assert residuals(dataclasses.replace(kept, remat="layers")) < 0.6 * residuals(kept)
+    # Without marks all of the network would be computed again at once.
+    marks = str(jax.make_jaxpr(lambda weights: evaluated(kept, config, weights))(weights))
+    assert marks.count("name=layer") >= 3
 
 
 def test_computing_again_gives_the_same_gradient(tiny_config, perturb):
