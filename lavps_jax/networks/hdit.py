@@ -276,7 +276,6 @@ class HDiT(nnx.Module):
             return x
 
         dtype = self.patch_in.proj.kernel[...].dtype
-        cond = cond.astype(dtype)
         out_dtype, x = x.dtype, self.patch_in(x.astype(dtype))
         skips = []
         for layers, merge in zip(self.down_levels, self.merges, strict=True):

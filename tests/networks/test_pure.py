@@ -12,6 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
 from lavps_jax.networks import PaletteConfig, PureModel, UNetConfig, split, trainable_mask
+from lavps_jax.networks.pure import _rounded
 
 UNET = UNetConfig(
     block_channels=(4, 8), attention=(False, True), layers_per_block=1, norm_num_groups=2
@@ -124,14 +125,13 @@ def test_gradients_of_half_precision_are_near_and_not_half_themselves(tiny_confi
     assert 1e-4 < relative_error(half, whole) < 5e-2
 
 
-def products(jaxpr):
-    """The dtypes of the operands and the shape of the result of every product of a program."""
+def operations(jaxpr):
+    """The name, the dtypes of the operands and the shape of the result of all that is computed."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            operands = [str(one.aval.dtype) for one in equation.invars]
-            yield operands, equation.outvars[0].aval.shape
+        operands = [str(one.aval.dtype) for one in equation.invars]
+        yield equation.primitive.name, operands, equation.outvars[0].aval.shape
         for inner in jaxprs_in_params(equation.params):
-            yield from products(inner)
+            yield from operations(inner)
 
 
 def test_half_precision_is_that_of_every_product_of_tokens(config):
@@ -139,11 +139,22 @@ def test_half_precision_is_that_of_every_product_of_tokens(config):
     model, weights = split(config.build(nnx.Rngs(0)))
     model = dataclasses.replace(model, compute_dtype="bfloat16")
     program = jax.make_jaxpr(lambda weights: evaluated(model, config, weights))(weights)
-    found = list(products(program.jaxpr))
+    all_found = list(operations(program.jaxpr))
+    found = [rest for name, *rest in all_found if name == "dot_general"]
     tokens = [operands for operands, shape in found if len(shape) >= 2]
     assert len(tokens) > 9 and all(one == ["bfloat16", "bfloat16"] for one in tokens)
     # But not those of the noise levels, of which neighbours are closer than that.
     assert any(operands[0] == "float32" for operands, shape in found if len(shape) == 1)
+    # Nor norms and softmax.
+    sensitive = [one for name, one, _ in all_found if name in ("square", "rsqrt", "exp")]
+    assert len(sensitive) > 9 and all(one == ["float32"] for one in sensitive)
+
+
+def test_parameters_are_rounded_and_frequencies_are_not(config):
+    weights = split(config.build(nnx.Rngs(0)))[1]
+    trained = jax.tree.leaves(trainable_mask(weights))
+    for keep, leaf in zip(trained, jax.tree.leaves(_rounded(weights)), strict=True):
+        assert leaf.dtype == (jnp.bfloat16 if keep else jnp.float32)
 
 
 def test_what_is_computed_again_is_not_kept(config):
