@@ -12,6 +12,9 @@ if version("jax").startswith("0.10."):
     # The older generator of loops compiles nearly twice as fast. A release that does not know a
     # flag stops the process, so that others do without.
     FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
+    # Cutting a program to compile its parts side by side is work that pays only where cores are
+    # idle; test processes keep them busy.
+    FLAGS["--xla_cpu_parallel_codegen_split_count"] = "1"
 for _flag, _value in FLAGS.items():
     if _flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()

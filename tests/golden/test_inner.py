@@ -234,18 +234,16 @@ def test_training_loss_and_gradients(amortized, prior):
     blocks = make_blocks(stored.image("x_0"), stored.image("x_t"), stored["t"], stored["tau"])
     eps = stored.image("train_box_eps")
 
-    @jax.jit
-    def evaluate(phi):
-        def mean(phi):
-            def one(problem, block, eps):
-                return loss_fn.on_block(phi, prior[1]["theta"], problem, block, eps, None)[0]
+    def evaluate(params, problem, block, eps):
+        def loss(phi):
+            return loss_fn.on_block(phi, params["theta"], problem, block, eps, None)[0]
 
-            return jax.vmap(one)(problems, blocks, eps).mean()
+        return jax.value_and_grad(loss)(params["phi"])
 
-        return jax.value_and_grad(mean)(phi)
-
-    loss, gradient = evaluate(phi)
-    stored.close("train_box_loss", np.float64(loss) + noise_of_hidden_entries(problems).mean())
+    params = prior[1] | {"phi": phi}
+    losses, gradients = in_float64(evaluate)(params, problems, blocks, eps)
+    gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
+    stored.close("train_box_loss", (losses + noise_of_hidden_entries(problems)).mean())
     found = {}
     for path, variable in nnx.to_flat_state(gradient):
         value = np.asarray(variable[...])
