@@ -29,8 +29,9 @@ def main() -> None:
         environment = os.environ | {
             "GOLDEN_REPORT": str(report),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
-            # Named, so that tests/conftest.py leaves it alone.
-            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true",
+            # XLA's own settings, named so that tests/conftest.py leaves them alone.
+            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true "
+            "--xla_cpu_parallel_codegen_split_count=32",
         }
         done = subprocess.run(command, cwd=ROOT, env=environment)
         found = [json.loads(line) for line in report.read_text().splitlines()]

@@ -42,14 +42,23 @@ from lavps_jax.config import (
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError, first_words
 from lavps_jax.likelihoods import simulate
-from lavps_jax.networks import split
+from lavps_jax.networks import ComputeDtype, Remat, split
 from lavps_jax.placement import copied, make_mesh, spread_images, spread_state, spread_weights
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.starts import BestOf, Start, ZeroShot
 from lavps_jax.training import ChainLoss, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import Weights
 
-__all__ = ["CHIPS", "Chip", "Needs", "needs_of", "sampling_needs", "training_needs"]
+__all__ = [
+    "CHIPS",
+    "Chip",
+    "Needs",
+    "devices_of",
+    "least_times",
+    "needs_of",
+    "sampling_needs",
+    "training_needs",
+]
 
 
 class Chip(NamedTuple):
@@ -93,6 +102,10 @@ class Config:
     num_microbatches: int | None = None
     """Instead of the preset's."""
     fsdp: int | None = None
+    """Instead of the preset's."""
+    compute_dtype: ComputeDtype | None = None
+    """Instead of the preset's."""
+    remat: Remat | None = None
     """Instead of the preset's."""
     image_size: int = 256
     """Side of the images."""
@@ -271,7 +284,7 @@ def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _devices(topology: str) -> Any:
+def devices_of(topology: str) -> Any:
     """The chips of a slice that is not here.
 
     Raises:
@@ -300,13 +313,15 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
-    devices = _devices(given.topology)
+    devices = devices_of(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(
             preset,
             batch_size=given.batch_size,
             num_microbatches=given.num_microbatches,
             fsdp=given.fsdp,
+            compute_dtype=given.compute_dtype,
+            remat=given.remat,
         )
         needs = training_needs(preset, _preset(given.prior), given.image_size, devices)
         what = f"a training step of {preset.batch_size} images on {len(devices)} chips"
@@ -322,16 +337,21 @@ def run(arguments: list[str]) -> None:
         print(line)
 
 
-def describe(needs: Needs, chip: Chip) -> list[str]:
-    """The needs of a chip, and the least time that each of its limits allows."""
+def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
+    """Seconds that each limit of a chip would take for it if the others did not count."""
     # A ring passes on every byte once, and an all-reduce goes around twice.
     between = sum(needs.collectives.values()) + needs.collectives.get("all-reduce", 0.0)
-    work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
-    times = {
+    return {
         "arithmetic": needs.flops / chip.flops,
         "memory": needs.accessed / chip.bandwidth,
         "links": between / chip.links,
     }
+
+
+def describe(needs: Needs, chip: Chip) -> list[str]:
+    """The needs of a chip, and the least time that each of its limits allows."""
+    work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
+    times = least_times(needs, chip)
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
     longest = max(times, key=lambda name: times[name])

@@ -101,6 +101,7 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
                 config.num_admm_steps,
                 config.num_descent_steps,
                 config.penalty,
+                config.radius,
                 schedule,
             )
         case GuessAndGuideConfig():

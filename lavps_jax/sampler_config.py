@@ -148,7 +148,7 @@ class DiffPIRConfig:
 
     num_steps: int = 100
     """Points of the time grid."""
-    strength: float = 7.0
+    strength: float = 0.25
     """Of the prior over the measurement, lambda of the paper, > 0."""
     zeta: float = 0.1
     """Share of fresh noise, in [0, 1]."""
@@ -218,14 +218,16 @@ class DINGConfig:
 class FastDIPSConfig:
     """Predictions moved to images that explain y; see `lavps_jax.samplers.FastDIPS`."""
 
-    num_steps: int = 100
+    num_steps: int = 50
     """Points of the time grid."""
-    num_admm_steps: int = 5
+    num_admm_steps: int = 3
     """Of ADMM at each, >= 1."""
     num_descent_steps: int = 2
     """Of descent in each of those, >= 1."""
-    penalty: float = 10.0
-    """Of ADMM, > 0."""
+    penalty: float = 200.0
+    """rho of ADMM, > 0."""
+    radius: float = 0.05
+    """How far A(x) may be from y, over all measured values together, >= 0."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_many_steps_end_at_the_nearest_image_of_the_ball():
     np.testing.assert_array_equal(corrected(problem, 100.0, 5), np.float32(X_0_HAT))
 
 
-@pytest.mark.parametrize("num_admm_steps", [1, 2])
+@pytest.mark.parametrize("num_admm_steps", [2, 3])
 def test_the_first_steps(num_admm_steps):
     """Steepest descent with an exact line search, repeated in NumPy."""
     x, u, radius = X_0_HAT, np.zeros(2), 0.3
@@ -45,16 +45,17 @@ def test_the_first_steps(num_admm_steps):
     def ball(v: np.ndarray) -> np.ndarray:
         return Y + (v - Y) * min(1, radius / np.linalg.norm(v - Y))
 
-    v = ball(A @ x)
+    v = A @ x
     for _ in range(num_admm_steps):
         for _ in range(3):
             g = x - X_0_HAT + A.T @ (A @ x - v + u)
-            x = x - g @ g / (g @ g + (A @ g) @ (A @ g)) * g
+            x = x - g @ g / max(g @ g + (A @ g) @ (A @ g), 1e-300) * g
         v = ball(A @ x + u)
         u = u + A @ x - v
     problem = make_problem(jnp.asarray(Y, jnp.float32), from_matrix(A, SHAPE), 0.1)
     np.testing.assert_allclose(corrected(problem, radius, num_admm_steps), x, atol=1e-5)
     assert np.abs(x - X_0_HAT).max() > 0.1
+    np.testing.assert_array_equal(corrected(problem, radius, 1), np.float32(X_0_HAT))
 
 
 def squash(matrix, x):
@@ -67,3 +68,19 @@ def test_an_operator_that_is_not_linear_and_complex():
     x = corrected(problem, 0.1, 200)
     distance = np.linalg.norm(np.asarray(problem.y) - np.tanh(A @ x) * (1 + 2j))
     assert distance < 0.11 and np.linalg.norm(x - X_0_HAT) > 0.1
+
+
+def kink(slope, x):
+    return jnp.where(x < 0, x, slope * x).reshape(-1)
+
+
+def test_a_step_that_leads_uphill_is_halved():
+    """At -1 the operator looks flat; the step as long as that suggests ends where it is steep."""
+    operator = from_function(kink, (1, 1, 1), jnp.float32(20.0))
+    problem = make_problem(jnp.array([0.5]), operator, 0.1)
+
+    x_0_hat = jnp.full((1, 1, 1), -1.0)
+    x = float(into_ball(x_0_hat, problem, jnp.float32(0.0), jnp.float32(1e3), 2, 1)[0, 0, 0])
+    # The target is 2 y - A(x_0_hat) = 2; the minimum along the tangent is close to it, at x = 2.
+    full = 3 * 1e3 / (1 + 1e3)
+    assert x == pytest.approx(-1 + full / 4, abs=1e-4)
