@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.outputs import refuse_existing, write_directory
-from lavps_jax.samplers import Sampler, make_sample_fn
+from lavps_jax.samplers import Sampler, Samples, make_sample_fn
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.scores import ensemble_scores, sample_scores
@@ -43,25 +44,31 @@ from lavps_jax.types import Params
 __all__ = ["run_sampling"]
 
 
-def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
+def run_sampling(
+    config: SampleConfig,
+    console: Console | None = None,
+    *,
+    devices: Sequence[Any] | None = None,
+) -> Path:
     """Restores the same measurements with every sampler and writes the results.
 
     metrics.json describes the run of `config.sampler`; those of `config.compare_with` have the
     same form and stand in its list "compared". An interrupted run leaves `out_dir`.job, from which
-    the same call goes on. Of several processes the first one writes the results.
+    the same call goes on. Of several processes the first one writes the results. Every device of
+    this process, or of `devices`, restores a batch at a time.
 
     Raises:
       UserError: if a file, the data or a setting is unusable, or a sample is not finite. Nothing
         is written then.
     """
-    console = console or Console()
+    console, devices = console or Console(), devices or jax.local_devices()
     processes = detect_processes(config.process_index, config.process_count)
     if processes.index:
         refuse_existing(Path(config.out_dir), overwrite=config.overwrite)
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
-            _restore_all(config, run, job, console)
+            _restore_all(config, run, job, console, devices)
         except UserError as error:
             job.write_mistake(error)
             raise
@@ -74,7 +81,7 @@ def run_sampling(config: SampleConfig, console: Console | None = None) -> Path:
         baseline = sample_scores(naive, measured, _lpips_nets(config))
         job = _claim_job(config, run, processes)
         try:
-            restored = _restore_all(config, run, job, console)
+            restored = _restore_all(config, run, job, console, devices)
         except BaseException as error:
             # Samples that are not finite would be so again.
             recurs = isinstance(error, UserError) and error.field == "samples"
@@ -158,7 +165,11 @@ def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> Samplin
 
 
 def _restore_all(
-    config: SampleConfig, run: _Run, job: SamplingJob, console: Console
+    config: SampleConfig,
+    run: _Run,
+    job: SamplingJob,
+    console: Console,
+    devices: Sequence[Any],
 ) -> list[Restored]:
     """Every sampler in turn; what other processes did is waited for by process 0 alone."""
     columns = (
@@ -167,7 +178,7 @@ def _restore_all(
     )  # fmt: skip
     with Progress(*columns, console=console, refresh_per_second=1) as progress:
         for name, (sampler, params) in run.samplers.items():
-            _restore(config, run.measured, job, progress, name, sampler, params)
+            _restore(config, run.measured, job, progress, name, sampler, params, devices)
     if job.processes.index:
         return []
     size = min(config.batch_size, len(run.measured.names))
@@ -250,10 +261,10 @@ def _restore(
     name: str,
     sampler: Sampler,
     params: Params,
+    devices: Sequence[Any],
 ) -> None:
-    """This process's batches that the job does not have; a time is that of a compiled batch."""
-    sample_fn: Any = None
-    plan, rng_key = sampler.plan(), run_keys(config.seed).sampling
+    """This process's batches that the job does not have, as many at once as it has devices; a time
+    is that of a compiled batch on one of them."""
     count = len(measured.names)
     size = min(config.batch_size, count)
     mine = [k for k in range(math.ceil(count / size)) if job.processes.does(k)]
@@ -261,32 +272,57 @@ def _restore(
     if len(missing) < len(mine):
         done = len(mine) - len(missing)
         progress.console.print(f"{name}: {done} of {len(mine)} batches were done before")
+    if not missing:
+        return
     bar = progress.add_task(f"{name} (compiling)", total=size * len(missing))
-    for batch in missing:
-        # The last batch is filled up with repeats, so that one compiled program does all.
+    # Each device has the same program compiled for itself: one program that is spread over all of
+    # them would round differently on another number of devices.
+    devices = devices[: len(missing)]
+    rng_key, plan = run_keys(config.seed).sampling, sampler.plan()
+    fixed = [jax.device_put((rng_key, params, plan), device) for device in devices]
+
+    def arguments(batch: int, k: int) -> tuple:
+        # The last batch is filled up with repeats, so that one program does all.
         rows = np.minimum(np.arange(batch * size, (batch + 1) * size), count - 1)
-        problems = jax.tree.map(lambda leaf, rows=rows: leaf[rows], measured.problems)
-        args = (rng_key, jnp.asarray(measured.seeds[rows]), params, problems, plan)
-        if sample_fn is None:
-            sample_fn = make_sample_fn(sampler, num_particles=config.num_particles)
-            sample_fn = sample_fn.lower(*args).compile()
-            value = f"{size} images x {config.num_particles} particles"
-            check_memory(sample_fn, "batch_size, num_particles", value)
-            progress.update(bar, description=name)
+        given = measured.seeds[rows], jax.tree.map(lambda leaf: leaf[rows], measured.problems)
+        index, problems = jax.device_put(given, devices[k])
+        key, weights, times = fixed[k]
+        return key, index, weights, problems, times
+
+    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
+    with ThreadPoolExecutor(len(devices)) as pool:
+        lowered = [sample_fn.lower(*arguments(missing[0], k)) for k in range(len(devices))]
+        programs = list(pool.map(lambda one: one.compile(), lowered))
+    check_memory(
+        programs[0],
+        "batch_size, num_particles",
+        f"{size} images x {config.num_particles} particles",
+    )
+    memory = required_bytes(programs[0]) or 0
+    progress.update(bar, description=name)
+    for first in range(0, len(missing), len(devices)):
+        batches = missing[first : first + len(devices)]
+        given = [arguments(batch, k) for k, batch in enumerate(batches)]
         start = time.perf_counter()
-        out = jax.block_until_ready(sample_fn(*args))
-        seconds = time.perf_counter() - start
-        # The last prediction belongs to no step.
-        ends = jnp.isfinite(out.x_0).all(axis=(2, 3, 4))[..., None]
-        finite = np.concatenate([out.info.is_finite, ends], axis=-1)
-        if not finite.all():
-            image, particle, step = np.argwhere(~finite)[0]
-            where = f"{name}, {measured.names[rows[image]]}, particle {particle}, step {step}"
-            raise UserError("samples", f"values that are not finite ({where})",
-                            "lower learning_rate, step_size or gamma")  # fmt: skip
-        samples = np.asarray(out.x_0)[: count - batch * size]
-        job.write(name, batch, Batch(samples, seconds, required_bytes(sample_fn) or 0))
-        progress.update(bar, advance=size)
+        begun = [program(*one) for program, one in zip(programs, given, strict=False)]
+        for batch, out in zip(batches, begun, strict=True):
+            samples = jax.device_get(jax.block_until_ready(out))
+            seconds = time.perf_counter() - start
+            _check_finite(samples, name, measured.names[batch * size :])
+            job.write(name, batch, Batch(samples.x_0[: count - batch * size], seconds, memory))
+            progress.update(bar, advance=size)
+
+
+def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:
+    """Raises a UserError if a sample is not finite; `names` are those of the images."""
+    # The last prediction belongs to no step.
+    ends = np.all(np.isfinite(samples.x_0), axis=(2, 3, 4), keepdims=True)[..., 0, 0]
+    finite = np.concatenate([samples.info.is_finite, ends], axis=-1)
+    if not finite.all():
+        image, particle, step = np.argwhere(~finite)[0]
+        where = f"{sampler}, {names[min(image, len(names) - 1)]}, particle {particle}, step {step}"
+        raise UserError("samples", f"values that are not finite ({where})",
+                        "lower learning_rate, step_size or gamma")  # fmt: skip
 
 
 def _metrics(

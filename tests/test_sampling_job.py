@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -23,9 +24,10 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
-from lavps_jax.sampling_run import run_sampling
+from lavps_jax.sampling_run import run_sampling as run_sampling_on
 
 ROOT = Path(__file__).parents[1]
+run_sampling = partial(run_sampling_on, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
 
@@ -86,6 +88,15 @@ def test_three_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
         assert f"process {index} is done" in process.communicate(timeout=60)[0]
     assert results(tmp_path) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_devices_make_what_one_makes(prior, whole, tmp_path, monkeypatch):
+    """Three batches, so that one of them is idle in the end."""
+    put, used = jax.device_put, set()
+    monkeypatch.setattr(jax, "device_put", lambda x, d: (used.add(d), put(x, d))[1])
+    run_sampling_on(config(tmp_path, prior), devices=jax.devices()[1:3])
+    assert used == set(jax.devices()[1:3])
+    assert results(tmp_path) == whole
 
 
 def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch, capsys):
