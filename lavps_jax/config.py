@@ -140,7 +140,7 @@ class TrainConfig:
     fsdp: int = 1
     """Devices that share one copy of the weights, to need less memory; it divides their number."""
     compute_dtype: ComputeDtype = "float32"
-    """In which the networks compute; weights and their gradients are float32 in any case."""
+    """In which the networks compute; weights and moments of the optimizer are always float32."""
     remat: Remat = "nothing"
     """What the backward pass computes again, to need less memory: nothing, or the layers."""
     coordinator: str | None = None

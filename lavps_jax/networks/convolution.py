@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lavps_jax.networks.initial import normal
-from lavps_jax.networks.precision import widened
+from lavps_jax.networks.precision import spread, widened
 
 __all__ = ["Conv", "Downsample", "GroupNorm", "Upsample", "convolve"]
 
@@ -92,7 +92,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Float[Array, "H W I"]) -> Float[Array, "h w O"]:
         y = convolve(x, self.kernel[...], stride=self.stride, padding=self.padding)
-        return y + jnp.broadcast_to(self.bias[...], y.shape)
+        return y + spread(self.bias[...], y)
 
 
 class GroupNorm(nnx.Module):
@@ -112,9 +112,8 @@ class GroupNorm(nnx.Module):
         # squared mean loses digits where the mean is large.
         groups = groups - jnp.mean(groups, axis=(0, 1, 3), keepdims=True)
         variance = jnp.mean(jnp.square(groups), axis=(0, 1, 3), keepdims=True)
-        x = (groups * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape).astype(dtype)
-        scale, bias = (jnp.broadcast_to(v[...], x.shape) for v in (self.scale, self.bias))
-        return x * scale + bias
+        x = (groups * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+        return (x * spread(self.scale[...], x) + spread(self.bias[...], x)).astype(dtype)
 
 
 class Downsample(nnx.Module):

@@ -21,7 +21,7 @@ from lavps_jax.networks.attention import (
     rotate,
 )
 from lavps_jax.networks.initial import normal
-from lavps_jax.networks.precision import widened
+from lavps_jax.networks.precision import spread, widened
 from lavps_jax.networks.pure import Buffer
 
 __all__ = [
@@ -84,13 +84,13 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
         y = jnp.dot(x, self.kernel[...])
-        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
+        return y if self.bias is None else y + spread(self.bias[...], y)
 
 
 def _rms_normalize(x: Float[Array, "... C"], scale: Float[Array, " C"]) -> Float[Array, "... C"]:
     square = jnp.square(widened(x))
     inverse = jax.lax.rsqrt(jnp.mean(square, axis=-1, keepdims=True) + _EPS)
-    return (x * (jnp.broadcast_to(scale, x.shape) * inverse)).astype(x.dtype)
+    return (x * (spread(scale, square) * inverse)).astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -227,7 +227,7 @@ class SelfAttention(nnx.Module):
         square = jnp.square(widened(x))
         inverse = jax.lax.rsqrt(jnp.sum(square, axis=-1, keepdims=True) + _EPS)
         radius = jnp.sqrt(self.scale[...])[:, None]
-        return (x * (jnp.broadcast_to(radius, inverse.shape) * inverse)).astype(x.dtype)
+        return (x * (spread(radius, inverse) * inverse)).astype(x.dtype)
 
 
 class FeedForward(nnx.Module):
@@ -290,7 +290,7 @@ class TokenSplit(nnx.Module):
         self, x: Float[Array, "h w F"], skip: Float[Array, "H W C"]
     ) -> Float[Array, "H W C"]:
         split = ungroup_patches(self.proj(x), 2)
-        return skip + jnp.broadcast_to(self.fac[...], skip.shape) * (split - skip)
+        return skip + spread(self.fac[...], skip) * (split - skip)
 
 
 class PatchOut(nnx.Module):

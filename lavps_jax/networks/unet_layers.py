@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lavps_jax.networks.convolution import Conv, GroupNorm
 from lavps_jax.networks.layers import Linear, dropout
-from lavps_jax.networks.precision import widened
+from lavps_jax.networks.precision import spread, widened
 
 __all__ = ["AttentionBlock", "ResnetBlock", "TimestepEmbedding", "timestep_embedding"]
 
@@ -69,7 +69,7 @@ class ResnetBlock(nnx.Module):
         self, x: Float[Array, "H W I"], temb: Float[Array, " T"], dropout_key: Array | None
     ) -> Float[Array, "H W O"]:
         h = self.conv1(jax.nn.silu(self.norm1(x)))
-        h = h + jnp.broadcast_to(self.time_emb_proj(jax.nn.silu(temb)), h.shape)
+        h = h + spread(self.time_emb_proj(jax.nn.silu(temb)), h)
         h = dropout(jax.nn.silu(self.norm2(h)), self.dropout_rate, dropout_key)
         h = self.conv2(h)
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))

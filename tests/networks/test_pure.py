@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from functools import partial
 
 import jax
@@ -125,29 +126,46 @@ def test_gradients_of_half_precision_are_near_and_not_half_themselves(tiny_confi
     assert 1e-4 < relative_error(half, whole) < 5e-2
 
 
-def operations(jaxpr):
-    """The name, the dtypes of the operands and the shape of the result of all that is computed."""
+def equations(jaxpr):
+    """All that is computed."""
     for equation in jaxpr.eqns:
-        operands = [str(one.aval.dtype) for one in equation.invars]
-        yield equation.primitive.name, operands, equation.outvars[0].aval.shape
+        yield equation
         for inner in jaxprs_in_params(equation.params):
-            yield from operations(inner)
+            yield from equations(inner)
+
+
+def in_half(evaluate, config):
+    """What `evaluate` computes in half precision, by name."""
+    model, weights = split(config.build(nnx.Rngs(0)))
+    model = dataclasses.replace(model, compute_dtype="bfloat16")
+    found = defaultdict(list)
+    for one in equations(jax.make_jaxpr(partial(evaluate, model, config))(weights).jaxpr):
+        found[one.primitive.name].append(one)
+    return found
+
+
+def dtypes(equation):
+    return {str(one.aval.dtype) for one in equation.invars}
 
 
 def test_half_precision_is_that_of_every_product_of_tokens(config):
     """One array of float32 would make all that follows wide, with nothing gained."""
-    model, weights = split(config.build(nnx.Rngs(0)))
-    model = dataclasses.replace(model, compute_dtype="bfloat16")
-    program = jax.make_jaxpr(lambda weights: evaluated(model, config, weights))(weights)
-    all_found = list(operations(program.jaxpr))
-    found = [rest for name, *rest in all_found if name == "dot_general"]
-    tokens = [operands for operands, shape in found if len(shape) >= 2]
-    assert len(tokens) > 9 and all(one == ["bfloat16", "bfloat16"] for one in tokens)
+    found = in_half(evaluated, config)
+    products = [(len(one.outvars[0].aval.shape), one) for one in found["dot_general"]]
+    tokens = [dtypes(one) for ndim, one in products if ndim >= 2]
+    assert len(tokens) > 9 and all(one == {"bfloat16"} for one in tokens)
     # But not those of the noise levels, of which neighbours are closer than that.
-    assert any(operands[0] == "float32" for operands, shape in found if len(shape) == 1)
+    assert any("float32" in dtypes(one) for ndim, one in products if ndim == 1)
     # Nor norms and softmax.
-    sensitive = [one for name, one, _ in all_found if name in ("square", "rsqrt", "exp")]
-    assert len(sensitive) > 9 and all(one == ["float32"] for one in sensitive)
+    sensitive = [dtypes(one) for name in ("square", "rsqrt", "exp") for one in found[name]]
+    assert len(sensitive) > 9 and all(one == {"float32"} for one in sensitive)
+
+
+def test_sums_of_gradients_are_wide(config):
+    """In half precision the gradient of a bias would stop to grow at 256 times its parts."""
+    sums = in_half(gradient, config)["reduce_sum"]
+    long = [one for one in sums if one.invars[0].aval.size > 8 * one.outvars[0].aval.size]
+    assert len(long) > 9 and all(dtypes(one) == {"float32"} for one in long)
 
 
 def test_parameters_are_rounded_and_frequencies_are_not(config):
