@@ -3,7 +3,9 @@
 Training and sampling by the two programs, in one process and in two, of a small network on
 synthetic images. Every run is killed (SIGKILL, all of its processes, one after the other)
 several times, started again each time, and then left to end; weights, images and scores are
-compared bit by bit with those of a run that nobody killed.
+compared bit by bit with those of a run that nobody killed. What a run had kept when it was killed,
+the step of its last checkpoint or the number of its finished batches, is written down: only kills
+that find something kept, and something left to do, test more than the start of a program.
 
 Command: python -m benchmarks.faults
 """
@@ -21,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 
 from benchmarks.record import record
+from lavps_jax.build import load_network
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,9 +45,9 @@ def get_config():
     return {config}
 """
 TRAIN = """TrainConfig(PriorTask(NETWORK), DATA, DATA, run_dir={out!r}, batch_size=16,
-        num_train_steps=600, checkpoint_every=40, validate_every=200, num_validation_images=8)"""
+        num_train_steps=1500, checkpoint_every=50, validate_every=500, num_validation_images=8)"""
 SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDMConfig(), {out!r},
-        num_images=32, num_particles=2, batch_size=2, compare_with=(DPSConfig(),))"""
+        num_images=64, num_particles=4, batch_size=2, compare_with=(DPSConfig(),))"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Config:
     """What to measure."""
 
     kills: int = 20
-    """Of training and of sampling, in one process and in two."""
+    """Of training and of sampling, in one process and in two; at least 1."""
     kills_per_run: int = 4
+    """At most; at least 1."""
     seed: int = 0
     """Of the moments."""
     out: str = "docs/results/faults.json"
@@ -107,13 +112,35 @@ def kill(processes: list[subprocess.Popen], moment: float, first: int) -> bool:
     return running
 
 
+def kept(out: Path) -> int:
+    """The step of the last checkpoint of a training run, or the number of batches of a sampling
+    run."""
+    steps = [int(one.name) for one in (out / "checkpoints").glob("*") if one.name.isdigit()]
+    return max(steps, default=0) + len(list(out.with_name(f"{out.name}.job").glob("*.npz")))
+
+
+def begin(job: Job, out: Path) -> tuple[float, float]:
+    """Seconds until something is kept, and until the end, of a run that nobody disturbs."""
+    start, first = time.perf_counter(), None
+    processes = job.start(out)
+    while any(one.poll() is None for one in processes):
+        if first is None and kept(out):
+            first = time.perf_counter() - start
+        time.sleep(0.05)
+    finish(processes)
+    assert first is not None
+    return first, time.perf_counter() - start
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """What has to be the same: weights by their SHA-256, scores without times, and images."""
+    """What has to be the same: weights, scores without times, and images."""
     found = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
         if file.name == "card.json":
             card = json.loads(file.read_text())
+            weights = jax.tree.leaves(load_network(str(file.parent))[1])
+            found["weights"] = b"".join(np.asarray(one).tobytes() for one in weights)
             found[name] = json.dumps([card["weights"], card["validation"], card["step"]]).encode()
         elif file.name == "metrics.json":
             metrics = json.loads(file.read_text())
@@ -125,33 +152,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def measure(job: Job, config: Config, folder: Path) -> dict[str, Any]:
-    """Kills a job until it was hit often enough, and compares what it makes in the end."""
-    rng = np.random.default_rng([config.seed, job.processes])
-    began = time.perf_counter()
-    finish(job.start(folder / "whole"))
-    seconds = time.perf_counter() - began
+def measure(job: Job, config: Config, folder: Path, number: int) -> dict[str, Any]:
+    """Kills runs of a job until there were enough kills, and compares what the runs make."""
+    rng = np.random.default_rng([config.seed, number])
+    first, whole = begin(job, folder / "whole")
     expected = contents(folder / "whole" / job.result)
     assert expected
-    moments: list[float] = []
-    equal = 0
-    runs = -(-config.kills // config.kills_per_run)
-    for run in range(runs):
-        out = folder / f"run{run}"
-        for _ in range(config.kills_per_run):
-            # Early enough that a job, which goes on each time, is at work for all kills.
-            moment = float(rng.uniform(0.1, 0.6) * seconds)
+    kills: list[dict[str, float]] = []
+    equal = runs = 0
+    while len(kills) < config.kills:
+        out, runs = folder / f"run{runs}", runs + 1
+        for _ in range(min(config.kills_per_run, config.kills - len(kills))):
+            # What comes before is the start of the program, the same each time. A job goes on
+            # after each kill, so that less than the whole is left of it.
+            moment = float(rng.uniform(0.8 * first, 0.7 * first + 0.3 * whole))
             if not kill(job.start(out), moment, int(rng.integers(job.processes))):
                 break
-            moments.append(round(moment, 2))
+            kills.append({"after seconds": round(moment, 2), "kept": kept(out)})
         if not (out / job.result).exists() or job.program == "train.py":
             finish(job.start(out))
         equal += contents(out / job.result) == expected
         shutil.rmtree(out)
     return {
-        "seconds of a whole run": seconds,
-        "kills": len(moments),
-        "after seconds": moments,
+        "seconds until something is kept": first,
+        "seconds of a whole run": whole,
+        "kills": kills,
         "runs": runs,
         "equal to the whole run": equal,
     }
@@ -171,15 +196,17 @@ def main(config: Config) -> None:
         finish(train.start(folder / "prior"))
         prior = str(folder / "prior" / "weights")
         sample = Job("sample.py", SAMPLE.replace("{prior!r}", repr(prior)), ".", 1)
-        for job in (train, sample):
-            for processes in (1, 2):
-                name = f"{job.program}, {processes} processes"
-                with tempfile.TemporaryDirectory() as one:
-                    found = measure(job._replace(processes=processes), config, Path(one))
-                print(f"{name}: {found['kills']} kills, {found['equal to the whole run']} of "
-                      f"{found['runs']} runs end equal", flush=True)  # fmt: skip
-                results[name] = found
-                record(config.out, results)
+        jobs = [job._replace(processes=count) for job in (train, sample) for count in (1, 2)]
+        for number, job in enumerate(jobs):
+            name = f"{job.program}, {job.processes} processes"
+            with tempfile.TemporaryDirectory() as one:
+                found = measure(job, config, Path(one), number)
+            late = sum(one["kept"] > 0 for one in found["kills"])
+            print(f"{name}: {len(found['kills'])} kills, {late} of them after something was kept; "
+                  f"{found['equal to the whole run']} of {found['runs']} runs end equal",
+                  flush=True)  # fmt: skip
+            results[name] = found
+            record(config.out, results)
 
 
 if __name__ == "__main__":

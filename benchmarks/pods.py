@@ -2,8 +2,9 @@
 
 Every training preset is compiled for every slice with the same number of images for a chip, so that
 the rows of one preset say how efficiency falls with the number of chips; the samplers are compiled
-for one chip, because sampling does not connect them. Rows that the file of results holds already
-are not compiled again; delete it to start anew. Prints the rows of docs/pods.md.
+for one chip, because sampling does not connect them. Loops are counted once, see lavps_jax/aot.py.
+Rows that the file of results holds already are not compiled again; delete it to start anew. Prints
+the rows of docs/pods.md.
 
 It needs the compiler for TPUs, pip install 'jax[tpu]'.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,8 @@ class Config:
 def main(config: Config) -> None:
     path, console = Path(config.out), Console(stderr=True)
     rows = json.loads(path.read_text())["results"] if path.exists() else {}
+    if unknown := set(config.presets) - {case.preset for case in CASES}:
+        sys.exit(f"presets: got {', '.join(sorted(unknown))}; use those of CASES")
     for case in CASES:
         for topology in config.slices:
             kind = topology.partition(":")[0]

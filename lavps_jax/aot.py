@@ -8,6 +8,9 @@
 
 It is the program that train.py or sample.py would run there, of the weights' shapes alone. Training
 is compiled over the whole slice; sampling runs one program for each chip, so one chip is enough.
+
+Every loop is counted once: of microbatches one, and of a sampler the first prediction and one step
+of each of its segments, each with one gradient step where it takes any.
 """
 
 from __future__ import annotations
@@ -43,7 +46,14 @@ from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError, first_words
 from lavps_jax.likelihoods import simulate
 from lavps_jax.networks import ComputeDtype, Remat, split
-from lavps_jax.placement import copied, make_mesh, spread_images, spread_state, spread_weights
+from lavps_jax.placement import (
+    check_batch,
+    copied,
+    make_mesh,
+    spread_images,
+    spread_state,
+    spread_weights,
+)
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.starts import BestOf, Start, ZeroShot
 from lavps_jax.training import ChainLoss, begin_chains, init_train_state, make_train_step
@@ -118,7 +128,8 @@ class Needs(NamedTuple):
       memory: bytes: arguments, results that reuse none of them, and intermediates.
       flops: operations, with every loop counted once.
       accessed: bytes moved to and from memory, with every loop counted once.
-      collectives: bytes of the results of operations between chips, by name.
+      collectives: bytes sent to other chips by operations between them, by name, where chips
+        form a ring; with every loop counted once.
     """
 
     memory: float
@@ -127,33 +138,50 @@ class Needs(NamedTuple):
     collectives: dict[str, float]
 
 
-def needs_of(compiled: Any) -> Needs:
+def needs_of(compiled: Any, num_chips: int = 1) -> Needs:
     """Of a program, as the compiler tells."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     total += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    text = compiled.as_text()
-    return Needs(total, cost["flops"], cost["bytes accessed"], _collectives(text))
+    collectives = _collectives(compiled.as_text(), num_chips)
+    return Needs(total, cost["flops"], cost["bytes accessed"], collectives)
 
 
 _COLLECTIVE = re.compile(
-    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )
 _ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
+
+_ON_A_RING = {
+    "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
+    "all-gather": lambda size, n: size * (n - 1) / n,
+    "reduce-scatter": lambda size, n: size * (n - 1),
+    "all-to-all": lambda size, n: size * (n - 1) / n,
+    "collective-permute": lambda size, n: size,
+}
+"""Bytes that one of n chips sends around a ring for a result of `size` bytes on each of them."""
 
 
-def _collectives(text: str) -> dict[str, float]:
-    """Bytes of the results of operations between chips, by name, from the text of a program."""
+def _collectives(text: str, num_chips: int) -> dict[str, float]:
+    """Bytes that a chip sends to others, by the name of the operation, from a program's text."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         if match := _COLLECTIVE.search(line):
+            result, name, start = match.groups()
             sizes = [
                 int(bits) / 8 * prod(int(n) for n in shape.split(",") if n)
-                for _, bits, shape in _ARRAY.findall(match[1])
+                for _, bits, shape in _ARRAY.findall(result)
             ]
-            # The result of a start holds its argument too.
-            size = max(sizes, default=0.0) if "-start(" in line else sum(sizes)
-            found[match[2]] = found.get(match[2], 0.0) + size
+            if start and name == "collective-permute":
+                sizes = sizes[1:2]  # Argument, result, and two numbers.
+            elif start and name != "all-reduce":
+                sizes = sizes[len(sizes) // 2 :]  # The arguments, then the results.
+            chips = num_chips
+            if groups := _GROUPS.search(line):
+                chips = groups[1].count(",") + 1 if groups[1] else int(groups[3])
+            sent = _ON_A_RING[name](sum(sizes), chips)
+            found[name] = found.get(name, 0.0) + sent
     return found
 
 
@@ -169,9 +197,10 @@ def training_needs(
       devices: of a slice, here or not.
 
     Raises:
-      UserError: if the prior is missing, or `fsdp` does not divide the number of devices.
+      UserError: if the prior is missing, or the run cannot be spread over the devices.
     """
     mesh = make_mesh(config.fsdp, devices=devices)
+    check_batch(mesh, config.batch_size, config.num_microbatches)
     model, weights = _abstract(config)
     denoiser, frozen = None, {}
     if isinstance(config.task, AmortizedTask):
@@ -199,7 +228,8 @@ def training_needs(
         out_shardings=(shardings, copied(mesh)),
     )
     state = jax.tree.map(_placed, state, shardings)
-    return needs_of(train_step.lower(state, frozen, images, rng_key, labels).compile())
+    compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
+    return needs_of(compiled, mesh.size)
 
 
 def sampling_needs(
@@ -324,12 +354,15 @@ def run(arguments: list[str]) -> None:
             remat=given.remat,
         )
         needs = training_needs(preset, _preset(given.prior), given.image_size, devices)
+        parts = preset.num_microbatches
         what = f"a training step of {preset.batch_size} images on {len(devices)} chips"
+        what += f", of which one part of {parts} is counted" if parts > 1 else ""
     elif isinstance(preset, SampleConfig):
         preset = _changed(preset, batch_size=given.batch_size)
         presets = (_preset(given.prior), _preset(given.amortized))
         needs = sampling_needs(preset, *presets, given.image_size, devices[0])
         what = f"{preset.batch_size} images x {preset.num_particles} particles on one chip"
+        what += ", every loop counted once"
     else:
         raise UserError("preset", given.preset, "its get_config() must give a run")
     print(f"{given.preset} on {given.topology}: {what}")
@@ -339,12 +372,10 @@ def run(arguments: list[str]) -> None:
 
 def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
     """Seconds that each limit of a chip would take for it if the others did not count."""
-    # A ring passes on every byte once, and an all-reduce goes around twice.
-    between = sum(needs.collectives.values()) + needs.collectives.get("all-reduce", 0.0)
     return {
         "arithmetic": needs.flops / chip.flops,
         "memory": needs.accessed / chip.bandwidth,
-        "links": between / chip.links,
+        "links": sum(needs.collectives.values()) / chip.links,
     }
 
 

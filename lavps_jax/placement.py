@@ -22,6 +22,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.training import TrainState
 
 __all__ = [
+    "check_batch",
     "copied",
     "global_batch",
     "make_mesh",
@@ -53,6 +54,14 @@ def make_mesh(fsdp: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
         remedy = f"use a divisor of the number of devices, {count}"
         raise UserError("fsdp", fsdp, remedy)
     return jax.make_mesh((count // fsdp, fsdp), _AXES, (AxisType.Auto,) * 2, devices=devices)
+
+
+def check_batch(mesh: Mesh, batch_size: int, num_microbatches: int) -> None:
+    """Raises a UserError if batches of that many parts cannot be spread over the devices."""
+    parts = mesh.size * num_microbatches
+    if batch_size % parts:
+        found = f"{mesh.size} devices x {num_microbatches} microbatches"
+        raise UserError("batch_size", batch_size, f"use a multiple of {parts}, {found}")
 
 
 def copied(mesh: Mesh) -> NamedSharding:

@@ -37,6 +37,7 @@ from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
 from lavps_jax.outputs import write_file
 from lavps_jax.placement import (
+    check_batch,
     copied,
     global_batch,
     make_mesh,
@@ -178,10 +179,7 @@ def _checked_mesh(config: TrainConfig, devices: Sequence[Any] | None) -> Mesh:
     facts = {name: one for name, one in to_json(config).items() if name != "process_index"}
     check_agreement(facts)
     mesh = make_mesh(config.fsdp, devices=devices)
-    parts = mesh.size * config.num_microbatches
-    if config.batch_size % parts:
-        found = f"{mesh.size} devices x {config.num_microbatches} microbatches"
-        raise UserError("batch_size", config.batch_size, f"use a multiple of {parts}, {found}")
+    check_batch(mesh, config.batch_size, config.num_microbatches)
     return mesh
 
 

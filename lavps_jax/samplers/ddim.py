@@ -41,8 +41,8 @@ def ddim_times(num_steps: int, schedule: Schedule) -> tuple[np.ndarray, np.ndarr
     Raises:
       UserError: if num_steps is out of range.
     """
-    if num_steps < 3:
-        raise UserError("num_steps", num_steps, "use at least 3")
+    if not 3 <= num_steps <= schedule.num_times:
+        raise UserError("num_steps", num_steps, f"use 3 to {schedule.num_times}")
     times = time_grid(num_steps, schedule)[::-1]
     return times[:-2], times[1:-1]
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.samplers import FastDIPS, State
 from lavps_jax.samplers.fastdips import into_ball
+from lavps_jax.schedules import time_grid
 
 RNG = np.random.default_rng(2)
 A = RNG.standard_normal((2, 4))
@@ -56,6 +59,40 @@ def test_the_first_steps(num_admm_steps):
     np.testing.assert_allclose(corrected(problem, radius, num_admm_steps), x, atol=1e-5)
     assert np.abs(x - X_0_HAT).max() > 0.1
     np.testing.assert_array_equal(corrected(problem, radius, 1), np.float32(X_0_HAT))
+
+
+def test_a_step_and_the_end():
+    """With exact denoising of N(0, I), repeated in NumPy."""
+    params = {"theta": GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(1.0))}
+    sampler = FastDIPS(GaussianMixtureDenoiser(), num_steps=20, penalty=30.0, radius=0.2)
+    (segment,) = sampler.plan()
+    k, schedule = 7, sampler.schedule
+    row = jax.tree.map(lambda leaf: leaf[k], segment.rows)
+    times = time_grid(20)[::-1]
+    assert int(row.t) == times[k]
+    now, then = schedule.alpha_bar[times[k]], schedule.alpha_bar[times[k + 1]]
+    x_t, noise = RNG.standard_normal((2, 4))
+    x_0_hat = np.sqrt(now) * x_t
+    x, u, v = x_0_hat, np.zeros(2), A @ x_0_hat
+    for _ in range(3):
+        for _ in range(2):
+            g = x - x_0_hat + 30 * (1 - now) / now * A.T @ (A @ x - v + u)
+            curved = g @ g + 30 * (1 - now) / now * (A @ g) @ (A @ g)
+            x = x - g @ g / max(curved, 1e-300) * g
+        gap = A @ x + u - Y
+        v = Y + gap * min(1, 0.2 / np.linalg.norm(gap))
+        u = u + A @ x - v
+    problem = make_problem(jnp.asarray(Y, jnp.float32), from_matrix(A, SHAPE), 0.1)
+    state = State(jnp.asarray(x_t, jnp.float32).reshape(SHAPE), jnp.zeros(SHAPE))
+    draw = jnp.asarray(noise, jnp.float32).reshape(SHAPE)
+    new = jax.jit(sampler.step)(draw, state, params, problem, segment, row)
+    np.testing.assert_allclose(np.ravel(new.x_0), x, atol=2e-5)
+    wanted = np.sqrt(then) * x + np.sqrt(1 - then) * noise
+    np.testing.assert_allclose(np.ravel(new.x_t), wanted, atol=2e-5)
+    last = schedule.alpha_bar[times[-2]]
+    end = np.ravel(sampler.finish(state, params, problem))
+    np.testing.assert_allclose(end, np.sqrt(last) * x_t, atol=1e-5)
+    assert np.abs(x - x_0_hat).max() > 0.1
 
 
 def squash(matrix, x):
