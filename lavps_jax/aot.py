@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +30,7 @@ from jax.sharding import SingleDeviceSharding
 from lavps_jax import cli
 from lavps_jax.build import build_loss, build_mgdm, build_optimizer, build_start
 from lavps_jax.build_zero_shot import build_zero_shot
+from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
@@ -63,8 +62,6 @@ __all__ = [
     "CHIPS",
     "Chip",
     "Needs",
-    "devices_of",
-    "least_times",
     "needs_of",
     "sampling_needs",
     "training_needs",
@@ -139,50 +136,12 @@ class Needs(NamedTuple):
 
 
 def needs_of(compiled: Any, num_chips: int = 1) -> Needs:
-    """Of a program, as the compiler tells."""
+    """Of a compiled program (`jax.stages.Compiled`) for `num_chips`, as the compiler tells."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     total += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    collectives = _collectives(compiled.as_text(), num_chips)
+    collectives = bytes_sent(compiled.as_text(), num_chips)
     return Needs(total, cost["flops"], cost["bytes accessed"], collectives)
-
-
-_COLLECTIVE = re.compile(
-    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-_ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
-
-_ON_A_RING = {
-    "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
-    "all-gather": lambda size, n: size * (n - 1) / n,
-    "reduce-scatter": lambda size, n: size * (n - 1),
-    "all-to-all": lambda size, n: size * (n - 1) / n,
-    "collective-permute": lambda size, n: size,
-}
-"""Bytes that one of n chips sends around a ring for a result of `size` bytes on each of them."""
-
-
-def _collectives(text: str, num_chips: int) -> dict[str, float]:
-    """Bytes that a chip sends to others, by the name of the operation, from a program's text."""
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        if match := _COLLECTIVE.search(line):
-            result, name, start = match.groups()
-            sizes = [
-                int(bits) / 8 * prod(int(n) for n in shape.split(",") if n)
-                for _, bits, shape in _ARRAY.findall(result)
-            ]
-            if start and name == "collective-permute":
-                sizes = sizes[1:2]  # Argument, result, and two numbers.
-            elif start and name != "all-reduce":
-                sizes = sizes[len(sizes) // 2 :]  # The arguments, then the results.
-            chips = num_chips
-            if groups := _GROUPS.search(line):
-                chips = groups[1].count(",") + 1 if groups[1] else int(groups[3])
-            sent = _ON_A_RING[name](sum(sizes), chips)
-            found[name] = found.get(name, 0.0) + sent
-    return found
 
 
 def training_needs(
@@ -314,7 +273,7 @@ def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def devices_of(topology: str) -> Any:
+def _devices(topology: str) -> Any:
     """The chips of a slice that is not here.
 
     Raises:
@@ -343,7 +302,7 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
-    devices = devices_of(given.topology)
+    devices = _devices(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(
             preset,
@@ -370,7 +329,7 @@ def run(arguments: list[str]) -> None:
         print(line)
 
 
-def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
+def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
     """Seconds that each limit of a chip would take for it if the others did not count."""
     return {
         "arithmetic": needs.flops / chip.flops,
@@ -382,7 +341,7 @@ def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
 def describe(needs: Needs, chip: Chip) -> list[str]:
     """The needs of a chip, and the least time that each of its limits allows."""
     work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
-    times = least_times(needs, chip)
+    times = _least_times(needs, chip)
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
     longest = max(times, key=lambda name: times[name])

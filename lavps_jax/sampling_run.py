@@ -305,11 +305,10 @@ def _restore(
         given = [arguments(batch, k) for k, batch in enumerate(batches)]
         start = time.perf_counter()
         begun = [program(*one) for program, one in zip(programs, given, strict=False)]
-        for batch, out in zip(batches, begun, strict=True):
-            samples = jax.device_get(jax.block_until_ready(out))
-            seconds = time.perf_counter() - start
-            _check_finite(samples, name, measured.names[batch * size :])
-            job.write(name, batch, Batch(samples.x_0[: count - batch * size], seconds, memory))
+        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, begun)]
+        for batch, out, spent in zip(batches, jax.device_get(begun), seconds, strict=True):
+            _check_finite(out, name, measured.names[batch * size :])
+            job.write(name, batch, Batch(out.x_0[: count - batch * size], spent, memory))
             progress.update(bar, advance=size)
 
 

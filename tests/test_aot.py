@@ -13,6 +13,7 @@ from flax import nnx
 
 from lavps_jax import aot
 from lavps_jax.aot import CHIPS, Needs, describe, sampling_needs, training_needs
+from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
     AmortizedTask,
     LAVPSConfig,
@@ -87,7 +88,7 @@ def test_bytes_of_collectives_are_read_off_the_program():
   %f = f32[4]{0} reduce-scatter(%u), replica_groups=[2,4]<=[8], dimensions={0}
   %g = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%u)
 """
-    found = aot._collectives(text, 4)
+    found = bytes_sent(text, 4)
     assert found == {
         "all-reduce": 2 * 128 * 3 / 4 + 2 * (32 + 8) / 2,
         "all-gather": (32 + 16) * 3 / 4,

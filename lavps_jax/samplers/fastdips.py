@@ -57,7 +57,17 @@ def into_ball(
     ||x - x_0_hat||^2 / 2 + penalty ||A(x) - v + u||^2 / 2, each as long as minimises it along g
     with A linearised: ||g||^2 / (||g||^2 + penalty ||J g||^2), J = dA / dx, and halved up to 8
     times while it leads uphill; v is the point of the ball nearest to A(x) + u; u grows by
-    A(x) - v. So the first step leaves x where it is. Any differentiable A.
+    A(x) - v. So the first step leaves x where it is. Source: see `FastDIPS`.
+
+    Args:
+      x_0_hat: where it begins, float (H, W, C).
+      problem: y and any differentiable A.
+      radius: float (), not negative.
+      penalty: float (), positive.
+      num_admm_steps, num_descent_steps: of ADMM, and of descent in each of them; at least 1.
+
+    Returns:
+      x, like x_0_hat.
     """
     operator = problem.operator
 
