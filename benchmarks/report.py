@@ -28,7 +28,7 @@ BUDGETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for a sample."""
 TITLES = {
     "images": "How good a sample is for its cost",
-    "robustness": "Operators that no network was trained on",
+    "robustness": "Operators that a network was not trained on",
 }
 ABOUT = """\
 Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw, {particles} \
@@ -136,7 +136,10 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
         for task, entries in tasks.items()
     }
     robustness_figure(file, qualities, "LPIPS (AlexNet)")
-    caption = "LPIPS by operator; the network of LAVPS knows the first one."
+    caption = (
+        "LPIPS by operator. The networks of LAVPS, Palette and InvFussion were trained on the "
+        "first one; LAVPS has the likelihood as well, MGDM and DPS nothing else."
+    )
     return [Heading("Quality by operator"), Figure(file, caption)]
 
 

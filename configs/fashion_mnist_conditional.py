@@ -3,8 +3,9 @@
 It is told y through A^+ y alone, and samples by DDIM without a likelihood.
 
 Training: python train.py configs/fashion_mnist_conditional.py
+Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:conditional-config --sampler.denoiser runs/motion_blur_palette/weights
+    sampler:conditional-config --sampler.denoiser benchmarks/weights/palette
 """
 
 from lavps_jax.config import ConditionalTask, OptimizerConfig, TrainConfig, load_preset
@@ -23,7 +24,12 @@ def get_config() -> TrainConfig:
         train_data=TfdsData("fashion_mnist", "train", pad_to=32),
         validation_data=TfdsData("fashion_mnist", "test", pad_to=32),
         run_dir="runs/motion_blur_palette",
-        num_train_steps=6_000,
-        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=100, ema_decay=0.999),
+        batch_size=32,
+        num_train_steps=24_500,
+        # At a constant rate a run can be cut where its time ends.
+        optimizer=OptimizerConfig(
+            peak_lr=7e-4, schedule="constant", warmup_steps=100, ema_decay=0.9995
+        ),
+        validate_every=500,
         export_dtype="float16",
     )

@@ -5,8 +5,9 @@ A^+ is the published one there, the blur itself: the regularised inverse takes m
 layer.
 
 Training: python train.py configs/fashion_mnist_conditional_invfussion.py
+Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:conditional-config --sampler.denoiser runs/motion_blur_invfussion/weights
+    sampler:conditional-config --sampler.denoiser benchmarks/weights/invfussion
 """
 
 import dataclasses
@@ -26,4 +27,5 @@ def get_config() -> TrainConfig:
         config,
         task=dataclasses.replace(config.task, network=network),
         run_dir="runs/motion_blur_invfussion",
+        num_train_steps=3_500,
     )
