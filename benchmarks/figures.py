@@ -1,4 +1,4 @@
-"""Figures of the suites, as SVG."""
+"""Figures of the suites, as SVG; each says below whence its numbers are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.intervals import Interval
 
-__all__ = ["Mark", "pareto_figure", "robustness_figure"]
+__all__ = ["Mark", "interval_figure", "pareto_figure", "robustness_figure"]
 
 STYLE: Any = {
     "svg.hashsalt": "lavps",  # The same figure is the same file.
@@ -31,7 +31,11 @@ class Mark(NamedTuple):
 
 
 def pareto_figure(
-    path: Path, tasks: Mapping[str, Sequence[Mark]], cost_label: str, quality_label: str
+    path: Path,
+    tasks: Mapping[str, Sequence[Mark]],
+    cost_label: str,
+    quality_label: str,
+    origin: str,
 ) -> None:
     """Cost against a quality of which less is better; a line joins what no other point beats."""
     methods = list(dict.fromkeys(mark.method for marks in tasks.values() for mark in marks))
@@ -64,11 +68,11 @@ def pareto_figure(
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False
         )
-        _save(figure, path)
+        _save(figure, path, origin)
 
 
 def robustness_figure(
-    path: Path, tasks: Mapping[str, Mapping[str, Interval]], quality_label: str
+    path: Path, tasks: Mapping[str, Mapping[str, Interval]], quality_label: str, origin: str
 ) -> None:
     """A quality by task, one mark for each method, which tasks hold by name."""
     methods = list(dict.fromkeys(method for found in tasks.values() for method in found))
@@ -88,7 +92,31 @@ def robustness_figure(
         axis.set(ylabel=quality_label, yscale="log")
         axis.grid(axis="y", color="0.9")
         axis.legend(frameon=False)
-        _save(figure, path)
+        _save(figure, path, origin)
+
+
+def interval_figure(
+    path: Path, columns: Mapping[str, Mapping[str, Interval]], label: str, origin: str
+) -> None:
+    """A number for each method, with a panel for each column; less is better."""
+    methods = list(dict.fromkeys(method for found in columns.values() for method in found))
+    with rc_context(STYLE):
+        size = (1.5 * len(columns) + 3, 0.2 * len(methods) + 1.2)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+        for axis, (title, found) in zip(panels, columns.items(), strict=True):
+            places = [methods.index(method) for method in found]
+            axis.errorbar(
+                [one.mean for one in found.values()], places, xerr=_errors(list(found.values())),
+                color="tab:blue", marker="o", linestyle="", markersize=4, elinewidth=1,
+            )  # fmt: skip
+            axis.set_xlim(left=0)
+            axis.set_title(title, fontsize=8)
+            axis.grid(axis="x", color="0.9")
+        panels[0].set_yticks(range(len(methods)), methods)
+        panels[0].invert_yaxis()
+        figure.supylabel(label, fontsize=7, color="0.4")
+        _save(figure, path, origin)
 
 
 def _front(marks: Sequence[Mark]) -> list[Mark]:
@@ -105,5 +133,6 @@ def _errors(intervals: Sequence[Interval]) -> list[list[float]]:
     return [low, [one.high - one.mean for one in intervals]]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, origin: str) -> None:
+    figure.supxlabel(origin, fontsize=5, color="0.4", x=0.01, ha="left")
     figure.savefig(path, format="svg", metadata={"Date": None})

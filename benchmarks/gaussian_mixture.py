@@ -28,9 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.intervals import mean_interval
 from benchmarks.mixture_problems import (
     Case,
     Posterior,
@@ -41,6 +39,7 @@ from benchmarks.mixture_problems import (
     posterior,
     scores,
 )
+from benchmarks.mixture_report import write_mixture_report
 from benchmarks.record import current_commit, record
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
@@ -87,16 +86,19 @@ class Config:
     out: str = "docs/results/known_posteriors.json"
 
 
-def mgdm(num_inner_steps: int, learning_rate: float) -> MGDM:
+def mgdm(num_inner_steps: int, learning_rate: float, **settings: Any) -> MGDM:
     """MGDM with the same inner problem at every step."""
     inner = Inner(num_inner_steps, learning_rate)
-    return MGDM(DENOISER, inner, inner)
+    return MGDM(DENOISER, inner, inner, **settings)
 
 
 SAMPLERS: Mapping[str, Sampler] = {
     f"MGDM K={steps}, lr {rate:g}": mgdm(steps, rate)
     for steps, rate in ((1, 0.1), (3, 0.1), (5, 0.03), (5, 0.1))
 } | {
+    "MGDM K=5, lr 0.1, tau half of t_prev": mgdm(5, 0.1, tau_rule="midpoint"),
+    "MGDM K=5, lr 0.1, tau uniform": mgdm(5, 0.1, tau_rule="uniform"),
+    "MGDM K=5, lr 0.1, 2 repetitions": mgdm(5, 0.1, num_gibbs=2),
     "DPS, gamma 0.1": DPS(DENOISER, gamma=0.1),
     "DPS, gamma 1": DPS(DENOISER, gamma=1.0),
     "PiGDM": PiGDM(DENOISER),
@@ -196,14 +198,8 @@ def main(config: Config) -> None:
             rows.append(problems.measure(number))
             record(config.out, {"settings": settings, "problems": found})
             console.print(f"d={d}, d_y={d_y}: {len(rows)} of {config.num_problems}")
-    for score in ("distance", "coverage_50", "coverage_90", "mode_error"):
-        table = Table(score)
-        for size in found:
-            table.add_column(size, justify="right")
-        for name in next(iter(found.values()))[0]:
-            each = ([one[name][score] for one in rows] for rows in found.values())
-            table.add_row(name, *map(summary, each))
-        console.print(table)
+    write_mixture_report(Path(config.out))
+    console.print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
 
 
 def _check(config: Config) -> None:
@@ -224,12 +220,6 @@ def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
     if results.get("settings") != settings:
         raise UserError("out", f"{path}, with other settings", "delete it, or give another file")
     return results["problems"]
-
-
-def summary(values: list[float]) -> str:
-    """Mean and half the width of its 95 % t interval."""
-    mean, low, high = mean_interval(values)
-    return f"{mean:.2f} ± {(high - low) / 2:.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
 if __name__ == "__main__":

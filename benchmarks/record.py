@@ -6,12 +6,13 @@ import datetime
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lavps_jax.machine import describe_machine
 
-__all__ = ["current_commit", "record"]
+__all__ = ["current_commit", "origin_of", "record"]
 
 
 _COMMIT = subprocess.run(
@@ -47,3 +48,12 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.rename(path)
+
+
+def origin_of(stored: Mapping[str, Any]) -> str:
+    """In one line, whence what `record` wrote is."""
+    machine = stored["machine"]
+    return (
+        f"{stored['command']}, commit {stored['commit']}, {stored['date']}, {machine['cores']} "
+        f"cores ({machine['processor']}), {machine['devices']}, JAX {machine['jax']}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from benchmarks.figures import Mark, pareto_figure, robustness_figure
 from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from benchmarks.record import origin_of
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import contact_sheet, write_file
 
@@ -24,6 +26,14 @@ Entry = Mapping[str, Any]
 QUALITY = "lpips_alex"
 YARDSTICK = "MGDM"
 """Whose point of best quality the others are compared with, image by image."""
+SETS = {
+    "frechet_alexnet": "Fréchet",
+    "kernel_alexnet": "kernel",
+    "fid": "FID",
+    "kid": "KID",
+    "cmmd": "CMMD",
+}
+"""Heads of the columns of distances between sets."""
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for a sample."""
 TITLES = {
@@ -42,7 +52,8 @@ AlexNet's last layer averaged over pixels; neither is FID or KID. Evaluations ar
 network, and a derivative through it counts as two more. Seconds are of one sample among {batch} \
 that are drawn at once; memory is that of the compiled program for them. Settings are the \
 defaults of docs/samplers.md but for the budget, and for MGDM and LAVPS those of the presets of \
-Fashion-MNIST."""
+Fashion-MNIST. Palette and InvFussion are denoisers trained on motion blur, which see the \
+measurement and have no likelihood (benchmarks/weights)."""
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -63,10 +74,12 @@ def write_report(suite: str, work: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     facts = {name: records[-1][name] for name in ("command", "commit", "date", "machine")}
     _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
-    blocks = [Heading(TITLES[suite], 1), Text(_about(tasks)), Text(_origin(facts))]
-    blocks += _pareto(out, tasks) if suite == "images" else _robustness(out, tasks)
+    origin = f"{origin_of(facts)}; weights of this commit's pretrained/ and benchmarks/weights/"
+    blocks = [Heading(TITLES[suite], 1), Text(_about(tasks)), Text(f"{origin}.")]
+    draw = _pareto if suite == "images" else _robustness
+    blocks += draw(out, tasks, origin)
     for task, entries in tasks.items():
-        blocks += _of_task(suite, task, entries, work, out)
+        blocks += _of_task(suite, task, entries, work, out, origin)
     _write_text(out / f"{suite}.md", to_markdown(blocks))
     _write_text(out / f"{suite}.html", to_html(TITLES[suite], blocks))
 
@@ -78,15 +91,6 @@ def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
     one = found[0]
     images, particles = one["images"], one["particles"]
     return ABOUT.format(images=images, particles=particles, batch=images * particles)
-
-
-def _origin(facts: Mapping[str, Any]) -> str:
-    machine = facts["machine"]
-    return (
-        f"`{facts['command']}`, commit {facts['commit']}, {facts['date']}, {machine['cores']} "
-        f"cores ({machine['processor']}), {machine['devices']}, JAX {machine['jax']}; the weights "
-        "are those of this commit's pretrained/."
-    )
 
 
 def _measured(entries: Sequence[Entry]) -> list[Entry]:
@@ -112,7 +116,7 @@ def _evaluations(entry: Entry) -> float:
     return (mean["network_calls"] + 2 * mean["vjps"]) / entry["particles"]
 
 
-def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
+def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
     blocks: list[Block] = [Heading("Quality and cost")]
     for kind, label, cost in (
         ("time", "seconds for a sample", _seconds),
@@ -123,19 +127,19 @@ def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
             for task, entries in tasks.items()
         }
         file = out / f"images_{kind}.svg"
-        pareto_figure(file, marks, label, "LPIPS (AlexNet)")
+        pareto_figure(file, marks, label, "LPIPS (AlexNet)", origin)
         caption = f"LPIPS against {label}, lower left is better; the grey line joins what no other "
         blocks.append(Figure(file, caption + "point beats in both."))
     return blocks
 
 
-def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
+def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
     file = out / "robustness.svg"
     qualities = {
         task: {one["method"]: _quality(one) for one in _measured(entries)}
         for task, entries in tasks.items()
     }
-    robustness_figure(file, qualities, "LPIPS (AlexNet)")
+    robustness_figure(file, qualities, "LPIPS (AlexNet)", origin)
     caption = (
         "LPIPS by operator. The networks of LAVPS, Palette and InvFussion were trained on the "
         "first one; LAVPS has the likelihood as well, MGDM and DPS nothing else."
@@ -143,7 +147,9 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
     return [Heading("Quality by operator"), Figure(file, caption)]
 
 
-def _of_task(suite: str, task: str, entries: Sequence[Entry], work: Path, out: Path) -> list[Block]:
+def _of_task(
+    suite: str, task: str, entries: Sequence[Entry], work: Path, out: Path, origin: str
+) -> list[Block]:
     measured = sorted(_measured(entries), key=lambda entry: entry["mean"][QUALITY])
     refused = [f"{_name(entry)}: {entry['refused']}" for entry in entries if "refused" in entry]
     not_run = [Text(f"Not run: {'; '.join(refused)}.")] if refused else []
@@ -163,7 +169,7 @@ def _of_task(suite: str, task: str, entries: Sequence[Entry], work: Path, out: P
         ),
         _scores(measured, yardstick),
     ]
-    return [*blocks, *not_run, _panel(suite, task, measured, yardstick, work, out)]
+    return [*blocks, *not_run, _panel(suite, task, measured, yardstick, work, out, origin)]
 
 
 def _advice(measured: Sequence[Entry]) -> Table:
@@ -189,7 +195,8 @@ def _advice(measured: Sequence[Entry]) -> Table:
 def _scores(measured: Sequence[Entry], yardstick: Entry) -> Table:
     head = (
         "sampler", "LPIPS", "difference", "LPIPS (VGG16)", "PSNR", "SSIM", "PSNR of mean",
-        "in band", "spread", "coverage", "Fréchet", "kernel", "calls, VJPs", "s", "MB",
+        "in band", "spread", "coverage", *(SETS[one] for one in measured[0]["of_sets"]),
+        "calls, VJPs", "s", "MB",
     )  # fmt: skip
     return Table(head, [_row(entry, yardstick) for entry in measured])
 
@@ -209,8 +216,7 @@ def _row(entry: Entry, yardstick: Entry) -> tuple[str, ...]:
         f"{100 * mean['residual_inside_99']:.0f} %",
         f"{mean['pixel_std']:.3f}",
         f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
-        f"{entry['of_sets']['frechet_alexnet']:.2f}",
-        f"{entry['of_sets']['kernel_alexnet']:.4f}",
+        *(f"{one:.3g}" for one in entry["of_sets"].values()),
         f"{calls}, {vjps}",
         f"{_seconds(entry):.2f}",
         f"{mean['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in mean else "",
@@ -232,6 +238,7 @@ def _panel(
     yardstick: Entry,
     work: Path,
     out: Path,
+    origin: str,
     num_images: int = 6,
 ) -> Figure:
     """Each method's best point that takes no more than half of the yardstick's time."""
@@ -251,7 +258,10 @@ def _panel(
             cells.append(read_png(folder / f"{entry['sampler']}_sample_00.png"))
         rows.append(cells)
     file = out / f"{suite}_{task.replace(' ', '_')}.png"
-    contact_sheet(file, rows, column_titles=["reference", "observation", *shown])
+    titles = ["reference", "observation", *shown]
+    # About as many letters as fit on the columns.
+    footnote = textwrap.fill(origin, 24 * len(titles))
+    contact_sheet(file, rows, column_titles=titles, footnote=footnote)
     if suite != "images":
         return Figure(file, "One sample of each.")
     names = ", ".join(map(_name, shown.values()))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.run --suite images
 
-What is done already is kept in `work`: the same command goes on after an interruption, and only
-with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
+What is done already is kept in `work`: the same command goes on after an interruption, and measures
+only with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
 `SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`; that of
 "gmm" is a table and `known_posteriors.json`.
 """
@@ -12,28 +12,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture
 from benchmarks.record import current_commit, record
-from benchmarks.report import read_png, write_report
+from benchmarks.report import write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
+from lavps_jax.compare_sets import Features, distances, features_of, samples_of
 from lavps_jax.config import SampleConfig
 from lavps_jax.data import ShippedData, load_batch
 from lavps_jax.errors import UserError
-from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampling_run import run_sampling
-from lavps_jax.set_distances import frechet_distance, kernel_distance
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,10 @@ class Config:
     """Folder of the report; None is docs/results, or `work` of a quick run."""
     work: str = "outputs/benchmarks"
     """Folder of what is done."""
+    inception: str | None = None
+    """File of InceptionV3, for FID and KID, see `lavps_jax.compare_sets`."""
+    clip: str | None = None
+    """File of CLIP, for CMMD."""
 
 
 def main(arguments: list[str]) -> None:
@@ -62,23 +62,30 @@ def main(arguments: list[str]) -> None:
         gaussian_mixture.main(gaussian_mixture.Config(methods=config.methods, out=name, **small))
         return
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
-    for file in folder.glob("*/*.json"):
-        if (commit := json.loads(file.read_text())["commit"]) != current_commit():
-            found = f"{file} of commit {commit}, this is {current_commit()}"
-            raise UserError("work", found, "delete the folder, or check that commit out")
     suite, console = SUITES[config.suite], Console()
+    features = features_of(config.inception, config.clip)
     if config.quick:
         suite = dataclasses.replace(suite, num_images=2)
     for task, point in _chosen(config, suite):
         measured = folder / task.replace(" ", "_") / f"{point.folder}.json"
         if not measured.is_file():
-            found = measure(suite, suite.tasks[task], point, measured.with_suffix(""))
+            _check_commit(folder)
+            pictures = measured.with_suffix("")
+            found = measure(suite, suite.tasks[task], point, pictures, features)
             names = {"task": task, "method": point.method, "budget": point.budget}
             record(measured, names | {"folder": point.folder} | found)
             score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))
     console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
+
+
+def _check_commit(folder: Path) -> None:
+    """Raises a UserError if results in the folder are of other code than this."""
+    for file in folder.glob("*/*.json"):
+        if (commit := json.loads(file.read_text())["commit"]) != current_commit():
+            found = f"{file} of commit {commit}, this is {current_commit()}"
+            raise UserError("work", found, "delete the folder, or check that commit out")
 
 
 def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:
@@ -104,8 +111,17 @@ def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:
             yield task, point
 
 
-def measure(suite: Suite, operator: OperatorFamily, point: Point, folder: Path) -> dict[str, Any]:
-    """The scores of one point, or why it refuses the task; pictures are left in the folder."""
+def measure(
+    suite: Suite,
+    operator: OperatorFamily,
+    point: Point,
+    folder: Path,
+    features: Mapping[str, Features],
+) -> dict[str, Any]:
+    """The scores of one point, or why it refuses the task; pictures are left in the folder.
+
+    Samples are compared, as a set, with the shipped images that are not restored.
+    """
     config = SampleConfig(
         prior=f"{PRETRAINED}/prior",
         data=ShippedData(pad_to=32),
@@ -125,25 +141,10 @@ def measure(suite: Suite, operator: OperatorFamily, point: Point, folder: Path) 
             raise
         return {"refused": str(error)}
     metrics = json.loads((folder / "metrics.json").read_text())
-    return metrics | {"of_sets": distances(folder, suite.num_images)}
-
-
-def distances(folder: Path, num_restored: int) -> dict[str, float]:
-    """How far samples as a set are from the shipped images that were not restored."""
     source = ShippedData(pad_to=32).open()
-    others = load_batch(source, range(num_restored, len(source)))
-    weights = load_lpips_weights("alexnet")
-    of_images = jax.jit(lambda x: jax.lax.map(lambda one: lpips_features(weights, one), x))
-    reference = np.asarray(of_images(jnp.asarray(others)))
-    found = []
-    # One sample of every measurement at a time: several of the same are not independent.
-    for particle in sorted({file.stem[-2:] for file in folder.glob("images/*/*_sample_*.png")}):
-        files = sorted(folder.glob(f"images/*/*_sample_{particle}.png"))
-        features = of_images(jnp.asarray(np.stack([read_png(file) for file in files])))
-        features = np.asarray(features)
-        found.append((frechet_distance(features, reference), kernel_distance(features, reference)))
-    frechet, kernel = np.mean(found, axis=0)
-    return {"frechet_alexnet": float(frechet), "kernel_alexnet": float(kernel)}
+    others = load_batch(source, range(suite.num_images, len(source)))
+    sets = samples_of(folder, metrics["sampler"])
+    return metrics | {"of_sets": distances(features, sets, others)}
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def contact_sheet(
     column_titles: Sequence[str],
     row_titles: Sequence[str] = (),
     title: str = "",
+    footnote: str = "",
 ) -> None:
     """Writes one picture with a row per measurement and a column per kind of image.
 
@@ -180,6 +181,7 @@ def contact_sheet(
       column_titles: one per column, such as "reference", "observation", "mean", "std".
       row_titles: one per row, or none; they may have several lines.
       title: above everything.
+      footnote: below everything, small; its lines are not broken.
     """
     # Figure without pyplot keeps no global state and needs no display.
     from matplotlib import colormaps
@@ -200,7 +202,9 @@ def contact_sheet(
     largest = max((float(values.max()) for values in finite if values.size), default=0.0)
     colour_map = colormaps["viridis"].with_extremes(bad="magenta")  # NOT_FINITE
     colours = ScalarMappable(Normalize(0.0, largest or 1.0), colour_map)
-    sheet = _Layout.of(cells, len(rows), len(column_titles), row_titles, bool(title), bool(maps))
+    sheet = _Layout.of(
+        cells, len(rows), len(column_titles), row_titles, bool(title), bool(maps), footnote
+    )
 
     figure = Figure(figsize=(sheet.width / DPI, sheet.height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -216,6 +220,9 @@ def contact_sheet(
 
     if title:
         text(sheet.left, MARGIN, title, va="top", fontsize=11, fontweight="bold")
+    if footnote:
+        below = sheet.top + sheet.height_of_cells + GAP
+        text(sheet.left, below, footnote, va="top", fontsize=4, linespacing=1.1)
     for column, words in enumerate(column_titles):
         centre = sheet.x(column) + sheet.cell_width / 2
         text(centre, sheet.top - GAP, words, ha="center", va="bottom", fontsize=7.5)
@@ -260,6 +267,7 @@ class _Layout:
     left: int
     top: int
     right: int
+    bottom: int
 
     @classmethod
     def of(
@@ -270,6 +278,7 @@ class _Layout:
         row_titles: Sequence[str],
         has_title: bool,
         has_bar: bool,
+        footnote: str,
     ) -> _Layout:
         shapes = [np.shape(cell.values if isinstance(cell, StdMap) else cell) for cell in cells]
         height = max(shape[0] for shape in shapes)
@@ -285,6 +294,7 @@ class _Layout:
             left=MARGIN + 10 * longest + (2 * GAP if longest else 0),
             top=MARGIN + 24 + (36 if has_title else 0),
             right=MARGIN + (84 if has_bar else 0),
+            bottom=MARGIN + (10 * len(footnote.split("\n")) if footnote else 0),
         )
 
     @property
@@ -297,7 +307,7 @@ class _Layout:
 
     @property
     def height(self) -> int:
-        return self.top + self.height_of_cells + MARGIN
+        return self.top + self.height_of_cells + self.bottom
 
     def x(self, column: int) -> int:
         return self.left + column * (self.cell_width + GAP)

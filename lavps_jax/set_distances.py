@@ -2,9 +2,8 @@
 
 A name such as FID belongs to certain features: `frechet_distance` is FID on the pooled features of
 the InceptionV3 of its authors, `kernel_distance` is KID on the same and, with the Gaussian kernel
-and a factor of 1000, CMMD on embeddings of CLIP. None of these networks comes with this library:
-give features that were computed with one. With `lavps_jax.lpips.lpips_features` they are distances
-on AlexNet, and should be called so.
+and a factor of 1000, CMMD on embeddings of CLIP. `lavps_jax.compare_sets` computes these features;
+with those of AlexNet they are distances on AlexNet, and should be called so.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -73,6 +74,11 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     )  # fmt: skip
     gaussian_mixture.main(small)
     first = (tmp_path / "found.json").read_bytes()
+    row = json.loads(first)["results"]["problems"]["8,1"][0]["prior samples"]
+    page = (tmp_path / "found.md").read_text()
+    assert f"| prior samples | {row['distance']:.2f} |" in page and "](found.svg)" in page
+    assert f"| prior samples | {row['mode_error']:.2f} |" in page
+    assert "<svg" in (tmp_path / "found.html").read_text()
     monkeypatch.setattr(gaussian_mixture.Problems, "measure", None)  # Nothing is left to do.
     gaussian_mixture.main(small)
     assert (tmp_path / "found.json").read_bytes() == first

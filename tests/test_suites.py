@@ -122,6 +122,8 @@ def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monk
     monkeypatch.setattr(suite_run, "measure", None)  # Nothing is left to do.
     suite_run.main(flags)
     monkeypatch.setattr(suite_run, "current_commit", lambda: "another")
+    suite_run.main(flags)
+    flags[flags.index("DING")] = "DPS"
     with pytest.raises(UserError, match="this is another; delete the folder"):
         suite_run.main(flags)
 

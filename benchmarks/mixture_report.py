@@ -1,0 +1,90 @@
+"""What `gaussian_mixture` has found, as Markdown, a figure and one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.figures import interval_figure
+from benchmarks.intervals import mean_interval
+from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from benchmarks.record import origin_of
+from lavps_jax.errors import UserError
+from lavps_jax.outputs import write_file
+
+__all__ = ["summary", "write_mixture_report"]
+
+Problems = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
+"""By "d,d_y": of every problem, the scores of every row."""
+
+TITLE = "Samplers against posteriors that are known exactly"
+ABOUT = """\
+Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: what \
+remains is the error of the sampler. Columns are d, d_y; entries are means over {counts} random \
+problems of {samples} samples each ± their 95 % interval. "floor" compares two sets of exact \
+samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] itself, and "prior samples" know \
+nothing of y. At d = 800 chains start from the noised mixture. Settings: \
+benchmarks/gaussian_mixture.py."""
+SCORES = {
+    "distance": (
+        "Sliced Wasserstein distance to exact samples",
+        "{slices} slices; less is better.",
+    ),
+    "coverage_50": ("Coverage of central intervals, 50 %", "Exact samples have .50."),
+    "coverage_90": ("Coverage of central intervals, 90 %", "Exact samples have .90."),
+    "mode_error": (
+        "Error of the weights of the modes",
+        "Total variation distance: 0 is right, 1 is all in wrong modes.",
+    ),
+}
+
+
+def write_mixture_report(found: Path) -> None:
+    """Beside the JSON of results, under its name: .md, .html and .svg.
+
+    Raises:
+      UserError: if there are no results.
+    """
+    try:
+        stored = json.loads(found.read_text())
+    except FileNotFoundError as error:
+        raise UserError("out", found, "run the suite first: it holds no results") from error
+    settings, problems = stored["results"]["settings"], stored["results"]["problems"]
+    origin = origin_of(stored)
+    counts = sorted({len(rows) for rows in problems.values()})
+    about = ABOUT.format(
+        counts=" or ".join(map(str, counts)),
+        samples=settings["num_samples"],
+    )
+    figure = found.with_suffix(".svg")
+    distances = {
+        f"d = {size.replace(',', ', d_y = ')}": {
+            name: mean_interval([one[name]["distance"] for one in rows]) for name in rows[0]
+        }
+        for size, rows in problems.items()
+    }
+    interval_figure(figure, distances, "sliced Wasserstein distance", origin)
+    caption = "Sliced Wasserstein distance to exact samples with 95 % intervals; less is better."
+    blocks: list[Block] = [Heading(TITLE, 1), Text(about), Text(origin), Figure(figure, caption)]
+    for score, (title, words) in SCORES.items():
+        words = words.format(slices=settings["num_slices"])
+        blocks += [Heading(title), Text(words), _table(problems, score)]
+    for suffix, text in ((".md", to_markdown(blocks)), (".html", to_html(TITLE, blocks))):
+        with write_file(found.with_suffix(suffix)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _table(problems: Problems, score: str) -> Table:
+    names = next(iter(problems.values()))[0]
+    rows = [
+        (name, *(summary([one[name][score] for one in rows]) for rows in problems.values()))
+        for name in names
+    ]
+    return Table(("", *(size.replace(",", ", ") for size in problems)), rows)
+
+
+def summary(values: Sequence[float]) -> str:
+    """Mean and half the width of its 95 % t interval."""
+    mean, low, high = mean_interval(values)
+    return f"{mean:.2f} ± {(high - low) / 2:.2f}" if len(values) > 1 else f"{mean:.2f}"

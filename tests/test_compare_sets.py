@@ -1,0 +1,201 @@
+"""Features are those of the published networks, and sets are compared sample by sample."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lavps_jax import compare_sets
+from lavps_jax.compare_sets import distances, features_of, samples_of
+from lavps_jax.errors import UserError
+from lavps_jax.networks.clip_vision import MEAN, STD, clip_embedding, clip_weights
+from lavps_jax.outputs import save_png
+from lavps_jax.set_distances import frechet_distance, kernel_distance
+
+torch = pytest.importorskip("torch")
+# The archives are what the authors published; PyTorch makes new ones with a warning.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
+)
+RNG = np.random.default_rng(0)
+WIDTH, PATCH, SIDE, SIZE = 128, 8, 32, 24
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ln_1, self.ln_2 = torch.nn.LayerNorm(WIDTH), torch.nn.LayerNorm(WIDTH)
+        self.attn = torch.nn.MultiheadAttention(WIDTH, WIDTH // 64, batch_first=True)
+        dense = [("c_fc", torch.nn.Linear(WIDTH, 4 * WIDTH)),
+                 ("c_proj", torch.nn.Linear(4 * WIDTH, WIDTH))]  # fmt: skip
+        self.mlp = torch.nn.ModuleDict(OrderedDict(dense))
+
+    def forward(self, x):
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False)[0]
+        hidden = self.mlp["c_fc"](self.ln_2(x))
+        return x + self.mlp["c_proj"](hidden * torch.sigmoid(1.702 * hidden))
+
+
+class Vision(torch.nn.Module):
+    """The published encoder in PyTorch's own layers, smaller."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, WIDTH, PATCH, PATCH, bias=False)
+        self.class_embedding = torch.nn.Parameter(torch.randn(WIDTH))
+        self.positional_embedding = torch.nn.Parameter(torch.randn((SIDE // PATCH) ** 2 + 1, WIDTH))
+        self.ln_pre, self.ln_post = torch.nn.LayerNorm(WIDTH), torch.nn.LayerNorm(WIDTH)
+        self.transformer = torch.nn.Module()
+        self.transformer.resblocks = torch.nn.Sequential(Layer(), Layer(), Layer())
+        self.proj = torch.nn.Parameter(torch.randn(WIDTH, SIZE))
+
+    def forward(self, x):
+        patches = self.conv1(x).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(x.shape[0], 1, WIDTH)
+        tokens = torch.cat([first, patches], 1) + self.positional_embedding
+        tokens = self.transformer.resblocks(self.ln_pre(tokens))
+        return self.ln_post(tokens[:, 0]) @ self.proj
+
+
+class WithVision(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual = Vision()
+        self.other = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.visual(x)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """(module, its archive)."""
+    torch.manual_seed(0)
+    module = WithVision().eval()
+    for parameter in module.parameters():  # Norms and biases that do something.
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 0.5, 0.5)
+    torch.nn.init.normal_(module.visual.conv1.weight, 0, 0.3)
+    file = tmp_path_factory.mktemp("clip") / "clip.pt"
+    zeros = torch.zeros(1, 3, SIDE, SIDE)
+    torch.jit.save(torch.jit.trace(module, zeros, check_trace=False), str(file))
+    return module, str(file)
+
+
+def test_embeddings_are_those_of_the_published_encoder(clip):
+    module, file = clip
+    images = RNG.uniform(-1, 1, (3, SIDE, SIDE, 3)).astype(np.float32)
+    found = features_of(clip=file)["clip"](images)
+    pixels = ((images + 1) / 2 - MEAN) / STD
+    with torch.no_grad():
+        given = torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
+        expected = module(given).numpy()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert np.abs(expected[0] - expected[1]).max() > 2e-3
+
+
+def test_images_of_other_sizes_are_resized_as_published(clip):
+    """The published preparation is Pillow's cubic resizing."""
+    module, _ = clip
+    weights = clip_weights({k: v.detach().numpy() for k, v in module.state_dict().items()})
+    smooth = np.cumsum(np.cumsum(RNG.normal(size=(20, 20)), 0), 1).astype(np.float32)
+    small = (smooth / np.abs(smooth).max())[..., None]
+    resized = Image.fromarray(small[..., 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    found = clip_embedding(weights, jax.numpy.asarray(small))
+    expected = clip_embedding(weights, jax.numpy.asarray(np.asarray(resized))[..., None])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+class Detector(torch.nn.Module):
+    """Takes what the published InceptionV3 takes: bytes, three channels first."""
+
+    def forward(self, x, return_features: bool = False):
+        assert x.dtype == torch.uint8 and x.shape[1] == 3 and return_features
+        y = x.float()
+        return torch.stack([y.mean((1, 2, 3)), y[:, 0].std((1, 2)), y[:, 2, 0].mean(1)], 1)
+
+
+@pytest.fixture
+def inception(tmp_path):
+    file = tmp_path / "inception.pt"
+    torch.jit.save(torch.jit.script(Detector()), str(file))
+    return str(file)
+
+
+def test_standard_distances_are_of_the_given_networks(inception, clip):
+    sets = [RNG.uniform(-1, 1, (20, 8, 8, 1)).astype(np.float32) ** k for k in (1, 3)]
+    reference = RNG.uniform(-1, 0.5, (21, 8, 8, 1)).astype(np.float32)
+    features = features_of(inception, clip[1])
+    found = distances(features, sets, reference)
+    assert set(found) == {"frechet_alexnet", "kernel_alexnet", "fid", "kid", "cmmd"}
+
+    def moments(images):
+        pixels = np.round((images[..., 0] + 1) * 127.5)
+        flat = pixels.reshape(len(pixels), -1)
+        return np.stack([flat.mean(1), flat.std(1, ddof=1), pixels[:, 0].mean(1)], 1)
+
+    there = moments(reference)
+    here = [moments(one) for one in sets]
+    assert found["fid"] == pytest.approx(np.mean([frechet_distance(x, there) for x in here]), 1e-3)
+    assert found["kid"] == pytest.approx(np.mean([kernel_distance(x, there) for x in here]), 1e-3)
+    embedded = [features["clip"](x) for x in (*sets, reference)]
+    cmmd = [1000 * kernel_distance(x, embedded[2], "gaussian") for x in embedded[:2]]
+    assert found["cmmd"] == pytest.approx(np.mean(cmmd), 1e-6)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder as sample.py leaves it, two samples of three images, and its pixels."""
+    folder = tmp_path / "run"
+    pixels = np.round(RNG.uniform(0, 255, (2, 3, 8, 8, 1))) / 127.5 - 1
+    for k in range(3):
+        (folder / "images" / f"i{k}").mkdir(parents=True)
+        for p in range(2):
+            save_png(folder / "images" / f"i{k}" / f"mgdm_sample_{p:02d}.png", pixels[p, k])
+            save_png(folder / "images" / f"i{k}" / f"mgdm_2_sample_{p:02d}.png", -pixels[p, k])
+    metrics = {"sampler": "mgdm", "compared": [{"sampler": "mgdm_2"}]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "reference").mkdir()
+    for k in range(4):
+        save_png(tmp_path / "reference" / f"{k}.png", RNG.uniform(-1, 1, (8, 8, 1)))
+    return folder, pixels
+
+
+def test_a_run_is_compared_by_sampler(run, inception, capsys, tmp_path):
+    folder, pixels = run
+    np.testing.assert_allclose(samples_of(folder, "mgdm"), pixels, atol=1e-6)
+    compare_sets.run([str(folder), str(tmp_path / "reference"), "--inception", inception])
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"mgdm", "mgdm_2"}
+    assert found["mgdm"]["fid"] > 0 and found["mgdm"]["fid"] != found["mgdm_2"]["fid"]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--inception", "missing.pt"], "inception: got missing.pt; give an existing file"),
+        (["--clip", "{damaged}"], "clip: got .*; give the TorchScript archive of its authors"),
+        (["--clip", "{inception}"], "clip: got another network; give the archive of a CLIP"),
+        (["--inception", "{clip}"], "inception: got .*; give inception-2015-12-05.pt"),
+        (["--size", "16"], r"reference: got images of \(16, 16\), the run has \(8, 8\); set size"),
+    ],
+)
+def test_mistakes_are_named(run, inception, clip, tmp_path, change, words):
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"PK\x03\x04 not an archive")
+    files = {"inception": inception, "clip": clip[1], "damaged": damaged}
+    flags = [one.format(**files) for one in change]
+    with pytest.raises(UserError, match=words):
+        compare_sets.run([str(run[0]), str(tmp_path / "reference"), *flags])
+
+
+def test_a_folder_of_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="run: got .*; give a folder that sample.py wrote"):
+        compare_sets.run([str(tmp_path), str(tmp_path)])
