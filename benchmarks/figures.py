@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +67,9 @@ def pareto_figure(
                 for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
             }
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False
-        )
+            handles.values(), handles.keys(), loc="outside upper center", frameon=False,
+            ncols=max(2, round(2.6 * len(tasks))),
+        )  # fmt: skip
         _save(figure, path, origin)
 
 
@@ -112,10 +114,10 @@ def interval_figure(
             )  # fmt: skip
             axis.set_xlim(left=0)
             axis.set_title(title, fontsize=8)
+            axis.set_xlabel(label, fontsize=7)
             axis.grid(axis="x", color="0.9")
         panels[0].set_yticks(range(len(methods)), methods)
         panels[0].invert_yaxis()
-        figure.supylabel(label, fontsize=7, color="0.4")
         _save(figure, path, origin)
 
 
@@ -134,5 +136,7 @@ def _errors(intervals: Sequence[Interval]) -> list[list[float]]:
 
 
 def _save(figure: Figure, path: Path, origin: str) -> None:
-    figure.supxlabel(origin, fontsize=5, color="0.4", x=0.01, ha="left")
+    # About as many letters as fit.
+    lines = textwrap.fill(origin, round(26 * figure.get_figwidth()))
+    figure.supxlabel(lines, fontsize=5, color="0.4", x=0.01, ha="left")
     figure.savefig(path, format="svg", metadata={"Date": None})

@@ -10,7 +10,8 @@ the latter does not quite reach the former, because the noised mixture is wider 
 up to 0.9 standard deviations for d = 80, 2.9 for d = 800). At d = 800 all chains start from the
 noised mixture itself, of the posterior for the exact denoiser and of the prior for the others.
 
-Problems that the file of results holds already are not run again; delete it to start anew.
+Problems that the file of results holds already are not run again; delete it to start anew. The
+report lies beside it, as .md, .html and .svg.
 
 Command: python -m benchmarks.gaussian_mixture
 """
@@ -43,7 +44,7 @@ from benchmarks.mixture_report import write_mixture_report
 from benchmarks.record import current_commit, record
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -203,6 +204,7 @@ def main(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
+    check_at_least("num_problems", config.num_problems, 1)
     for name in config.methods:
         if name not in METHODS:
             raise UserError("methods", name, f"use some of {', '.join(METHODS)}")

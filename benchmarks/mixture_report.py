@@ -13,7 +13,7 @@ from benchmarks.record import origin_of
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import write_file
 
-__all__ = ["summary", "write_mixture_report"]
+__all__ = ["write_mixture_report"]
 
 Problems = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
 """By "d,d_y": of every problem, the scores of every row."""
@@ -78,13 +78,13 @@ def write_mixture_report(found: Path) -> None:
 def _table(problems: Problems, score: str) -> Table:
     names = next(iter(problems.values()))[0]
     rows = [
-        (name, *(summary([one[name][score] for one in rows]) for rows in problems.values()))
+        (name, *(_summary([one[name][score] for one in rows]) for rows in problems.values()))
         for name in names
     ]
     return Table(("", *(size.replace(",", ", ") for size in problems)), rows)
 
 
-def summary(values: Sequence[float]) -> str:
+def _summary(values: Sequence[float]) -> str:
     """Mean and half the width of its 95 % t interval."""
     mean, low, high = mean_interval(values)
     return f"{mean:.2f} ± {(high - low) / 2:.2f}" if len(values) > 1 else f"{mean:.2f}"

@@ -18,7 +18,7 @@ from benchmarks.record import origin_of
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import contact_sheet, write_file
 
-__all__ = ["read_png", "write_report"]
+__all__ = ["write_report"]
 
 Entry = Mapping[str, Any]
 """One sampler on one task, as metrics.json has it, with its "method" and "budget"."""
@@ -26,6 +26,8 @@ Entry = Mapping[str, Any]
 QUALITY = "lpips_alex"
 YARDSTICK = "MGDM"
 """Whose point of best quality the others are compared with, image by image."""
+NUM_SHIPPED = 64
+"""Images that come with the library."""
 SETS = {
     "frechet_alexnet": "Fréchet",
     "kernel_alexnet": "kernel",
@@ -47,13 +49,24 @@ intervals over images, paired where two samplers are compared. LPIPS on images e
 In band: the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
 standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
 central half of them, 50 % if the samples were of the posterior. Fréchet and kernel: distance of \
-a set with one sample of each measurement to the other shipped images, mean over samples, on \
-AlexNet's last layer averaged over pixels; neither is FID or KID. Evaluations are of the prior's \
-network, and a derivative through it counts as two more. Seconds are of one sample among {batch} \
-that are drawn at once; memory is that of the compiled program for them. Settings are the \
-defaults of docs/samplers.md but for the budget, and for MGDM and LAVPS those of the presets of \
-Fashion-MNIST. Palette and InvFussion are denoisers trained on motion blur, which see the \
-measurement and have no likelihood (benchmarks/weights)."""
+a set with one sample of each measurement to the {others} other shipped images, mean over samples, \
+on AlexNet's last layer averaged over pixels; neither is FID or KID, and for sets this small they \
+are mostly bias: they do not rank samplers. Evaluations are of a denoiser's network (the prior's, \
+or a supervised one of .4 to .5 times its size), not of amortized ones, and a derivative through \
+it counts as two more. Seconds are of one sample among {batch} that are drawn at once; memory is \
+that of the compiled program for them. n: points of the time grid; K: gradient steps of a block at \
+the low-noise end."""
+SETTINGS = {
+    "images": "Other settings are the defaults of docs/samplers.md, for MGDM and LAVPS those of "
+    "the presets of Fashion-MNIST.",
+    "robustness": "Other settings are those of configs/fashion_mnist.py, the defaults of "
+    "docs/samplers.md for DPS and the supervised denoisers. On operators that its network does not "
+    "know LAVPS compares starts, with more evaluations.",
+}
+TRAINED = """\
+Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 steps of 16 \
+blocks, Palette's for 3,500 and InvFussion's for 24,500 steps of 32 images. The last two see the \
+measurement and have no likelihood; they were trained on motion blur alone."""
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -63,19 +76,25 @@ def write_report(suite: str, work: Path, out: Path) -> None:
       UserError: if there are no results, or those of more than one commit.
     """
     records = [json.loads(file.read_text()) for file in sorted(work.glob("*/*.json"))]
-    commits = sorted({one["commit"] for one in records})
     if not records:
         raise UserError("work", work, "run the suite first: it holds no results")
-    if len(commits) > 1:
-        raise UserError("work", f"{work} of commits {', '.join(commits)}", "delete the older ones")
+    for field in ("commit", "machine"):
+        found = sorted({str(one[field]) for one in records})
+        if len(found) > 1:
+            where = f"{work} of {field}s {', '.join(found)}"
+            raise UserError("work", where, "delete the older ones")
     tasks: dict[str, list[Entry]] = {}
     for one in records:
         tasks.setdefault(one["results"]["task"], []).append(one["results"])
     out.mkdir(parents=True, exist_ok=True)
-    facts = {name: records[-1][name] for name in ("command", "commit", "date", "machine")}
+    facts = {name: records[0][name] for name in ("commit", "machine")} | {
+        "command": " and ".join(sorted({one["command"] for one in records})),
+        "date": max(one["date"] for one in records),
+    }
     _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
     origin = f"{origin_of(facts)}; weights of this commit's pretrained/ and benchmarks/weights/"
-    blocks = [Heading(TITLES[suite], 1), Text(_about(tasks)), Text(f"{origin}.")]
+    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], TRAINED, f"{origin}.")]
+    blocks: list[Block] = [Heading(TITLES[suite], 1), *about]
     draw = _pareto if suite == "images" else _robustness
     blocks += draw(out, tasks, origin)
     for task, entries in tasks.items():
@@ -90,7 +109,9 @@ def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
         return "No sampler takes any of these tasks."
     one = found[0]
     images, particles = one["images"], one["particles"]
-    return ABOUT.format(images=images, particles=particles, batch=images * particles)
+    return ABOUT.format(
+        images=images, particles=particles, batch=images * particles, others=NUM_SHIPPED - images
+    )
 
 
 def _measured(entries: Sequence[Entry]) -> list[Entry]:
@@ -193,16 +214,17 @@ def _advice(measured: Sequence[Entry]) -> Table:
 
 
 def _scores(measured: Sequence[Entry], yardstick: Entry) -> Table:
+    sets = [name for name in SETS if any(name in entry["of_sets"] for entry in measured)]
     head = (
         "sampler", "LPIPS", "difference", "LPIPS (VGG16)", "PSNR", "SSIM", "PSNR of mean",
-        "in band", "spread", "coverage", *(SETS[one] for one in measured[0]["of_sets"]),
+        "in band", "spread", "coverage", *(SETS[name] for name in sets),
         "calls, VJPs", "s", "MB",
     )  # fmt: skip
-    return Table(head, [_row(entry, yardstick) for entry in measured])
+    return Table(head, [_row(entry, yardstick, sets) for entry in measured])
 
 
-def _row(entry: Entry, yardstick: Entry) -> tuple[str, ...]:
-    mean, particles = entry["mean"], entry["particles"]
+def _row(entry: Entry, yardstick: Entry, sets: Sequence[str]) -> tuple[str, ...]:
+    mean, particles, of_sets = entry["mean"], entry["particles"], entry["of_sets"]
     difference = paired_interval(entry["per_image"], yardstick["per_image"], QUALITY)
     calls, vjps = (round(mean[key] / particles) for key in ("network_calls", "vjps"))
     return (
@@ -216,7 +238,7 @@ def _row(entry: Entry, yardstick: Entry) -> tuple[str, ...]:
         f"{100 * mean['residual_inside_99']:.0f} %",
         f"{mean['pixel_std']:.3f}",
         f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
-        *(f"{one:.3g}" for one in entry["of_sets"].values()),
+        *(f"{of_sets[name]:.3g}" if name in of_sets else "" for name in sets),
         f"{calls}, {vjps}",
         f"{_seconds(entry):.2f}",
         f"{mean['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in mean else "",
@@ -254,8 +276,8 @@ def _panel(
         for entry in shown.values():
             folder = work / task.replace(" ", "_") / entry["folder"] / "images" / image
             files = ["reference", "observation"] if not cells else []
-            cells += [read_png(folder / f"{file}.png") for file in files]
-            cells.append(read_png(folder / f"{entry['sampler']}_sample_00.png"))
+            cells += [_read_png(folder / f"{file}.png") for file in files]
+            cells.append(_read_png(folder / f"{entry['sampler']}_sample_00.png"))
         rows.append(cells)
     file = out / f"{suite}_{task.replace(' ', '_')}.png"
     titles = ["reference", "observation", *shown]
@@ -269,7 +291,7 @@ def _panel(
     return Figure(file, caption)
 
 
-def read_png(file: Path) -> np.ndarray:
+def _read_png(file: Path) -> np.ndarray:
     """float (H, W, C) in [-1, 1]."""
     with Image.open(file) as opened:
         pixels = np.asarray(opened, np.float32) / 127.5 - 1

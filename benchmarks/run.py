@@ -5,7 +5,7 @@
 What is done already is kept in `work`: the same command goes on after an interruption, and measures
 only with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
 `SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`; that of
-"gmm" is a table and `known_posteriors.json`.
+"gmm" is called `known_posteriors`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture
@@ -24,9 +25,9 @@ from benchmarks.record import current_commit, record
 from benchmarks.report import write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
-from lavps_jax.compare_sets import Features, distances, features_of, samples_of
+from lavps_jax.compare_sets import Network, distances, features_of, networks, samples_of
 from lavps_jax.config import SampleConfig
-from lavps_jax.data import ShippedData, load_batch
+from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampling_run import run_sampling
@@ -58,12 +59,15 @@ def main(arguments: list[str]) -> None:
     out = config.out or (config.work if config.quick else "docs/results")
     if config.suite == "gmm":
         small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
+        for field in ("tasks", "inception", "clip"):
+            if given := getattr(config, field):
+                raise UserError(field, given, "leave it out: mixtures are no images")
         name = f"{out}/known_posteriors{'_quick' * config.quick}.json"
         gaussian_mixture.main(gaussian_mixture.Config(methods=config.methods, out=name, **small))
         return
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
     suite, console = SUITES[config.suite], Console()
-    features = features_of(config.inception, config.clip)
+    of = networks(config.inception, config.clip)
     if config.quick:
         suite = dataclasses.replace(suite, num_images=2)
     for task, point in _chosen(config, suite):
@@ -71,7 +75,7 @@ def main(arguments: list[str]) -> None:
         if not measured.is_file():
             _check_commit(folder)
             pictures = measured.with_suffix("")
-            found = measure(suite, suite.tasks[task], point, pictures, features)
+            found = measure(suite, suite.tasks[task], point, pictures, of)
             names = {"task": task, "method": point.method, "budget": point.budget}
             record(measured, names | {"folder": point.folder} | found)
             score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
@@ -116,7 +120,7 @@ def measure(
     operator: OperatorFamily,
     point: Point,
     folder: Path,
-    features: Mapping[str, Features],
+    of: Mapping[str, Network],
 ) -> dict[str, Any]:
     """The scores of one point, or why it refuses the task; pictures are left in the folder.
 
@@ -141,10 +145,14 @@ def measure(
             raise
         return {"refused": str(error)}
     metrics = json.loads((folder / "metrics.json").read_text())
+    sets = [features_of(one, of) for one in samples_of(folder, metrics["sampler"])]
+    return metrics | {"of_sets": distances(sets, features_of(_others(suite), of))}
+
+
+def _others(suite: Suite) -> list[np.ndarray]:
+    """The shipped images that are not restored."""
     source = ShippedData(pad_to=32).open()
-    others = load_batch(source, range(suite.num_images, len(source)))
-    sets = samples_of(folder, metrics["sampler"])
-    return metrics | {"of_sets": distances(features, sets, others)}
+    return [source[i] for i in range(suite.num_images, len(source))]
 
 
 if __name__ == "__main__":

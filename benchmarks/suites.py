@@ -163,11 +163,10 @@ def _images(task: str) -> list[Point]:
 
 
 def _robustness() -> list[Point]:
-    """Networks that know motion blur alone, next to samplers without one; MGDM has a number of
-    gradient steps that takes it about as long as LAVPS."""
+    """Networks that know motion blur alone, next to samplers without one."""
     return [
-        Point("LAVPS", "", _lavps("motion blur", 1)),
-        Point("MGDM", "", _mgdm(100, 3)),
-        Point("DPS", "", DPSConfig()),
-        *(Point(method, "", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
+        Point("LAVPS", "K = 1", _lavps("motion blur", 1)),
+        Point("MGDM", "n = 100, K = 3", _mgdm(100, 3)),
+        Point("DPS", "n = 100", DPSConfig()),
+        *(Point(method, "n = 100", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
     ]

@@ -25,7 +25,7 @@ def get_config() -> TrainConfig:
         validation_data=TfdsData("fashion_mnist", "test", pad_to=32),
         run_dir="runs/motion_blur_palette",
         batch_size=32,
-        num_train_steps=24_500,
+        num_train_steps=3_500,
         # At a constant rate a run can be cut where its time ends.
         optimizer=OptimizerConfig(
             peak_lr=7e-4, schedule="constant", warmup_steps=100, ema_decay=0.9995

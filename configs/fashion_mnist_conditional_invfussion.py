@@ -27,5 +27,5 @@ def get_config() -> TrainConfig:
         config,
         task=dataclasses.replace(config.task, network=network),
         run_dir="runs/motion_blur_invfussion",
-        num_train_steps=3_500,
+        num_train_steps=24_500,
     )

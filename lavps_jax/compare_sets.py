@@ -4,39 +4,56 @@
         --inception inception-2015-12-05.pt --clip ViT-L-14-336px.pt
 
 Prints JSON, for every sampler of the run: Fréchet and kernel distances on AlexNet, which comes with
-this library, and with the files of their networks the standard ones. FID and KID need NVIDIA's
-TorchScript copy of the InceptionV3 of Heusel et al. (from the metrics of stylegan2-ada-pytorch),
-CMMD OpenAI's file of CLIP ViT-L/14@336px; both need PyTorch: pip install 'lavps-jax[convert]'.
+this library, and with the files of their networks FID, KID and CMMD. FID and KID need NVIDIA's
+TorchScript copy of the InceptionV3 of Heusel et al. (among the metrics of stylegan2-ada-pytorch),
+CMMD OpenAI's file of CLIP ViT-L/14@336px; both need PyTorch: pip install 'lavps-jax[convert]'. Give
+files of these authors alone: PyTorch runs the program in that of InceptionV3.
+
 Such distances say something for thousands of images, and only next to others of the same number.
+CMMD is unbiased here; the published code keeps the pairs of an image with itself, which adds 1000
+(1 - mean kernel) / N for each set of N.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 import tyro
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 
 from lavps_jax import cli
-from lavps_jax.data import FolderData, load_batch
+from lavps_jax.data import FolderData, to_float
 from lavps_jax.errors import UNREADABLE, UserError, first_words
 from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.networks.clip_vision import clip_embedding, clip_weights
 from lavps_jax.set_distances import frechet_distance, kernel_distance
 
-__all__ = ["Features", "distances", "features_of", "samples_of"]
+__all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
 
 BATCH_SIZE = 16
 CMMD_SCALE = 1000.0
+NAMES = {"alexnet": ("frechet_alexnet", "kernel_alexnet"), "inception": ("fid", "kid")}
+"""Of the two distances, by network."""
 
-Features = Callable[[Float[np.ndarray, "N H W C"]], Float[np.ndarray, "N F"]]
-"""From images in [-1, 1] to features of each."""
+Network = Callable[[UInt8[np.ndarray, "B H W C"]], Float[np.ndarray, "B F"]]
+Features = Mapping[str, Float[np.ndarray, "N F"]]
+"""Of a set of images, by network."""
+
+
+class Images(Protocol):
+    """Images of 8 bits (H, W, C), read one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> UInt8[np.ndarray, "H W C"]: ...
 
 
 @dataclass(frozen=True)
@@ -55,8 +72,8 @@ class Config:
     """File of CLIP, for CMMD."""
 
 
-def features_of(inception: str | None = None, clip: str | None = None) -> dict[str, Features]:
-    """The networks whose features are compared: "alexnet", and those whose files are given.
+def networks(inception: str | None = None, clip: str | None = None) -> dict[str, Network]:
+    """Those whose features are compared: "alexnet", and those whose files are given.
 
     Raises:
       UserError: if a file is not the network, or PyTorch is missing.
@@ -69,102 +86,108 @@ def features_of(inception: str | None = None, clip: str | None = None) -> dict[s
     return found
 
 
-def distances(
-    features: Mapping[str, Features],
-    sets: list[Float[np.ndarray, "N H W C"]],
-    reference: Float[np.ndarray, "M H W C"],
-) -> dict[str, float]:
+def features_of(images: Images, of: Mapping[str, Network]) -> Features:
+    """Features of all images, a batch at a time in memory."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in of}
+    for first in range(0, len(images), BATCH_SIZE):
+        # The last batch is filled up with repeats, so that one program does all.
+        indices = np.minimum(np.arange(first, first + BATCH_SIZE), len(images) - 1)
+        batch = np.stack([images[int(index)] for index in indices])
+        for name, network in of.items():
+            found[name].append(network(batch))
+    return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}
+
+
+def distances(sets: Sequence[Features], reference: Features) -> dict[str, float]:
     """From each set to the reference, mean over sets.
 
     Several samples of one measurement are not independent: give one of each as a set.
 
     Returns:
       "frechet_alexnet" and "kernel_alexnet"; "fid" and "kid"; "cmmd", which is 1000 times the
-      squared distance, unbiased; by `features`.
+      squared distance; as far as there are features of their networks.
     """
     found: dict[str, float] = {}
-    for network, of_images in features.items():
-        there = of_images(reference)
-        here = [of_images(one) for one in sets]
+    for network, there in reference.items():
+        here = [one[network] for one in sets]
         if network == "clip":
             gaussian = [kernel_distance(one, there, "gaussian") for one in here]
             found["cmmd"] = CMMD_SCALE * float(np.mean(gaussian))
             continue
-        names = (f"frechet_{network}", f"kernel_{network}")
-        names = ("fid", "kid") if network == "inception" else names
-        for name, distance in zip(names, (frechet_distance, kernel_distance), strict=True):
+        for name, distance in zip(NAMES[network], (frechet_distance, kernel_distance), strict=True):
             found[name] = float(np.mean([distance(one, there) for one in here]))
     return found
 
 
-def samples_of(run: Path, sampler: str) -> list[Float[np.ndarray, "N H W C"]]:
-    """The pictures of a run's samples, in [-1, 1]: one sample of every image, then the next.
+def samples_of(run: Path, sampler: str) -> Sequence[Images]:
+    """The pictures of a run's samples: one sample of every image, then the next of each.
 
     Raises:
-      UserError: if there are none.
+      UserError: if there are none, or of some images only.
     """
-    files = sorted((run / "images").glob(f"*/{sampler}_sample_*.png"))
+    files = sorted((run / "images").rglob(f"{sampler}_sample_*.png"))
     numbers = sorted({file.stem.rpartition("_")[2] for file in files})
-    if not files:
-        raise UserError("run", run, "give a folder that sample.py wrote")
-    return [_pictures([f for f in files if f.stem.endswith(f"_{one}")]) for one in numbers]
+    sets = [_Pictures([f for f in files if f.stem.endswith(f"_{one}")]) for one in numbers]
+    if not files or len({len(one) for one in sets}) > 1:
+        raise UserError("run", run, "give a folder that sample.py wrote, as it wrote it")
+    return sets
 
 
-def _pictures(files: list[Path]) -> np.ndarray:
-    from PIL import Image
+@dataclass(frozen=True)
+class _Pictures:
+    files: list[Path]
 
-    found = []
-    for file in files:
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        file = self.files[index]
         try:
             with Image.open(file) as opened:
-                pixels = np.asarray(opened, np.float32) / 127.5 - 1
+                pixels = np.asarray(opened)
         except UNREADABLE as error:
             raise UserError("run", file, f"run it again: {first_words(error)}") from error
-        found.append(pixels if pixels.ndim == 3 else pixels[..., None])
-    return np.stack(found)
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _in_jax(of_image: Callable[[Any], Any]) -> Features:
-    mapped = jax.jit(lambda images: jax.lax.map(of_image, images))
-    return lambda images: np.asarray(mapped(images))
+def _in_jax(of_image: Callable[[Any, Any], Any], weights: Any) -> Network:
+    @jax.jit
+    def of_batch(weights, images):
+        return jax.lax.map(partial(of_image, weights), images)
+
+    return lambda images: np.asarray(of_batch(weights, to_float(images)))
 
 
-def _alexnet() -> Features:
-    weights = load_lpips_weights("alexnet")
-    return _in_jax(lambda x: lpips_features(weights, x))
+def _alexnet() -> Network:
+    return _in_jax(lpips_features, load_lpips_weights("alexnet"))
 
 
-def _clip(path: str) -> Features:
+def _clip(path: str) -> Network:
     state = _archive("clip", path).state_dict()
     arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
-    weights = clip_weights(arrays)
-    return _in_jax(lambda x: clip_embedding(weights, x))
+    return _in_jax(clip_embedding, clip_weights(arrays))
 
 
-def _inception(path: str) -> Features:
+def _inception(path: str) -> Network:
     module, torch = _archive("inception", path), _torch("inception")
 
-    def of_images(images: np.ndarray) -> np.ndarray:
+    def of_batch(images: np.ndarray) -> np.ndarray:
         colour = np.broadcast_to(images, (*images.shape[:3], 3)).transpose(0, 3, 1, 2)
-        pixels = np.round((np.clip(colour, -1, 1) + 1) * 127.5).astype(np.uint8)
-        found = []
-        with torch.no_grad():
-            for first in range(0, len(pixels), BATCH_SIZE):
-                # It resizes them to its own size, as FID is defined.
-                batch = torch.from_numpy(pixels[first : first + BATCH_SIZE])
-                try:
-                    found.append(module(batch, return_features=True).float().numpy())
-                except (RuntimeError, AttributeError, TypeError) as error:
-                    remedy = f"give inception-2015-12-05.pt ({first_words(error)})"
-                    raise UserError("inception", path, remedy) from error
-        return np.concatenate(found)
+        try:
+            with torch.no_grad():
+                # It resizes bytes to its own size, as FID is defined.
+                found = module(torch.from_numpy(colour.copy()), return_features=True)
+            return found.float().numpy()
+        except (RuntimeError, AttributeError, TypeError) as error:
+            remedy = f"give inception-2015-12-05.pt ({first_words(error)})"
+            raise UserError("inception", path, remedy) from error
 
-    return of_images
+    of_batch(np.zeros((1, 32, 32, 1), np.uint8))  # A wrong file is found before anything else.
+    return of_batch
 
 
 def _archive(field: str, path: str) -> Any:
-    """A TorchScript archive on the processor: what it holds is read by PyTorch's own reader of
-    tensors and programs, which runs no Python."""
+    """A TorchScript archive, on the processor; reading it runs no Python."""
     torch = _torch(field)
     if not Path(path).is_file():
         raise UserError(field, path, "give an existing file")
@@ -183,24 +206,43 @@ def _torch(field: str) -> Any:
     return torch
 
 
+def _reference(config: Config, shape: tuple[int, ...]) -> Images:
+    """Raises a UserError unless its images have the shape of the run's."""
+    height, width, channels = shape
+    channels: Any = channels
+    try:
+        source = FolderData(config.reference, size=config.size, channels=channels).open()
+    except UserError as error:
+        field = {"data.path": "reference", "data.size": "size"}.get(error.field, error.field)
+        raise UserError(field, error.value, error.remedy.replace("data.", "")) from error
+    if source.image_shape != (height, width, channels):
+        remedy = f"set size to {height}" if height == width else f"give {height} x {width} pixels"
+        found = f"images of {source.image_shape[:2]}, the run has {(height, width)}"
+        raise UserError("reference", found, remedy)
+    return source
+
+
 def run(arguments: list[str]) -> None:
     config = cli.from_flags(Config, arguments, prog="python -m lavps_jax.compare_sets")
     folder = Path(config.run)
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
+        samplers = [one["sampler"] for one in (metrics, *metrics["compared"])]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError("run", folder, "give a folder that sample.py wrote") from error
-    samplers = [one["sampler"] for one in (metrics, *metrics["compared"])]
     sets = {name: samples_of(folder, name) for name in samplers}
-    height, width, channels = sets[samplers[0]][0].shape[1:]
-    source = FolderData(config.reference, size=config.size, channels=channels).open()
-    if source.image_shape != (height, width, channels):
-        found = f"images of {source.image_shape[:2]}, the run has {(height, width)}"
-        raise UserError("reference", found, "set size")
-    reference = load_batch(source, range(len(source)))
-    features = features_of(config.inception, config.clip)
-    found = {name: distances(features, one, reference) for name, one in sets.items()}
-    print(json.dumps(found, indent=2))
+    one = sets[samplers[0]][0]
+    reference = _reference(config, one[0].shape)
+    for field, images in (("run", one), ("reference", reference)):
+        if len(images) < 2:
+            raise UserError(field, f"{len(images)} image", "give at least 2, better thousands")
+    of = networks(config.inception, config.clip)
+    there = features_of(reference, of)
+    found = {
+        name: distances([features_of(images, of) for images in samples], there)
+        for name, samples in sets.items()
+    }
+    print(json.dumps({"images": len(one), "reference images": len(reference), **found}, indent=2))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lavps_jax import compare_sets
-from lavps_jax.compare_sets import distances, features_of, samples_of
+from lavps_jax.compare_sets import distances, features_of, networks, samples_of
+from lavps_jax.data import FolderData, to_float
 from lavps_jax.errors import UserError
 from lavps_jax.networks.clip_vision import MEAN, STD, clip_embedding, clip_weights
 from lavps_jax.outputs import save_png
@@ -90,9 +91,9 @@ def clip(tmp_path_factory):
 
 def test_embeddings_are_those_of_the_published_encoder(clip):
     module, file = clip
-    images = RNG.uniform(-1, 1, (3, SIDE, SIDE, 3)).astype(np.float32)
-    found = features_of(clip=file)["clip"](images)
-    pixels = ((images + 1) / 2 - MEAN) / STD
+    images = RNG.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    found = features_of(images, {"clip": networks(clip=file)["clip"]})["clip"]
+    pixels = (images / 255 - MEAN) / STD
     with torch.no_grad():
         given = torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
         expected = module(given).numpy()
@@ -101,11 +102,12 @@ def test_embeddings_are_those_of_the_published_encoder(clip):
     assert np.abs(expected[0] - expected[1]).max() > 2e-3
 
 
-def test_images_of_other_sizes_are_resized_as_published(clip):
-    """The published preparation is Pillow's cubic resizing."""
+@pytest.mark.parametrize("size", [20, 48])
+def test_images_of_other_sizes_are_resized_as_published(clip, size):
+    """The published preparation is Pillow's cubic resizing, which averages where it shrinks."""
     module, _ = clip
     weights = clip_weights({k: v.detach().numpy() for k, v in module.state_dict().items()})
-    smooth = np.cumsum(np.cumsum(RNG.normal(size=(20, 20)), 0), 1).astype(np.float32)
+    smooth = np.cumsum(np.cumsum(RNG.normal(size=(size, size)), 0), 1).astype(np.float32)
     small = (smooth / np.abs(smooth).max())[..., None]
     resized = Image.fromarray(small[..., 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     found = clip_embedding(weights, jax.numpy.asarray(small))
@@ -130,36 +132,42 @@ def inception(tmp_path):
 
 
 def test_standard_distances_are_of_the_given_networks(inception, clip):
-    sets = [RNG.uniform(-1, 1, (20, 8, 8, 1)).astype(np.float32) ** k for k in (1, 3)]
-    reference = RNG.uniform(-1, 0.5, (21, 8, 8, 1)).astype(np.float32)
-    features = features_of(inception, clip[1])
-    found = distances(features, sets, reference)
+    """Colours in the order red, green, blue; a last batch that is not full; mean over sets."""
+    sets = [RNG.integers(0, high, (20, 8, 8, 3), np.uint8) for high in (256, 128)]
+    reference = RNG.integers(50, 256, (21, 8, 8, 3), np.uint8)
+    of = networks(inception, clip[1])
+    there, here = features_of(reference, of), [features_of(one, of) for one in sets]
+    found = distances(here, there)
     assert set(found) == {"frechet_alexnet", "kernel_alexnet", "fid", "kid", "cmmd"}
 
     def moments(images):
-        pixels = np.round((images[..., 0] + 1) * 127.5)
-        flat = pixels.reshape(len(pixels), -1)
-        return np.stack([flat.mean(1), flat.std(1, ddof=1), pixels[:, 0].mean(1)], 1)
+        red, top_of_blue = images[..., 0].reshape(len(images), -1), images[:, 0, :, 2]
+        mean = images.reshape(len(images), -1).mean(1)
+        return np.stack([mean, red.std(1, ddof=1), top_of_blue.mean(1)], 1)
 
-    there = moments(reference)
-    here = [moments(one) for one in sets]
-    assert found["fid"] == pytest.approx(np.mean([frechet_distance(x, there) for x in here]), 1e-3)
-    assert found["kid"] == pytest.approx(np.mean([kernel_distance(x, there) for x in here]), 1e-3)
-    embedded = [features["clip"](x) for x in (*sets, reference)]
-    cmmd = [1000 * kernel_distance(x, embedded[2], "gaussian") for x in embedded[:2]]
-    assert found["cmmd"] == pytest.approx(np.mean(cmmd), 1e-6)
+    a, (b, c) = moments(reference), map(moments, sets)
+    np.testing.assert_allclose(there["inception"], a, rtol=1e-5)
+    assert found["fid"] == pytest.approx(
+        (frechet_distance(b, a) + frechet_distance(c, a)) / 2, 1e-4
+    )
+    assert found["kid"] == pytest.approx((kernel_distance(b, a) + kernel_distance(c, a)) / 2, 1e-4)
+    cmmd = [1000 * kernel_distance(one["clip"], there["clip"], "gaussian") for one in here]
+    assert found["cmmd"] == pytest.approx(np.mean(cmmd), 1e-6) and len(there["clip"]) == 21
+
+
+NAMES = ("a/0_png", "a/1_png", "b_png")
 
 
 @pytest.fixture
 def run(tmp_path):
     """A folder as sample.py leaves it, two samples of three images, and its pixels."""
     folder = tmp_path / "run"
-    pixels = np.round(RNG.uniform(0, 255, (2, 3, 8, 8, 1))) / 127.5 - 1
-    for k in range(3):
-        (folder / "images" / f"i{k}").mkdir(parents=True)
+    pixels = RNG.integers(0, 256, (2, 3, 8, 8, 1), np.uint8)
+    for k, name in enumerate(NAMES):
+        (folder / "images" / name).mkdir(parents=True)
         for p in range(2):
-            save_png(folder / "images" / f"i{k}" / f"mgdm_sample_{p:02d}.png", pixels[p, k])
-            save_png(folder / "images" / f"i{k}" / f"mgdm_2_sample_{p:02d}.png", -pixels[p, k])
+            for sampler, x in (("mgdm", pixels[p, k]), ("mgdm_2", 255 - pixels[p, k])):
+                save_png(folder / "images" / name / f"{sampler}_sample_{p:02d}.png", to_float(x))
     metrics = {"sampler": "mgdm", "compared": [{"sampler": "mgdm_2"}]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "reference").mkdir()
@@ -170,11 +178,17 @@ def run(tmp_path):
 
 def test_a_run_is_compared_by_sampler(run, inception, capsys, tmp_path):
     folder, pixels = run
-    np.testing.assert_allclose(samples_of(folder, "mgdm"), pixels, atol=1e-6)
+    for found, expected in zip(samples_of(folder, "mgdm"), pixels, strict=True):
+        np.testing.assert_array_equal(np.stack([found[k] for k in range(3)]), expected)
     compare_sets.run([str(folder), str(tmp_path / "reference"), "--inception", inception])
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"mgdm", "mgdm_2"}
-    assert found["mgdm"]["fid"] > 0 and found["mgdm"]["fid"] != found["mgdm_2"]["fid"]
+    assert set(found) == {"images", "reference images", "mgdm", "mgdm_2"}
+    of = networks(inception)
+    reference = FolderData(str(tmp_path / "reference")).open()
+    sets = [features_of(one, of) for one in pixels]
+    expected = distances(sets, features_of(reference, of))
+    assert found["mgdm"] == pytest.approx(expected, 1e-5)
+    assert found["mgdm"]["fid"] != found["mgdm_2"]["fid"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +198,10 @@ def test_a_run_is_compared_by_sampler(run, inception, capsys, tmp_path):
         (["--clip", "{damaged}"], "clip: got .*; give the TorchScript archive of its authors"),
         (["--clip", "{inception}"], "clip: got another network; give the archive of a CLIP"),
         (["--inception", "{clip}"], "inception: got .*; give inception-2015-12-05.pt"),
-        (["--size", "16"], r"reference: got images of \(16, 16\), the run has \(8, 8\); set size"),
+        (
+            ["--size", "16"],
+            r"reference: got images of \(16, 16\), the run has \(8, 8\); set size to 8",
+        ),
     ],
 )
 def test_mistakes_are_named(run, inception, clip, tmp_path, change, words):
@@ -196,6 +213,21 @@ def test_mistakes_are_named(run, inception, clip, tmp_path, change, words):
         compare_sets.run([str(run[0]), str(tmp_path / "reference"), *flags])
 
 
-def test_a_folder_of_no_run_is_named(tmp_path):
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"sampler": "mgdm"}'])
+def test_a_folder_of_no_run_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(UserError, match="run: got .*; give a folder that sample.py wrote"):
         compare_sets.run([str(tmp_path), str(tmp_path)])
+
+
+def test_what_is_too_little_is_named(run, tmp_path):
+    for k in range(3):
+        (tmp_path / "reference" / f"{k}.png").unlink()
+    with pytest.raises(UserError, match="reference: got 1 image; give at least 2"):
+        compare_sets.run([str(run[0]), str(tmp_path / "reference")])
+    with pytest.raises(UserError, match="reference: got .*nowhere; give the path of an existing"):
+        compare_sets.run([str(run[0]), str(tmp_path / "nowhere")])
+    (run[0] / "images" / "b_png" / "mgdm_sample_01.png").unlink()
+    with pytest.raises(UserError, match="run: got .*; give a folder that sample.py wrote, as it"):
+        compare_sets.run([str(run[0]), str(tmp_path / "reference")])

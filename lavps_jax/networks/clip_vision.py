@@ -25,6 +25,15 @@ HEAD_SIZE = 64
 """Of all published vision transformers."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels of its training images, in [0, 1]."""
+_OUTER = (
+    "conv1.weight", "class_embedding", "positional_embedding", "proj",
+    "ln_pre.weight", "ln_pre.bias", "ln_post.weight", "ln_post.bias",
+)  # fmt: skip
+_INNER = (
+    "ln_1.weight", "ln_1.bias", "attn.in_proj_weight", "attn.in_proj_bias",
+    "attn.out_proj.weight", "attn.out_proj.bias", "ln_2.weight", "ln_2.bias",
+    "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias",
+)  # fmt: skip
 _LAYER = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.(.+)")
 
 
@@ -53,8 +62,8 @@ def clip_weights(state: Mapping[str, np.ndarray]) -> CLIPWeights:
             layers.setdefault(found[2], {})[int(found[1])] = array
         elif name.startswith("visual."):
             outer[name.removeprefix("visual.")] = jnp.asarray(array, jnp.float32)
-    needed = ("conv1.weight", "class_embedding", "positional_embedding", "proj")
-    if not layers or any(name not in outer for name in needed):
+    whole = all(name in outer for name in _OUTER) and all(name in layers for name in _INNER)
+    if not whole:
         raise UserError("clip", "another network", "give the archive of a CLIP with a ViT")
     stacked = {
         name: jnp.asarray(np.stack([one[i] for i in sorted(one)]), jnp.float32)

@@ -7,6 +7,7 @@ import pytest
 
 from lavps_jax.errors import UserError
 from lavps_jax.networks.attention import (
+    _cut,
     axial_positions,
     axial_rotation,
     global_attention,
@@ -40,9 +41,12 @@ def slow_neighbourhood(q, k, v, kernel_size):
 
 
 @pytest.mark.parametrize("tile", [None, (4, 3), (3, 8), (1, 2)])
-@pytest.mark.parametrize("kernel_size,num_sets", [(5, 1), (7, 1), (5, 2)])
-def test_neighbourhood_attention_matches_loops(tile, kernel_size, num_sets):
-    q, k, v = random_qkv(7, 10, num_sets)
+@pytest.mark.parametrize(
+    "size,kernel_size,num_sets",
+    [((7, 10), 5, 1), ((7, 10), 7, 1), ((7, 10), 5, 2), ((9, 13), 3, 1), ((13, 8), 1, 2)],
+)
+def test_neighbourhood_attention_matches_loops(size, tile, kernel_size, num_sets):
+    q, k, v = random_qkv(*size, num_sets)
     with jax.enable_x64(True):
         arrays = map(jnp.asarray, (q, k, v))
         out = jax.jit(neighbourhood_attention, static_argnums=(3,), static_argnames="tile")(
@@ -51,7 +55,7 @@ def test_neighbourhood_attention_matches_loops(tile, kernel_size, num_sets):
     np.testing.assert_allclose(out, slow_neighbourhood(q, k, v, kernel_size), atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (24, 17)])
+@pytest.mark.parametrize("size", [(16, 16), (24, 17), (17, 27)])
 def test_default_tiles_equal_dense_with_gradients(size):
     def loss(qkv, tile):
         out = neighbourhood_attention(*qkv, 5, tile=tile)
@@ -70,10 +74,11 @@ def test_default_tiles_equal_dense_with_gradients(size):
 
 @pytest.mark.parametrize("num_sets", [1, 2])
 def test_window_of_the_whole_grid_is_global(num_sets):
-    q, k, v = map(jnp.asarray, random_qkv(5, 5, num_sets))
-    np.testing.assert_allclose(
-        neighbourhood_attention(q, k, v, 5), global_attention(q, k, v), atol=1e-6
-    )
+    with jax.enable_x64(True):
+        q, k, v = map(jnp.asarray, random_qkv(5, 5, num_sets))
+        np.testing.assert_allclose(
+            neighbourhood_attention(q, k, v, 5), global_attention(q, k, v), atol=1e-12
+        )
 
 
 def test_too_large_window_is_refused():
@@ -108,3 +113,17 @@ def test_rotated_products_depend_on_relative_position_only():
     np.testing.assert_allclose(jnp.sum(q[3, 4] * k[5, 5], axis=-1), product, atol=1e-5)
     assert np.abs(jnp.sum(q[3, 4] * k[5, 4], axis=-1) - product).min() > 1e-2
     np.testing.assert_array_equal(q[..., 8:], jnp.broadcast_to(vectors[0], q.shape)[..., 8:])
+
+
+def test_strips_hold_every_window():
+    """On any axis: each query of every tile sees a whole window, and strips fit into a tile."""
+    for length in range(1, 40):
+        for kernel_size in range(1, min(length, 12) + 1):
+            for tile in (1, 4, 8):
+                size, strip, mask = _cut(length, tile, kernel_size)
+                assert size <= length and strip <= size
+                assert (len(mask) - 1) * size < length <= len(mask) * size
+                np.testing.assert_array_equal(mask.sum(-1), kernel_size)
+                key = size * np.arange(len(mask))[:, None] - strip + np.arange(mask.shape[-1])
+                seen = np.where(mask, key[:, None], length // 2)
+                assert seen.min() >= 0 and seen.max() < length
