@@ -148,9 +148,9 @@ class DiffPIRConfig:
 
     num_steps: int = 100
     """Points of the time grid."""
-    strength: float = 0.25
+    strength: float = 1.75
     """Of the prior over the measurement, lambda of the paper, > 0."""
-    zeta: float = 0.1
+    zeta: float = 0.3
     """Share of fresh noise, in [0, 1]."""
 
 

@@ -55,11 +55,10 @@ class DiffPIR:
     D + (A^T A + rho_t I)^-1 A^T (y - A D), one `ridge`. The last x_0_hat is the sample.
 
     For linear operators; Poisson noise is taken as Gaussian of its typical standard deviation.
-    The defaults are those that the authors' code ships for blur and super-resolution at
-    sigma_y = .05: zeta = .1 and lambda = 1, which is a strength of 1/4, because they measure
-    sigma_y on images in [0, 1] and sigma_t on images in [-1, 1]. Their times lie closer to each
-    other where the noise is low, and they begin at y where that is an image; here times are even
-    and the beginning is noise.
+    The defaults are those with which the authors' program for blurs runs at sigma_y = .05: zeta =
+    .3 and lambda = 7, which is a strength of 7/4, because they measure sigma_y on images in [0, 1]
+    and sigma_t on images in [-1, 1]. Their times lie closer to each other where the noise is low,
+    and they begin at y where that is an image; here times are even and the beginning is noise.
 
     Attributes:
       denoise_fn: the prior.
@@ -72,8 +71,8 @@ class DiffPIR:
 
     denoise_fn: DenoiseFn
     num_steps: int = 100
-    strength: float = 0.25
-    zeta: float = 0.1
+    strength: float = 1.75
+    zeta: float = 0.3
     schedule: Schedule = Schedule()
 
     def __post_init__(self):
