@@ -106,12 +106,6 @@ SUITES: Mapping[str, Suite] = {
 }
 
 
-DAPS_STEP = 0.05**2
-DAPS_STEPS = {"motion blur": 0.5 * 0.05**2}
-"""Steps of Langevin dynamics: of the size, against the variance of the noise, that its authors'
-configurations have, 1e-4 and 5e-5 for the .01 that they take for sigma_y."""
-
-
 def points_of(suite: str, task: str) -> list[Point]:
     """The samplers that are run on a task of a suite."""
     return _robustness() if suite == "robustness" else _images(task)
@@ -151,7 +145,7 @@ def _images(task: str) -> list[Point]:
     points += [Point("DDRM", f"n = {n}", DDRMConfig(n)) for n in (21, 101)]
     points += [Point("DiffPIR", f"n = {n}", DiffPIRConfig(n)) for n in (25, 100)]
     points += [Point("RED-diff", f"n = {n}", REDDiffConfig(n)) for n in (100, 1000)]
-    step = DAPS_STEPS.get(task, DAPS_STEP)
+    step = 0.5 if task == "motion blur" else 1.0  # As in the authors' configurations.
     points += [Point("DAPS", f"n = {n}", DAPSConfig(n, step_size=step)) for n in (20, 100)]
     points += [Point("MGPS", f"n = {n}", MGPSConfig(num_steps=n)) for n in (50, 100)]
     points += [Point("DING", f"n = {n}", DINGConfig(n)) for n in (25, 50)]

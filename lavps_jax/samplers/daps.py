@@ -27,7 +27,7 @@ class DAPSRow(NamedTuple):
       ode_times: times from t down to above 0, int (E,).
       ode: their deterministic bridges, coefficients (E,).
       variance: r_t^2 = sigma_t^2, float ().
-      step_size: of Langevin dynamics, float ().
+      step_size: of Langevin dynamics, in units of sigma_y^2, float ().
       signal, noise: x_{t_prev} = signal x_0 + noise eps, float ().
     """
 
@@ -54,23 +54,24 @@ class DAPS:
     Langevin dynamics begin there,
     x_0 <- x_0 + h grad(log l(y | x_0) - ||x_0 - x_0_hat||^2 / (2 r_t^2)) + sqrt(2 h) noise,
     r_t = sigma_t; and x_{t_prev} = sqrt(alpha_bar[t_prev]) x_0 + sqrt(1 - alpha_bar[t_prev]) eps.
-    h falls from `step_size` to `step_size_ratio` of it in even steps. Langevin dynamics is of the
-    likelihood alone: no derivative goes through the denoiser.
+    h falls from `step_size` sigma_y^2 to `step_size_ratio` of it in even steps. Langevin dynamics
+    is of the likelihood alone: no derivative goes through the denoiser.
 
     Noise levels, of the run from sigma_max to sigma_min and of an ODE from t to `ode_sigma_min`,
     are even in sigma^(1/7) as in the paper (Karras et al. 2022), each moved to the nearest time of
     the schedule; those of a run that meet there are run all the same, steps of an ODE do nothing
     then. An ODE step is Euler's in x_t / sqrt(alpha_bar), which is DDIM with eta = 0, and the last
-    one predicts time 0. Langevin dynamics uses the noise of the problem, where the paper sets one
-    of its own.
+    one predicts time 0. Langevin dynamics uses the noise of the problem, where the authors' code
+    takes .01 for any; steps are in units of its variance, in which theirs of 1e-4 are 1 (and .5 for
+    motion blur, .2 for high dynamic range).
 
     Attributes:
       denoise_fn: the prior.
       num_steps: noise levels.
       num_ode_steps: denoiser calls at each, E.
       num_langevin_steps: N.
-      step_size: h at the first level, positive. Langevin dynamics diverges where it is above
-        2 / (1 / r_t^2 + ||A||^2 / sigma_y^2).
+      step_size: h / sigma_y^2 at the first level, positive. Langevin dynamics diverges where it is
+        above 2 / (sigma_y^2 / r_t^2 + ||A||^2).
       step_size_ratio: of the last level, positive.
       sigma_max, sigma_min, ode_sigma_min: see above.
       schedule: noise schedule.
@@ -80,7 +81,7 @@ class DAPS:
     num_steps: int = 200
     num_ode_steps: int = 5
     num_langevin_steps: int = 100
-    step_size: float = 1e-4
+    step_size: float = 1.0
     step_size_ratio: float = 0.01
     sigma_max: float = 100.0
     sigma_min: float = 0.1
@@ -161,10 +162,11 @@ class DAPS:
 
         x_0_hat, _ = jax.lax.scan(ode_step, state.x_t, (row.ode_times, row.ode))
         gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))
+        step_size = row.step_size * problem.sigma_y**2
 
         def langevin_step(x_0, eps):
             drift = gradient(x_0) - (x_0 - x_0_hat) / row.variance
-            return x_0 + row.step_size * drift + jnp.sqrt(2 * row.step_size) * eps, None
+            return x_0 + step_size * drift + jnp.sqrt(2 * step_size) * eps, None
 
         x_0, _ = jax.lax.scan(langevin_step, x_0_hat, noise.langevin)
         return State(row.signal * x_0 + row.noise * noise.renoise, x_0)

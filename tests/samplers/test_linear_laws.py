@@ -191,7 +191,7 @@ def daps(sigma_y: float) -> np.ndarray:
         for high, low in zip(ode[:-1], ode[1:], strict=True):
             x = ddim(x, denoised(x, high), high, low, 0, 0)
         x_0 = x_0_hat = x
-        h = 0.03 * (1 + (0.2 - 1) * k / 4)
+        h = 0.2 * sigma_y**2 * (1 + (0.2 - 1) * k / 4)
         for _ in range(15):
             drift = A.T @ (constant(Y) - A @ x_0) / sigma_y**2 - (x_0 - x_0_hat) / sigma[t] ** 2
             x_0 = x_0 + h * drift + np.sqrt(2 * h) * noises()
@@ -259,7 +259,7 @@ CASES = {
     "ddrm": (DDRM(DENOISER, NUM_STEPS, eta_b=0.9), ddrm),
     "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
     "ding": (DING(DENOISER, NUM_STEPS, 0.9), ding),
-    "daps": (DAPS(DENOISER, 5, 3, 15, 0.03, 0.2, 50.0, 0.5, 0.05), daps),
+    "daps": (DAPS(DENOISER, 5, 3, 15, 0.2, 0.2, 50.0, 0.5, 0.05), daps),
     "mgps": (
         MGPS(DENOISER, Inner(0, 0.03, Exact()), Inner(0, 0.03, Exact()), 4, NUM_STEPS, 0.4),
         mgps,

@@ -48,7 +48,7 @@ SAMPLERS = {
     "ddrm": DDRM(DENOISER, num_steps=12),
     "diffpir": DiffPIR(DENOISER, num_steps=12),
     "reddiff": REDDiff(DENOISER, num_steps=12),
-    "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.01),
+    "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.1),
     "ding": DING(DENOISER, num_steps=12),
     "fastdips": FastDIPS(DENOISER, num_steps=12),
     "guessandguide": GuessAndGuide(DENOISER, num_steps=12, num_guesses=2),
