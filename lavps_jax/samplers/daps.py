@@ -71,7 +71,8 @@ class DAPS:
       num_ode_steps: denoiser calls at each, E.
       num_langevin_steps: N.
       step_size: h / sigma_y^2 at the first level, positive. Langevin dynamics diverges where it is
-        above 2 / (sigma_y^2 / r_t^2 + ||A||^2).
+        above 2 / (sigma_y^2 / r_t^2 + ||A||^2); of photons, whose noise is less in dark pixels
+        than the typical sigma_y, it takes less.
       step_size_ratio: of the last level, positive.
       sigma_max, sigma_min, ode_sigma_min: see above.
       schedule: noise schedule.
