@@ -93,7 +93,7 @@ def robustness_figure(
         axis.set_xticks(range(len(tasks)), [name.replace(" ", "\n", 1) for name in tasks])
         axis.set(ylabel=quality_label, yscale="log")
         axis.grid(axis="y", color="0.9")
-        axis.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(methods), frameon=False)
         _save(figure, path, origin)
 
 

@@ -15,6 +15,7 @@ from benchmarks.figures import Mark, pareto_figure, robustness_figure
 from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from benchmarks.record import origin_of
+from benchmarks.suites import SUITES
 from lavps_jax.errors import UserError
 from lavps_jax.outputs import contact_sheet, write_file
 
@@ -80,13 +81,17 @@ def write_report(suite: str, work: Path, out: Path) -> None:
     if not records:
         raise UserError("work", work, "run the suite first: it holds no results")
     for field in ("commit", "machine"):
-        found = sorted({str(one[field]) for one in records})
-        if len(found) > 1:
-            where = f"{work} of {field}s {', '.join(found)}"
+        several = sorted({str(one[field]) for one in records})
+        if len(several) > 1:
+            where = f"{work} of {field}s {', '.join(several)}"
             raise UserError("work", where, "delete the older ones")
-    tasks: dict[str, list[Entry]] = {}
-    for one in records:
-        tasks.setdefault(one["results"]["task"], []).append(one["results"])
+    known = dict.fromkeys(SUITES[suite].tasks)  # In the order of the suite.
+    found = [one["results"] for one in records]
+    tasks: dict[str, list[Entry]] = {
+        task: [one for one in found if one["task"] == task]
+        for task in known | dict.fromkeys(one["task"] for one in found)
+    }
+    tasks = {task: entries for task, entries in tasks.items() if entries}
     out.mkdir(parents=True, exist_ok=True)
     facts = {name: records[0][name] for name in ("commit", "machine")} | {
         "command": " and ".join(sorted({one["command"] for one in records})),
@@ -280,7 +285,8 @@ def _panel(
             cells += [_read_png(folder / f"{file}.png") for file in files]
             cells.append(_read_png(folder / f"{entry['sampler']}_sample_00.png"))
         rows.append(cells)
-    file = out / f"{suite}_{task.replace(' ', '_')}.png"
+    words = "".join(c if c.isalnum() or c == "-" else " " for c in task).split()
+    file = out / f"{suite}_{'_'.join(words)}.png"
     titles = ["reference", "observation", *shown]
     # About as many letters as fit on the columns.
     footnote = textwrap.fill(origin, 24 * len(titles))
