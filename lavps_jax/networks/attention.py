@@ -114,7 +114,7 @@ def neighbourhood_attention(
     The grid is cut into tiles. The keys that the queries of a tile can see are those of the tile
     and of a strip around it, so that a tile is one dense product with the keys outside of the
     windows masked. All tiles and heads are one batch of matrices: the compiler for TPUs lays out
-    products of more axes with twice the traffic to memory, after a search of four times the time.
+    products of more axes badly, and searches long for it.
 
     Args:
       q: queries, float (H, W, heads, head size).
