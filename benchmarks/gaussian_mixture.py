@@ -109,7 +109,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "DiffPIR": DiffPIR(DENOISER),
     "RED-diff": REDDiff(DENOISER),
     "DAPS": DAPS(DENOISER),
-    "MGPS": MGPS(DENOISER),
+    "MGPS": MGPS(DENOISER, num_first=10, learning_rate=0.1, estimate_from=2.0),
     "DING": DING(DENOISER),
     "FAST-DIPS": FastDIPS(DENOISER),
     "Guess & Guide": GuessAndGuide(DENOISER),

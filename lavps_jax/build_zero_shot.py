@@ -35,7 +35,7 @@ from lavps_jax.samplers import (
     REDDiff,
     Sampler,
 )
-from lavps_jax.starts import Start, ZeroShot
+from lavps_jax.starts import Start
 
 __all__ = ["build_zero_shot", "inner_problem"]
 
@@ -85,9 +85,12 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
         case MGPSConfig():
             return MGPS(
                 prior,
-                inner_problem(config.inner, ZeroShot()),
-                inner_problem(config.inner_refined, ZeroShot()),
+                config.num_inner_steps,
+                config.num_refined_steps,
+                config.num_first,
                 config.refine_every,
+                config.learning_rate,
+                config.estimate_from,
                 config.num_steps,
                 config.midpoint,
                 schedule,

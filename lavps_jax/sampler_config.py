@@ -192,12 +192,18 @@ class DAPSConfig:
 class MGPSConfig:
     """Steps through a fitted midpoint; see `lavps_jax.samplers.MGPS`."""
 
-    inner: InnerConfig = InnerConfig(2)
-    """How midpoints are fitted."""
-    inner_refined: InnerConfig = InnerConfig(20)
-    """The same at every refine_every-th step."""
+    num_inner_steps: int = 2
+    """Adam steps of a fit, >= 0."""
+    num_refined_steps: int = 20
+    """Those of refined diffusion steps, >= num_inner_steps."""
+    num_first: int = 5
+    """How many diffusion steps are refined at the start, >= 0."""
     refine_every: int = 10
-    """Steps from one of those to the next, >= 1."""
+    """Steps from one refined step to the next, >= 1."""
+    learning_rate: float = 0.03
+    """Of Adam, > 0."""
+    estimate_from: float = 0.7
+    """Time, over the last one, from which on x_1 is estimated; above 1 is never."""
     num_steps: int = 300
     """Points of the time grid."""
     midpoint: float = 0.5

@@ -1,4 +1,4 @@
-"""The inner problem of a block, as MGDM, LAVPS and MGPS solve it."""
+"""The inner problem of a block, as MGDM and LAVPS solve it."""
 
 from __future__ import annotations
 

@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+import optax
+from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion import bridge_draw, denoise
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_positive
+from lavps_jax.likelihoods import log_likelihood
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.samplers.ddim import ddim_times
-from lavps_jax.samplers.inner import Inner, block_draw, start_cost
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
-from lavps_jax.variational import Block
+from lavps_jax.variational import draw
 
-__all__ = ["MGPS", "MGPSNoise", "MGPSRow"]
+__all__ = ["MGPS", "Estimation", "MGPSNoise", "MGPSRow"]
+
+_LAST_UNREFINED = 20
+"""No step is refined from this grid index downwards: noise is low there, and steps are short."""
+
+
+class Estimation(NamedTuple):
+    """What a step with an estimate of x_1 needs besides.
+
+    Attributes:
+      start: q(x_tau | x_1, x_t), whose mean is where the fit of the midpoint begins.
+      prior: of the estimate, q(x_1 | x_0, x_tau).
+      ratio: alpha_bar[tau] / alpha_bar[1].
+      bridge: x_{t_prev} ~ q(x_{t_prev} | x_1, x_t).
+    """
+
+    start: BridgeCoefficients
+    prior: BridgeCoefficients
+    ratio: Any
+    bridge: BridgeCoefficients
 
 
 class MGPSRow(NamedTuple):
-    """A group of steps from time t to t_prev through tau; leaves (G,), the last one refined.
+    """One step from time t to t_prev through tau.
 
     Attributes:
-      t, tau, t_prev: int.
-      learning_rate: of the inner Adam, float.
+      t, tau, t_prev: int ().
+      num_inner_steps: of a fit, int ().
       prior: of the midpoint, q(x_tau | x_0, x_t).
       bridge: x_{t_prev} ~ q(x_{t_prev} | x_tau, x_t).
+      estimation: None where x_1 is not estimated.
     """
 
     t: Any
     tau: Any
     t_prev: Any
-    learning_rate: Any
+    num_inner_steps: Any
     prior: BridgeCoefficients
     bridge: BridgeCoefficients
+    estimation: Estimation | None
 
 
 class MGPSNoise(NamedTuple):
-    """Standard normal draws of one group of steps.
+    """Standard normal draws of one step; a fit of fewer steps leaves the last ones unused.
 
     Attributes:
-      elbo: one per loss of the steps before the last one, float (G - 1, max(K, 1), H, W, C).
-      elbo_refined: the same of the last one, float (max(K, 1), H, W, C).
-      x_tau, bridge: of all steps, float (G, H, W, C).
+      elbo_tau, elbo_1: one per loss and at least one, float (K, H, W, C).
+      x_tau, x_1, bridge: float (H, W, C).
     """
 
-    elbo: Array
-    elbo_refined: Array
+    elbo_tau: Array
+    elbo_1: Array
     x_tau: Array
+    x_1: Array
     bridge: Array
 
 
@@ -63,24 +86,38 @@ class MGPS:
     diagonal Gaussian is fitted to q(x_tau | x_0_hat, x_t) l(y | D(x_tau, tau)), x_tau is a draw of
     it, and x_{t_prev} ~ q(x_{t_prev} | x_tau, x_t). The last prediction is the sample.
 
-    The fit is that of MGDM, which came later: Adam on the negative ELBO with one draw a step, from
-    the prior of the midpoint on. What the authors set for images is the default: 2 steps, 20 at
-    every tenth diffusion step, which is counted from the last one backwards here.
+    Three things are the authors' program's (github.com/YazidJanati/mgps), and nothing works without
+    them. A fit begins where the last step's estimate, D(x_tau, tau), is the clean image. At times
+    from `estimate_from` on, where a step forgets nearly all that the fit has found, that estimate
+    is x_1 itself: a second diagonal Gaussian is fitted to p(x_1) q(x_tau | x_1) l(y | x_1), with
+    the score of the denoiser as the derivative of log p, and x_{t_prev} ~ q(x_{t_prev} | x_1, x_t).
+    Of the Kullback-Leibler divergence only the likelihood, and that score, is a draw; the rest is
+    in closed form.
+
+    Defaults are the authors' for FFHQ: 2 steps of Adam, 20 in the first five diffusion steps and
+    where the grid index is a multiple of ten above 20. For mixtures they take a learning rate of
+    .1, no estimates of x_1, and refine the first ten. Here a midpoint at time 1 is denoised too.
 
     Attributes:
       denoise_fn: the prior.
-      inner: how midpoints are fitted.
-      inner_refined: the same at every `refine_every`-th step.
-      refine_every: G, at least 1.
+      num_inner_steps: of Adam, at least 0.
+      num_refined_steps: of Adam in refined steps, at least `num_inner_steps`.
+      num_first: how many diffusion steps are refined at the start.
+      refine_every: and then from one to the next, at least 1.
+      learning_rate: of Adam, positive.
+      estimate_from: in units of the last time T.
       num_steps: points of the time grid; num_steps - 2 steps.
       midpoint: alpha of tau, in [0, 1]; tau is at least 1.
       schedule: noise schedule.
     """
 
     denoise_fn: DenoiseFn
-    inner: Inner = Inner(2)
-    inner_refined: Inner = Inner(20)
+    num_inner_steps: int = 2
+    num_refined_steps: int = 20
+    num_first: int = 5
     refine_every: int = 10
+    learning_rate: float = 0.03
+    estimate_from: float = 0.7
     num_steps: int = 300
     midpoint: float = 0.5
     schedule: Schedule = Schedule()
@@ -88,48 +125,69 @@ class MGPS:
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
         ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
-        if self.refine_every < 1:
-            raise UserError("refine_every", self.refine_every, "use at least 1")
+        least = {
+            "num_inner_steps": 0,
+            "num_refined_steps": self.num_inner_steps,
+            "num_first": 0,
+            "refine_every": 1,
+        }
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UserError(name, getattr(self, name), f"use at least {value}")
+        check_positive("learning_rate", self.learning_rate)
+        if not self.estimate_from >= 0:
+            raise UserError("estimate_from", self.estimate_from, "use 0 or more; above 1 is never")
         if not 0 <= self.midpoint <= 1:
             raise UserError("midpoint", self.midpoint, "use a number in [0, 1]")
 
-    def plan(self) -> Plan:
-        """Groups of `refine_every` steps, after a shorter one where they do not come out even."""
+    def _steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(t, tau, t_prev, steps of Adam, whether x_1 is estimated) of all steps."""
         t, t_prev = ddim_times(self.num_steps, self.schedule)
         tau = np.maximum(np.floor(self.midpoint * t_prev).astype(int), 1)
-        table = self.schedule.alpha_bar
-        prior = bridge_coefficients(table, 0, tau, t, 1.0)
-        refined = np.arange(len(t))[::-1] % self.refine_every == 0
-        rows = MGPSRow(
-            t=t,
-            tau=tau,
-            t_prev=t_prev,
-            learning_rate=np.where(
-                refined,
-                self.inner_refined.learning_rates(prior.std),
-                self.inner.learning_rates(prior.std),
-            ),
-            prior=prior,
-            bridge=bridge_coefficients(table, tau, t_prev, t, 1.0),
+        index = self.num_steps - 1 - np.arange(len(t))
+        refined = (index >= self.num_steps - self.num_first) | (
+            (index % self.refine_every == 0) & (index > _LAST_UNREFINED)
         )
-        rest = len(t) % self.refine_every
-        first = jax.tree.map(lambda leaf: leaf[None, :rest], rows)
-        others = jax.tree.map(lambda leaf: leaf[rest:].reshape(-1, self.refine_every), rows)
-        # The number of steps in a group decides the program.
-        groups = [(first, rest), (others, self.refine_every)]
-        return tuple(Segment(on_device(group), size) for group, size in groups if group.t.size)
+        count = np.where(refined, self.num_refined_steps, self.num_inner_steps)
+        # Between x_1 and x_tau there must be some noise.
+        estimated = (t >= self.estimate_from * self.schedule.num_times) & (tau > 1)
+        return t, tau, t_prev, count, estimated
+
+    def plan(self) -> Plan:
+        """Up to two segments, settings: whether x_1 is estimated."""
+        t, tau, t_prev, count, estimated = self._steps()
+        table = self.schedule.alpha_bar
+        segments = []
+        for estimates in (True, False):
+            chosen = estimated == estimates
+            high, mid, low = t[chosen], tau[chosen], t_prev[chosen]
+            if not chosen.any():
+                continue
+            rows = MGPSRow(
+                t=high,
+                tau=mid,
+                t_prev=low,
+                num_inner_steps=count[chosen],
+                prior=bridge_coefficients(table, 0, mid, high, 1.0),
+                bridge=bridge_coefficients(table, mid, low, high, 1.0),
+                estimation=Estimation(
+                    start=bridge_coefficients(table, 1, mid, high, 1.0),
+                    prior=bridge_coefficients(table, 0, 1, mid, 1.0),
+                    ratio=table[mid] / table[1],
+                    bridge=bridge_coefficients(table, 1, low, high, 1.0),
+                )
+                if estimates
+                else None,
+            )
+            segments.append(Segment(on_device(rows), estimates))
+        return tuple(segments)
 
     def cost(self) -> Cost:
-        """One call at the start; a step has one, those of its start, and one per gradient step."""
-        steps = self.num_steps - 2
-        refined = -(-steps // self.refine_every)
-        calls, vjps, amortized = 1 + steps, 0, 0
-        for inner, count in ((self.inner_refined, refined), (self.inner, steps - refined)):
-            comparison, network = start_cost(inner.start)
-            calls += count * (comparison + inner.num_inner_steps)
-            vjps += count * inner.num_inner_steps
-            amortized += count * network
-        return Cost(calls, vjps, amortized)
+        """Two predictions at the ends; in a step two, or one and an estimate, and the fits."""
+        *_, count, estimated = self._steps()
+        fits = int(count.sum())
+        estimates = int(count[estimated].sum())
+        return Cost(2 + 2 * len(count) + fits + estimates, fits, 0)
 
     def check(self, problem: Problem) -> None:
         """Takes any problem."""
@@ -140,11 +198,10 @@ class MGPS:
         return State(eps, denoise(self.denoise_fn, params, problem, eps, last))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> MGPSNoise:
-        """The draws of one group of steps."""
-        size = segment.settings
-        counts = [max(inner.num_inner_steps, 1) for inner in (self.inner, self.inner_refined)]
-        shapes = [(size - 1, counts[0]), (counts[1],), (size,), (size,)]
-        keys = jax.random.split(rng_key, len(shapes))
+        """The draws of one step."""
+        keys = jax.random.split(rng_key, 5)
+        fits = (max(self.num_refined_steps, 1),)
+        shapes = [fits, fits, (), (), ()]
         return MGPSNoise(
             *(
                 jax.random.normal(key, (*shape, *x_shape))
@@ -152,28 +209,89 @@ class MGPS:
             )
         )
 
-    def step(self, noise: MGPSNoise, state, params, problem, segment, row: MGPSRow) -> State:
-        """One group of steps; the state's x_0 is the prediction at the time of its x_t."""
+    def step(
+        self, noise: MGPSNoise, state, params, problem, segment: Segment, row: MGPSRow
+    ) -> State:
+        """One step; the state's x_0 is the estimate that the next fit begins with."""
+        x_0_hat = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
+        mean = row.prior.c_l * state.x_t + row.prior.c_s * x_0_hat
+        std = jnp.asarray(row.prior.std)
+        start = row.prior if row.estimation is None else row.estimation.start
 
-        def once(inner, state, elbo, x_tau, bridge, row: MGPSRow) -> State:
-            mean = row.prior.c_l * state.x_t + row.prior.c_s * state.x_0
-            std = jnp.asarray(row.prior.std)
-            block = Block(state.x_0, state.x_t, mean, std, row.t, row.tau)
-            x_tau = block_draw(
-                elbo, x_tau, self.denoise_fn, params, problem, block, inner, row.learning_rate
+        def midpoint_loss(mu: Array, rho: Array, eps: Array) -> Array:
+            x_0 = denoise(self.denoise_fn, params, problem, draw(eps, mu, rho), row.tau)
+            return -log_likelihood(problem, x_0) + _divergence(mu, rho, mean, std)
+
+        x_tau = self._fitted_draw(
+            noise.elbo_tau,
+            noise.x_tau,
+            start.c_l * state.x_t + start.c_s * state.x_0,
+            jnp.asarray(start.std),
+            row.num_inner_steps,
+            midpoint_loss,
+        )
+        x_0 = denoise(self.denoise_fn, params, problem, x_tau, row.tau)
+        if row.estimation is None:
+            return State(bridge_draw(noise.bridge, row.bridge, state.x_t, x_tau), x_0)
+        x_1 = self._estimate(noise, x_tau, x_0, params, problem, row)
+        return State(bridge_draw(noise.bridge, row.estimation.bridge, state.x_t, x_1), x_1)
+
+    def _estimate(self, noise: MGPSNoise, x_tau, x_0, params, problem, row: MGPSRow) -> Array:
+        """x_1 from a Gaussian fitted to p(x_1) q(x_tau | x_1) l(y | x_1)."""
+        assert row.estimation is not None
+        _, prior, ratio, _ = row.estimation
+        alpha_bar = float(self.schedule.alpha_bar[1])
+
+        def loss(mu: Array, rho: Array, eps: Array) -> Array:
+            x_1 = draw(eps, mu, rho)
+            fixed = jax.lax.stop_gradient(x_1)
+            x_0 = denoise(self.denoise_fn, params, problem, fixed, jnp.asarray(1))
+            score = (jnp.sqrt(alpha_bar) * x_0 - fixed) / (1 - alpha_bar)
+            # -E log q(x_tau | x_1), the Gaussian N(x_tau / sqrt(ratio), (1 - ratio) / ratio) in x_1
+            noising = _expected_square(
+                mu, rho, x_tau / jnp.sqrt(ratio), jnp.sqrt((1 - ratio) / ratio)
             )
-            x_t = bridge_draw(bridge, row.bridge, state.x_t, x_tau)
-            return State(x_t, denoise(self.denoise_fn, params, problem, x_t, row.t_prev))
+            return -log_likelihood(problem, x_1) - jnp.sum(x_1 * score) + noising - jnp.sum(rho)
 
-        def scanned(state: State, xs) -> tuple[State, None]:
-            return once(self.inner, state, *xs), None
+        mean = prior.c_l * x_tau + prior.c_s * x_0
+        std = jnp.asarray(prior.std)
+        return self._fitted_draw(noise.elbo_1, noise.x_1, mean, std, row.num_inner_steps, loss)
 
-        *before, last = range(segment.settings)
-        cut = jax.tree.map(lambda leaf: leaf[: len(before)], (noise.x_tau, noise.bridge, row))
-        state, _ = jax.lax.scan(scanned, state, (noise.elbo, *cut))
-        end = jax.tree.map(lambda leaf: leaf[last], (noise.x_tau, noise.bridge, row))
-        return once(self.inner_refined, state, noise.elbo_refined, *end)
+    def _fitted_draw(
+        self,
+        elbo: Float[Array, "K H W C"],
+        eps: Float[Array, "H W C"],
+        mean: Float[Array, "H W C"],
+        std: Float[Array, ""],
+        num_inner_steps: Int[Array, ""],
+        loss_fn: Callable[[Array, Array, Array], Array],
+    ) -> Float[Array, "H W C"]:
+        """A draw of the Gaussian that Adam finds from N(mean, std^2 I)."""
+        optimizer = optax.adam(self.learning_rate)
+
+        def step(k, carry):
+            (mu, rho), state = carry
+            gradient = jax.grad(loss_fn, (0, 1))(mu, rho, elbo[k])
+            update, state = optimizer.update(gradient, state)
+            return optax.apply_updates((mu, rho), update), state
+
+        start = mean, jnp.broadcast_to(jnp.log(std), mean.shape)
+        carry = start, optimizer.init(start)
+        # The number of steps is a value, not a part of the program: refined steps need no own one.
+        (mu, rho), _ = jax.lax.fori_loop(0, num_inner_steps, step, carry)
+        return draw(eps, mu, rho)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The prediction at the lowest grid time above 0."""
-        return state.x_0
+        _, t_prev = ddim_times(self.num_steps, self.schedule)
+        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t_prev[-1]))
+
+
+def _expected_square(mu: Array, rho: Array, mean: Array, std: Array) -> Float[Array, ""]:
+    """E ||(x - mean) / std||^2 / 2 of x ~ N(mu, diag exp(2 rho)), float ()."""
+    return jnp.sum((mu - mean) ** 2 + jnp.exp(2 * rho)) / (2 * std**2)
+
+
+def _divergence(mu: Array, rho: Array, mean: Array, std: Array) -> Float[Array, ""]:
+    """KL(N(mu, diag exp(2 rho)) || N(mean, std^2 I)) up to a constant, float ()."""
+    return _expected_square(mu, rho, mean, std) - jnp.sum(rho)

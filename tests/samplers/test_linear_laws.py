@@ -7,8 +7,6 @@ mean and covariance are compared with those of many runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +20,7 @@ from lavps_jax.samplers import (
     DDNM,
     DDRM,
     DING,
-    MGPS,
     DiffPIR,
-    Inner,
     PiGDM,
     REDDiff,
     Sampler,
@@ -202,42 +198,6 @@ def daps(sigma_y: float) -> np.ndarray:
     raise AssertionError
 
 
-@dataclass(frozen=True)
-class Exact:
-    """The optimum of the negative ELBO: the exact denoiser is affine."""
-
-    def __call__(self, params, problem, block, eps, loss_fn):
-        a = jnp.asarray(A, jnp.float32)
-        slopes = jnp.asarray([slope(t) for t in range(1000)], jnp.float32)
-        c, scale = slopes[block.tau], jnp.asarray(ALPHA_BAR**0.5, jnp.float32)[block.tau]
-        # D(x) = MEAN + c (x - scale MEAN)
-        left = problem.y - a @ ((1 - c * scale) * jnp.asarray(MEAN, jnp.float32))
-        precision = jnp.eye(SIZE) / block.prior_std**2 + c**2 * a.T @ a / problem.sigma_y**2
-        pull = block.prior_mean[0, 0] / block.prior_std**2 + c * a.T @ left / problem.sigma_y**2
-        mu = jnp.linalg.solve(precision, pull)
-        return mu[None, None], -0.5 * jnp.log(jnp.diagonal(precision))[None, None]
-
-
-def mgps(sigma_y: float) -> np.ndarray:
-    noises = Noises()
-    x = noises()
-    for t, t_prev in zip(TIMES[:-2], TIMES[1:-1], strict=True):
-        tau, x_0 = int(0.4 * t_prev), denoised(x, t)
-        c, scale = slope(tau), np.sqrt(ALPHA_BAR[tau])
-        prior_std = ddim(0, 0, t, tau, 1, 1)
-        precision = np.eye(SIZE) / prior_std**2 + c**2 * A.T @ A / sigma_y**2
-        left = constant(Y) - A @ ((1 - c * scale) * constant(MEAN))
-        pull = ddim(x, x_0, t, tau, 1, 0) / prior_std**2 + c * A.T @ left / sigma_y**2
-        mu = np.linalg.solve(precision, pull)
-        x_tau = mu + np.diag(1 / np.sqrt(np.diag(precision))) @ noises()
-        # x_{t_prev} given x_tau and x_t: conjugate Gaussians of the two halves of the way.
-        up, down = ALPHA_BAR[t_prev] / ALPHA_BAR[tau], ALPHA_BAR[t] / ALPHA_BAR[t_prev]
-        variance = 1 / (1 / (1 - up) + down / (1 - down))
-        mean = variance * (np.sqrt(up) * x_tau / (1 - up) + np.sqrt(down) * x / (1 - down))
-        x = mean + np.sqrt(variance) * noises()
-    return denoised(x, TIMES[-2])
-
-
 def ding(sigma_y: float) -> np.ndarray:
     noises = Noises()
     x = noises()
@@ -260,10 +220,6 @@ CASES = {
     "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
     "ding": (DING(DENOISER, NUM_STEPS, 0.9), ding),
     "daps": (DAPS(DENOISER, 5, 3, 15, 0.2, 0.2, 50.0, 0.5, 0.05), daps),
-    "mgps": (
-        MGPS(DENOISER, Inner(0, 0.03, Exact()), Inner(0, 0.03, Exact()), 4, NUM_STEPS, 0.4),
-        mgps,
-    ),
 }
 
 

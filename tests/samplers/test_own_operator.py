@@ -43,7 +43,7 @@ SAMPLERS = {
     "guessandguide": GuessAndGuide(DENOISER, num_steps=60, guide_every=1),
     "reddiff": REDDiff(DENOISER, num_steps=200),
     "daps": DAPS(DENOISER, 20, 2, 60, step_size=0.05, step_size_ratio=1.0),
-    "mgps": MGPS(DENOISER, Inner(10, 0.05), Inner(20, 0.05), num_steps=120),
+    "mgps": MGPS(DENOISER, 10, 20, learning_rate=0.05, num_steps=120),
 }
 SPECTRAL = ("ddnm", "ddrm", "ding")
 REFUSED = {

@@ -52,7 +52,7 @@ SAMPLERS = {
     "ding": DING(DENOISER, num_steps=12),
     "fastdips": FastDIPS(DENOISER, num_steps=12),
     "guessandguide": GuessAndGuide(DENOISER, num_steps=12, num_guesses=2),
-    "mgps": MGPS(DENOISER, Inner(1), Inner(2), 3, num_steps=11),
+    "mgps": MGPS(DENOISER, 1, 2, 1, 3, num_steps=11),
 }
 
 
