@@ -85,7 +85,7 @@ class Job(NamedTuple):
         if self.processes > 1:
             common = ["--process-count", str(self.processes)]
             if self.program == "train.py":
-                common += ["--coordinator", f"localhost:{_free_port()}"]
+                common += ["--coordinator", f"localhost:{free_port()}"]
             flags = [[*common, "--process-index", str(i)] for i in range(self.processes)]
         return [
             subprocess.Popen([sys.executable, self.program, preset, *some], cwd=ROOT,
@@ -182,7 +182,7 @@ def measure(job: Job, config: Config, folder: Path, number: int) -> dict[str, An
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("localhost", 0))
         return one.getsockname()[1]

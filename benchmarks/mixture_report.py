@@ -11,7 +11,7 @@ from benchmarks.intervals import mean_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from benchmarks.record import origin_of
 from lavps_jax.errors import UserError
-from lavps_jax.outputs import write_file
+from lavps_jax.storage import write_file
 
 __all__ = ["write_mixture_report"]
 

@@ -17,7 +17,8 @@ from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_ma
 from benchmarks.record import origin_of
 from benchmarks.suites import SUITES
 from lavps_jax.errors import UserError
-from lavps_jax.outputs import contact_sheet, write_file
+from lavps_jax.pictures import contact_sheet
+from lavps_jax.storage import write_file
 
 __all__ = ["write_report"]
 

@@ -5,7 +5,7 @@
 #
 # One process that uses all GPUs does the same (python train.py ...); this is for machines where
 # several processes feed the GPUs faster, and to try on one machine what will run on many. Sampling
-# needs no connection: see docs/jobs.md.
+# needs no connection: see docs/pods.md.
 set -euo pipefail
 count=$1
 shift

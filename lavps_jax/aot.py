@@ -62,6 +62,8 @@ __all__ = [
     "CHIPS",
     "Chip",
     "Needs",
+    "devices_of",
+    "least_times",
     "needs_of",
     "sampling_needs",
     "training_needs",
@@ -273,7 +275,7 @@ def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _devices(topology: str) -> Any:
+def devices_of(topology: str) -> Any:
     """The chips of a slice that is not here.
 
     Raises:
@@ -302,7 +304,7 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
-    devices = _devices(given.topology)
+    devices = devices_of(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(
             preset,
@@ -329,7 +331,7 @@ def run(arguments: list[str]) -> None:
         print(line)
 
 
-def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
+def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
     """Seconds that each limit of a chip would take for it if the others did not count."""
     return {
         "arithmetic": needs.flops / chip.flops,
@@ -341,7 +343,7 @@ def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
 def describe(needs: Needs, chip: Chip) -> list[str]:
     """The needs of a chip, and the least time that each of its limits allows."""
     work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
-    times = _least_times(needs, chip)
+    times = least_times(needs, chip)
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
     longest = max(times, key=lambda name: times[name])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,8 @@ import orbax.checkpoint as ocp
 
 from lavps_jax.checksums import checksums
 from lavps_jax.errors import UserError
-from lavps_jax.outputs import write_directory
 from lavps_jax.processes import is_first, on_any, wait_for_all
+from lavps_jax.storage import AnyPath, absolute, as_path, copy_on_disk, remove_tree, write_directory
 
 __all__ = ["TrainingCheckpoints", "export_weights", "load_weights", "read_card", "write_weights"]
 
@@ -91,7 +90,7 @@ class TrainingCheckpoints:
     def __init__(self, directory: str | Path, *, keep_last: int = 3):
         if keep_last < 1:
             raise UserError("keep_last", keep_last, "give a whole number from 1")
-        self.directory = Path(directory).absolute()
+        self.directory = absolute(as_path(directory, "checkpoint directory"))
         # Registered by hand, since a new manager could not read the metadata of old checkpoints.
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         handler = ocp.StandardCheckpointHandler()
@@ -159,13 +158,12 @@ class TrainingCheckpoints:
         remedy = "start in a new directory: all its checkpoints are damaged"
         raise UserError("checkpoint directory", self.directory, remedy)
 
-    def _set_aside(self, step: int) -> Path:
+    def _set_aside(self, step: int) -> AnyPath:
         """Renames a checkpoint so that it is none any more."""
         folder = self.directory / str(step)
         aside = folder.with_name(f"damaged-{step}")
         if is_first():
-            if aside.exists():
-                shutil.rmtree(aside)
+            remove_tree(aside)
             folder.rename(aside)
         wait_for_all(f"aside {step}")
         self._manager.reload()
@@ -286,7 +284,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises:
       UserError: if `path` holds no exported weights; the message lists those nearby.
     """
-    path = Path(path)
+    path = as_path(path, "weights")
     card = path / CARD
     if not card.is_file() or not (path / WEIGHTS).is_dir():
         places = (path.glob(f"*/{CARD}"), path.parent.glob(f"*/{CARD}"))
@@ -316,10 +314,12 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
       UserError: if there is no export at `path`, its arrays have other names or shapes, or their
         SHA-256 differs from the one on the card.
     """
-    path = Path(path)
+    path = as_path(path, "weights")
     card = read_card(path)
     wanted = _named_leaves(abstract_weights)
-    arrays = _read_arrays((path / WEIGHTS).absolute())
+    # Orbax takes a folder in a bucket for complete only with a note, which exports are without.
+    with copy_on_disk(path / WEIGHTS) as folder:
+        arrays = _read_arrays(folder)
     if _sha256(arrays) != card.get("weights", {}).get("sha256"):
         raise UserError("weights", f"{path}, whose SHA-256 differs from its card", _DAMAGED)
     _check_leaves(path, arrays, wanted)

@@ -111,7 +111,7 @@ class TrainConfig:
     train_data: DataConfig
     validation_data: DataConfig
     run_dir: str
-    """Folder of the run: checkpoints, log, exported weights."""
+    """Folder of the run, on disk or gs://: checkpoints, log, exported weights."""
     batch_size: int = 32
     """Images per step."""
     num_train_steps: int = 10_000
@@ -168,12 +168,12 @@ class SampleConfig:
     """One sampling run: degrade images and restore them."""
 
     prior: str
-    """Folder of the exported prior."""
+    """Folder of the exported prior, on disk or gs://."""
     data: DataConfig
     operator: OperatorFamily
     sampler: SamplerConfig
     out_dir: str
-    """Folder to make; it must not exist unless overwrite is set."""
+    """Folder to make, on disk or gs://; it must not exist unless overwrite is set."""
     sigma_y: float | Literal["estimate"] = 0.05
     """Standard deviation of the measurement noise, > 0, or an estimate from each given image."""
     poisson_peak: float | None = None

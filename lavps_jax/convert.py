@@ -32,8 +32,8 @@ from lavps_jax.checkpoints import write_weights
 from lavps_jax.config import AmortizedTask, TrainConfig, load_preset, to_json
 from lavps_jax.errors import UserError
 from lavps_jax.networks import split
-from lavps_jax.outputs import write_directory, write_file
 from lavps_jax.published import check_published, from_published, prefix_of, to_published
+from lavps_jax.storage import write_directory, write_file
 
 __all__ = ["Config", "from_torch", "to_torch"]
 

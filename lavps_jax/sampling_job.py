@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lavps_jax.errors import UNREADABLE, UserError
-from lavps_jax.outputs import write_file
+from lavps_jax.errors import UNREADABLE, UserError, first_words
+from lavps_jax.storage import AnyPath, absolute, as_path, make_folder, remove_tree, write_file
 
 __all__ = ["Batch", "Processes", "SamplingJob", "detect_processes"]
 
@@ -82,23 +80,27 @@ class SamplingJob:
       overwrite: replace the folder of another run, if there is one process only.
 
     Raises:
-      UserError: if an unfinished run with another identity is there.
+      UserError: if an unfinished run with another identity is there, or it cannot be made.
     """
 
     def __init__(
         self, out_dir: str, identity: Mapping[str, Any], processes: Processes, *, overwrite: bool
     ):
-        out = Path(out_dir).resolve()
+        out = absolute(as_path(out_dir, "out_dir"))
         self.folder = out.with_name(f"{out.name}.job")
         self.processes = processes
         wanted = {key: one for key, one in identity.items() if key not in _FREE_FIELDS}
         if overwrite and processes.count == 1 and self._differs(wanted) is not None:
             self.remove()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "run.json"
-        if not file.exists():
-            with write_file(file) as temporary:
-                temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        try:
+            make_folder(self.folder)
+            file = self.folder / "run.json"
+            if not file.exists():
+                with write_file(file) as temporary:
+                    temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        except Exception as error:  # gcsfs and google-auth have exceptions of their own.
+            reason = getattr(error, "strerror", None) or first_words(error)
+            raise UserError("out_dir", out_dir, f"choose another: {reason}") from error
         self._mistake(processes.index).unlink(missing_ok=True)
         if (name := self._differs(wanted)) is not None:
             remedy = "delete it, or choose another out_dir"
@@ -118,13 +120,16 @@ class SamplingJob:
         fields = [*wanted, *found]
         return next((key for key in fields if wanted.get(key) != found.get(key)), None)
 
-    def _file(self, sampler: str, batch: int) -> Path:
+    def _file(self, sampler: str, batch: int) -> AnyPath:
         return self.folder / f"{sampler}_{batch:06d}.npz"
 
     def read(self, sampler: str, batch: int) -> Batch | None:
         """A finished batch; None if it is not there, or damaged."""
         try:
-            with np.load(self._file(sampler, batch), allow_pickle=False) as stored:
+            with (
+                self._file(sampler, batch).open("rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
                 seconds, memory = float(stored["seconds"]), int(stored["memory"])
                 return Batch(stored["samples"], seconds, memory)
         except (*UNREADABLE, zipfile.BadZipFile):
@@ -135,7 +140,7 @@ class SamplingJob:
         with write_file(self._file(sampler, batch)) as temporary, temporary.open("wb") as file:
             np.savez(file, **done._asdict())
 
-    def _mistake(self, process: int) -> Path:
+    def _mistake(self, process: int) -> AnyPath:
         return self.folder / f"mistake_{process}.json"
 
     def write_mistake(self, error: UserError) -> None:
@@ -178,4 +183,4 @@ class SamplingJob:
 
     def remove(self) -> None:
         """Deletes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)

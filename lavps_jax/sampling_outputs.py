@@ -13,7 +13,7 @@ from rich.table import Table
 from lavps_jax.config import to_json
 from lavps_jax.data.files import write_image
 from lavps_jax.measurements import Measured
-from lavps_jax.outputs import StdMap, contact_sheet, save_png
+from lavps_jax.pictures import StdMap, contact_sheet, save_png
 from lavps_jax.samplers import Cost
 
 __all__ = ["Restored", "print_table", "write_results"]

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -33,12 +32,12 @@ from lavps_jax.measurements import (
 from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
-from lavps_jax.outputs import refuse_existing, write_directory
 from lavps_jax.samplers import Sampler, Samples, make_sample_fn
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.scores import ensemble_scores, sample_scores
 from lavps_jax.starts import BestOf
+from lavps_jax.storage import AnyPath, as_path, refuse_existing, write_directory
 from lavps_jax.types import Params
 
 __all__ = ["run_sampling"]
@@ -49,7 +48,7 @@ def run_sampling(
     console: Console | None = None,
     *,
     devices: Sequence[Any] | None = None,
-) -> Path:
+) -> AnyPath:
     """Restores the same measurements with every sampler and writes the results.
 
     metrics.json describes the run of `config.sampler`; those of `config.compare_with` have the
@@ -64,7 +63,7 @@ def run_sampling(
     console, devices = console or Console(), devices or jax.local_devices()
     processes = detect_processes(config.process_index, config.process_count)
     if processes.index:
-        refuse_existing(Path(config.out_dir), overwrite=config.overwrite)
+        refuse_existing(as_path(config.out_dir, "out_dir"), overwrite=config.overwrite)
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
@@ -73,7 +72,7 @@ def run_sampling(
             job.write_mistake(error)
             raise
         console.print(f"process {processes.index} is done; process 0 writes the results")
-        return Path(config.out_dir)
+        return as_path(config.out_dir, "out_dir")
     with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
         run = _prepare(config, console)
         measured = run.measured
@@ -100,7 +99,7 @@ def run_sampling(
     job.remove()
     picture = f"pictures: {config.out_dir}/contact_sheet.png"
     console.print(picture, markup=False, soft_wrap=True)
-    return Path(config.out_dir)
+    return as_path(config.out_dir, "out_dir")
 
 
 class _Run(NamedTuple):

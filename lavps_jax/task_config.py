@@ -41,7 +41,7 @@ class AmortizedTask:
 
     network: PaletteConfig
     prior: str
-    """Folder of the exported prior."""
+    """Folder of the exported prior, on disk or gs://."""
     operator: OperatorFamily
     sigma_y: float = 0.05
     """Standard deviation of the measurement noise, > 0."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,10 +30,9 @@ from lavps_jax.data import (
     load_batch,
     load_labels,
 )
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, first_words
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
-from lavps_jax.outputs import write_file
 from lavps_jax.placement import (
     check_batch,
     copied,
@@ -48,6 +45,7 @@ from lavps_jax.placement import (
 )
 from lavps_jax.processes import check_agreement, connect, is_first, wait_for_all
 from lavps_jax.stop_request import StopRequest
+from lavps_jax.storage import AnyPath, as_path, in_bucket, make_folder, write_file
 from lavps_jax.training import TrainState, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import PRNGKey, Weights
 from lavps_jax.validation import make_validation, validation_line
@@ -62,7 +60,7 @@ _FREE_FIELDS = (
 """What may change when a run goes on: it does not change the weights, but for rounding."""
 
 
-def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> Path:
+def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> AnyPath:
     """Trains, or goes on from the newest checkpoint of the same run; returns the exported weights.
 
     On all devices of all processes that share the run; process 0 writes the log and the weights.
@@ -79,7 +77,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     """
     connect(config.coordinator, config.process_index, config.process_count)
     mesh = _checked_mesh(config, devices)
-    run_dir = Path(config.run_dir)
+    run_dir = as_path(config.run_dir, "run_dir")
     num_classes = config.task.trained_classes
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
@@ -115,10 +113,10 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                 _tell(console, f"warning: {one.message}")
             _tell(console, f"resumed at step {int(state.step)} of {config.num_train_steps}")
         first, skipped = int(state.step), int(state.num_skipped)
+        log = _Log(run_dir / "log.csv", first)
         with (
             StopRequest() as stop,
             Progress(*columns, console=console, disable=not is_first()) as progress,
-            _Log(run_dir / "log.csv" if is_first() else Path(os.devnull), first) as log,
         ):
             tell = partial(_tell, console)
             bar = progress.add_task(
@@ -271,24 +269,26 @@ def _diverged(checkpoints: TrainingCheckpoints, step: int, skipped: int) -> User
     return UserError(f"loss at step {step}", f"no finite value ({skipped} steps skipped)", remedy)
 
 
-def _claim_directory(run_dir: Path, config: TrainConfig) -> None:
+def _claim_directory(run_dir: AnyPath, config: TrainConfig) -> None:
     """Writes the resolved configuration, or checks that the run there has the same one."""
     file = run_dir / "config.json"
     stored = to_json(config)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         found = json.loads(file.read_text()) if file.exists() else stored
-    except OSError as error:
-        raise UserError("run_dir", run_dir, f"choose another: {error.strerror}") from error
+        for name in stored.keys() | found.keys():
+            if name not in _FREE_FIELDS and stored.get(name) != found.get(name):
+                remedy = f"choose another folder: it holds a run with another {name}"
+                raise UserError("run_dir", run_dir, remedy)
+        with write_file(file) as temporary:
+            temporary.write_text(json.dumps(stored, indent=2) + "\n")
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError("run_dir", file, "delete this file, it is damaged") from error
-    for name in stored.keys() | found.keys():
-        if name not in _FREE_FIELDS and stored.get(name) != found.get(name):
-            remedy = f"choose another folder: it holds a run with another {name}"
-            raise UserError("run_dir", run_dir, remedy)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(stored, indent=2) + "\n")
-    temporary.rename(file)
+    except Exception as error:  # gcsfs and google-auth have exceptions of their own.
+        reason = getattr(error, "strerror", None) or first_words(error)
+        raise UserError("run_dir", run_dir, f"choose another: {reason}") from error
 
 
 def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], mesh: Mesh) -> None:
@@ -301,33 +301,38 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], me
         "validation": scores,
         "machine": describe_machine(),
     }
-    path = Path(config.run_dir) / "weights"
+    path = as_path(config.run_dir, "run_dir") / "weights"
     export_weights(path, ema, card, dtype=config.export_dtype, overwrite=True)
 
 
 class _Log:
-    """log.csv: one row per value, so that a resumed run only cuts and appends."""
+    """log.csv: one row per value, so that a resumed run only cuts and appends. Nothing can be
+    appended in a bucket, where all of it is sent again. Only process 0 has one."""
 
-    def __init__(self, path: Path, first_step: int):
-        kept = [["step", "name", "value"]]
+    def __init__(self, path: AnyPath, first_step: int):
+        self._path = path if is_first() else None
+        self._rows = [["step", "name", "value"]]
+        if self._path is None:
+            return
         if path.exists():
-            with path.open(newline="") as file:
-                kept += [
-                    row
-                    for row in csv.reader(file)
-                    if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
-                ]
-        with write_file(path) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        self._file = path.open("a", newline="")
-        self._writer = csv.writer(self._file)
+            self._rows += [
+                row
+                for row in csv.reader(path.read_text().splitlines())
+                if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
+            ]
+        self._send()
+
+    def _send(self) -> None:
+        with write_file(self._path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(self._rows)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        self._writer.writerows([step, name, f"{value:.7g}"] for name, value in values.items())
-        self._file.flush()
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._path is None:
+            return
+        rows = [[str(step), name, f"{value:.7g}"] for name, value in values.items()]
+        if in_bucket(self._path):
+            self._rows += rows
+            self._send()
+            return
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerows(rows)

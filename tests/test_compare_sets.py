@@ -15,7 +15,7 @@ from lavps_jax.compare_sets import distances, features_of, networks, samples_of
 from lavps_jax.data import FolderData, to_float
 from lavps_jax.errors import UserError
 from lavps_jax.networks.clip_vision import MEAN, STD, clip_embedding, clip_weights
-from lavps_jax.outputs import save_png
+from lavps_jax.pictures import save_png
 from lavps_jax.set_distances import frechet_distance, kernel_distance
 
 torch = pytest.importorskip("torch")

@@ -11,7 +11,7 @@ import pytest
 
 from lavps_jax.measurements import Measured
 from lavps_jax.operators import FourierSampling, Identity
-from lavps_jax.outputs import save_png
+from lavps_jax.pictures import save_png
 from lavps_jax.sampling_outputs import _observation
 from lavps_jax.types import Problem
 

@@ -13,7 +13,7 @@ from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.report import _evaluations, write_report
 from benchmarks.suites import SUITES, points_of
 from lavps_jax.errors import UserError
-from lavps_jax.outputs import save_png
+from lavps_jax.pictures import save_png
 
 SCORES = ("psnr", "ssim", "lpips_vgg", "psnr_of_mean", "residual_inside_99", "pixel_std",
           "coverage_50")  # fmt: skip

@@ -250,3 +250,9 @@ def test_chains_that_do_not_fit_are_refused_before_they_begin(whole_run, tmp_pat
     with pytest.raises(UserError, match="batch_size: got .* of memory; lower it"):
         run_training(config(tmp_path / "run", task=task))
     assert not list(tmp_path.iterdir())
+
+
+def test_only_the_first_process_has_a_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "is_first", lambda: False)
+    training_run._Log(tmp_path / "log.csv", 0).write(1, {"loss": 1.0})
+    assert not list(tmp_path.iterdir())

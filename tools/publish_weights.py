@@ -20,7 +20,7 @@ import tyro
 
 from lavps_jax import cli
 from lavps_jax.build import load_network
-from lavps_jax.outputs import write_directory
+from lavps_jax.storage import write_directory
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lavps_jax.build import load_network, load_prior
 from lavps_jax.config import PriorTask
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import Identity
-from lavps_jax.outputs import save_png
+from lavps_jax.pictures import save_png
 from lavps_jax.samplers import DDIM, make_sample_fn
 
 

@@ -1,11 +1,8 @@
-"""Writing of results: whole directories or nothing, images, and contact sheets."""
+"""Pictures: images as PNG, and contact sheets."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,95 +12,11 @@ from jaxtyping import Float
 from PIL import Image
 
 from lavps_jax.data import to_uint8
-from lavps_jax.errors import UserError
 
-__all__ = [
-    "StdMap",
-    "contact_sheet",
-    "refuse_existing",
-    "save_png",
-    "write_directory",
-    "write_file",
-]
+__all__ = ["StdMap", "contact_sheet", "save_png"]
 
 NOT_FINITE = (255, 0, 255)
 """Magenta marks pixels without a value: a failed sample must not look like an image."""
-
-
-@contextlib.contextmanager
-def write_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary directory beside `path` and renames it to `path` on success.
-
-    If the block raises, everything in it is deleted and `path` is as before.
-
-    Args:
-      path: the directory to make; parents are made as needed.
-      overwrite: replace an existing directory, at the very end, if it is empty or was made by
-        this function's callers, which its `MARKS` tell.
-
-    Raises:
-      UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
-        or cannot be made.
-    """
-    path = Path(path).resolve()
-    if path.exists() and not path.is_dir():
-        raise UserError("output directory", path, "give a directory, this is a file")
-    if Path.cwd().is_relative_to(path):
-        raise UserError("output directory", path, "give a directory below the current one")
-    refuse_existing(path, overwrite=overwrite)
-    temporary = _hidden(path)
-    old = temporary.with_suffix(".old")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-        except OSError as error:
-            remedy = f"choose another: {error.strerror}"
-            raise UserError("output directory", path, remedy) from error
-        yield temporary
-        refuse_existing(path, overwrite=overwrite)
-        if path.exists():  # A rename cannot replace a directory that has files.
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def write_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path` for a file that becomes `path` on success."""
-    temporary = _hidden(path)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _hidden(path: Path) -> Path:
-    """A new name in the same parent, because renaming is atomic only within one file system. It is
-    drawn before anything is made, so that an interrupt at any moment finds what to delete."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-MARKS = ("metrics.json", "card.json")
-"""Files that tell a directory of results or weights from one with files of the user."""
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raises a UserError if `path` exists and may not be replaced; see `write_directory`."""
-    if not path.exists():
-        return
-    if not overwrite:
-        raise UserError("output directory", path, "choose a new name or set overwrite")
-    if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
-        raise UserError("output directory", path, "choose a new name, it holds other files")
-
-
-# ---- Images ----
 
 
 def save_png(

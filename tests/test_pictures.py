@@ -2,119 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from lavps_jax.errors import UserError
-from lavps_jax.outputs import StdMap, contact_sheet, save_png, write_directory
+from lavps_jax.pictures import StdMap, contact_sheet, save_png
 
 MAGENTA = (255, 0, 255)
 
 
 def _entries(folder):
     return sorted(entry.name for entry in folder.iterdir())
-
-
-def test_directory_appears_when_complete(tmp_path):
-    with write_directory(tmp_path / "deep" / "run") as folder:
-        (folder / "a.txt").write_text("done")
-        assert not (tmp_path / "deep" / "run").exists()
-        assert folder.parent == tmp_path / "deep"
-    assert (tmp_path / "deep" / "run" / "a.txt").read_text() == "done"
-    assert _entries(tmp_path / "deep") == ["run"]
-
-
-def test_failure_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        with write_directory(tmp_path / "run") as folder:
-            (folder / "half.txt").write_text("half")
-            raise KeyboardInterrupt
-    assert _entries(tmp_path) == []
-
-
-@pytest.mark.parametrize("existing", [False, True])
-def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path, existing):
-    target = tmp_path / "run"
-    if existing:
-        target.mkdir()
-        (target / "metrics.json").write_text("old")
-    before = _entries(tmp_path)
-
-    def write(last_line):
-        """Raises at the line of this number, counted through everything that is called."""
-        passed = 0
-
-        def trace(frame, event, argument):
-            nonlocal passed
-            passed += event == "line"
-            if passed > last_line:
-                raise KeyboardInterrupt
-            return trace
-
-        tracer = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            with write_directory(target, overwrite=True) as folder:
-                (folder / "new.txt").write_text("new")
-        finally:
-            sys.settrace(tracer)
-
-    for last_line in itertools.count():
-        with contextlib.suppress(KeyboardInterrupt):
-            write(last_line)
-        if (target / "new.txt").exists():
-            break  # What is left is tidying up.
-        assert _entries(tmp_path) == before
-        assert not existing or (target / "metrics.json").read_text() == "old"
-    assert last_line > 20 and _entries(target) == ["new.txt"]
-
-
-def test_an_existing_directory_is_kept_unless_asked_and_until_the_end(tmp_path):
-    target = tmp_path / "run"
-    target.mkdir()
-    (target / "metrics.json").write_text("old")
-    with pytest.raises(UserError, match="run; choose a new name"):
-        with write_directory(target):
-            pytest.fail("refused before anything is computed")
-    with pytest.raises(RuntimeError):
-        with write_directory(target, overwrite=True) as folder:
-            raise RuntimeError
-    assert (target / "metrics.json").read_text() == "old"
-    with write_directory(target, overwrite=True) as folder:
-        (folder / "new.txt").write_text("new")
-        assert (target / "metrics.json").exists()
-    assert _entries(target) == ["new.txt"] and _entries(tmp_path) == ["run"]
-    (tmp_path / "file").write_text("file")
-    with pytest.raises(UserError, match="this is a file"):
-        with write_directory(tmp_path / "file", overwrite=True):
-            pass
-
-
-def test_files_of_somebody_else_are_never_replaced(tmp_path, monkeypatch):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.png").write_text("a photo")
-    with pytest.raises(UserError, match="it holds other files"):
-        with write_directory(tmp_path / "photos", overwrite=True):
-            pass
-    monkeypatch.chdir(tmp_path / "photos")
-    for here in (".", "..", tmp_path):
-        with pytest.raises(UserError, match="below the current one"):
-            with write_directory(here, overwrite=True):
-                pass
-    assert _entries(tmp_path / "photos") == ["a.png"]
-
-
-def test_a_directory_made_meanwhile_is_not_replaced(tmp_path):
-    with pytest.raises(UserError, match="choose a new name"):
-        with write_directory(tmp_path / "run"):
-            (tmp_path / "run").mkdir()
-            (tmp_path / "run" / "theirs.txt").write_text("theirs")
-    assert _entries(tmp_path / "run") == ["theirs.txt"] and _entries(tmp_path) == ["run"]
 
 
 def test_png_of_grey_and_colour(tmp_path):

@@ -1,0 +1,223 @@
+"""Folders on disk or in a bucket of Google Cloud Storage (gs://): all of a result, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from lavps_jax.errors import UserError, first_words
+
+__all__ = [
+    "AnyPath",
+    "absolute",
+    "as_path",
+    "copy_on_disk",
+    "in_bucket",
+    "make_folder",
+    "refuse_existing",
+    "remove_tree",
+    "write_directory",
+    "write_file",
+]
+
+AnyPath = Any
+"""A `pathlib.Path` on disk, an `etils.epath.Path` in a bucket; what both can is used."""
+
+MARKS = ("metrics.json", "card.json")
+"""Files that tell a directory of results or weights from one with files of the user."""
+_UNFINISHED = "unfinished"
+"""Marks a folder in a bucket that somebody is filling, or was when they were stopped."""
+
+
+def as_path(path: str | os.PathLike[str], field: str) -> AnyPath:
+    """A path on disk or one in a bucket.
+
+    Raises:
+      UserError: naming `field`, if it is of another kind of storage, or what buckets need is not
+        installed.
+    """
+    text = os.fspath(path)
+    kind, separator, rest = text.partition("://")
+    if not separator:
+        return Path(text)
+    if kind != "gs" or not rest.strip("/"):
+        raise UserError(field, text, "give a folder on disk or gs://BUCKET/FOLDER")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(field, text, "install gcsfs (pip install gcsfs), or give a folder on disk")
+    import fsspec.config
+
+    # What other processes write has to be seen.
+    fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+    return epath.Path(text.rstrip("/"))
+
+
+def absolute(path: AnyPath) -> AnyPath:
+    """The same place, whatever the current folder will be."""
+    return path if in_bucket(path) else path.resolve()
+
+
+def in_bucket(path: AnyPath) -> bool:
+    """Whether the path is one in a bucket."""
+    return "://" in os.fspath(path)
+
+
+def make_folder(path: AnyPath) -> None:
+    """Makes the folder and those above it; buckets have none."""
+    if not in_bucket(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_tree(path: AnyPath) -> None:
+    """Deletes a folder with everything in it, if it is there."""
+    if in_bucket(path):
+        path.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def copy_on_disk(path: AnyPath) -> Iterator[Path]:
+    """Yields a folder with what is in `path`: that one, or a temporary copy of one in a bucket."""
+    if not in_bucket(path):
+        yield absolute(path)
+        return
+
+    def fetch(source: AnyPath, target: Path) -> None:
+        target.mkdir()
+        for one in source.iterdir():
+            if one.is_dir():
+                fetch(one, target / one.name)
+            else:
+                (target / one.name).write_bytes(one.read_bytes())
+
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(path, Path(folder) / path.name)
+        yield Path(folder) / path.name
+
+
+@contextlib.contextmanager
+def write_file(path: AnyPath) -> Iterator[Path]:
+    """Yields a temporary name on disk for a file that becomes `path` on success.
+
+    On disk it lies beside `path` and is renamed; an object in a bucket appears when all is sent.
+    """
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            path.write_bytes(temporary.read_bytes())
+        return
+    temporary = _hidden(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary directory on disk that becomes `path` on success.
+
+    If the block raises, everything in it is deleted and `path` is as before. On disk it lies beside
+    `path` and is renamed. What goes to a bucket is sent at the end, its `MARKS` last; a folder
+    there that was being filled when somebody was stopped may be replaced by anybody. An overwrite
+    that is stopped while it sends has deleted what was there.
+
+    Args:
+      path: the directory to make; parents are made as needed.
+      overwrite: replace an existing directory, at the very end, if it is empty or was made by
+        this function's callers, which its `MARKS` tell.
+
+    Raises:
+      UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
+        or cannot be made.
+    """
+    path = absolute(as_path(path, "output directory"))
+    if in_bucket(path):
+        with _sent(path, overwrite=overwrite) as folder:
+            yield folder
+        return
+    if path.exists() and not path.is_dir():
+        raise UserError("output directory", path, "give a directory, this is a file")
+    if Path.cwd().is_relative_to(path):
+        raise UserError("output directory", path, "give a directory below the current one")
+    refuse_existing(path, overwrite=overwrite)
+    temporary = _hidden(path)
+    old = temporary.with_suffix(".old")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+        except OSError as error:
+            remedy = f"choose another: {error.strerror}"
+            raise UserError("output directory", path, remedy) from error
+        yield temporary
+        refuse_existing(path, overwrite=overwrite)
+        if path.exists():  # A rename cannot replace a directory that has files.
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sent(path: AnyPath, *, overwrite: bool) -> Iterator[Path]:
+    """`write_directory` to a bucket."""
+    mark = path / _UNFINISHED
+    try:
+        refuse_existing(path, overwrite=overwrite)
+        new = not path.exists()
+        if new:  # Whether that can be done is seen before anything is computed.
+            mark.write_text("")
+    except UserError:
+        raise
+    except Exception as error:  # gcsfs and google-auth have exceptions of their own.
+        remedy = f"choose another: {first_words(error)}"
+        raise UserError("output directory", path, remedy) from error
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            refuse_existing(path, overwrite=overwrite)
+            mark.write_text("")
+            new = True
+            for old in path.iterdir():
+                if old.name != _UNFINISHED:
+                    old.rmtree() if old.is_dir() else old.unlink()
+            for file in sorted(Path(folder).rglob("*"), key=lambda one: one.name in MARKS):
+                if file.is_file():
+                    target = path.joinpath(*file.relative_to(folder).parts)
+                    target.write_bytes(file.read_bytes())
+            mark.unlink()
+    except BaseException:
+        if new:
+            remove_tree(path)
+        raise
+
+
+def _hidden(path: Path) -> Path:
+    """A new name in the same parent, because renaming is atomic only within one file system. It is
+    drawn before anything is made, so that an interrupt at any moment finds what to delete."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def refuse_existing(path: AnyPath, *, overwrite: bool) -> None:
+    """Raises a UserError if `path` exists and may not be replaced; see `write_directory`."""
+    if not path.exists() or (in_bucket(path) and (path / _UNFINISHED).exists()):
+        return
+    if not overwrite:
+        raise UserError("output directory", path, "choose a new name or set overwrite")
+    if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
+        raise UserError("output directory", path, "choose a new name, it holds other files")
