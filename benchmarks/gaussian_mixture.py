@@ -33,6 +33,7 @@ from rich.console import Console
 from benchmarks.mixture_problems import (
     Case,
     Posterior,
+    UnitMixtureDenoiser,
     as_problem,
     draw_case,
     exact_samples,
@@ -65,7 +66,8 @@ from lavps_jax.samplers import (
 )
 from lavps_jax.schedules import Schedule
 
-DENOISER = GaussianMixtureDenoiser()
+DENOISER = UnitMixtureDenoiser()
+"""Of the prior."""
 WIDE = 800
 """From this d on, chains start from the noised mixture."""
 UNSETTLED = ("dims", "num_problems", "out")
@@ -115,7 +117,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "Guess & Guide": GuessAndGuide(DENOISER),
 }
 EXACT: Mapping[str, Sampler] = {
-    f"exact posterior denoiser, {steps} steps": DDIM(DENOISER, num_steps=steps)
+    f"exact posterior denoiser, {steps} steps": DDIM(GaussianMixtureDenoiser(), num_steps=steps)
     for steps in (20, 100)
 }
 

@@ -8,17 +8,41 @@ sigma_y = max(s) times a uniform number, here at least 0.01.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from lavps_jax.diffusion import GaussianMixture
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.metrics import interval_coverage, sliced_wasserstein
 from lavps_jax.operators import from_matrix
+from lavps_jax.schedules import Schedule
 from lavps_jax.types import Problem
+
+
+@dataclass(frozen=True)
+class UnitMixtureDenoiser:
+    """`lavps_jax.diffusion.GaussianMixtureDenoiser` of components of variance one, by products of
+    matrices: many times faster where there are many samples and dimensions.
+
+    The noised components have variance one, too: with a = sqrt(alpha_bar) the posterior of the
+    component is proportional to w_k exp(a m_k x_t - a^2 |m_k|^2 / 2), and with m its mean,
+    E[x_0 | x_t] = m + a (x_t - a m).
+    """
+
+    schedule: Schedule = Schedule()
+
+    def __call__(self, theta: GaussianMixture, x_t: Array, t: Int[Array, ""]) -> Array:
+        """E[x_0 | x_t], of the shape of x_t."""
+        a = jnp.asarray(self.schedule.alpha_bar**0.5, x_t.dtype)[t]
+        means = theta.means.reshape(len(theta.means), -1)
+        fit = a * (means @ x_t.reshape(-1)) - a**2 * jnp.sum(means**2, axis=1) / 2
+        mean = (jax.nn.softmax(theta.log_weights + fit) @ means).reshape(x_t.shape)
+        return mean + a * (x_t - a * mean)
 
 
 class Case(NamedTuple):

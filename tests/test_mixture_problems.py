@@ -5,14 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from benchmarks import gaussian_mixture
-from benchmarks.mixture_problems import draw_case, exact_samples, posterior, scores
+from benchmarks.mixture_problems import (
+    UnitMixtureDenoiser,
+    draw_case,
+    exact_samples,
+    mixture,
+    posterior,
+    scores,
+)
+from lavps_jax.diffusion import GaussianMixtureDenoiser, add_noise
 from lavps_jax.errors import UserError
+from lavps_jax.schedules import Schedule
 
 RNG = np.random.default_rng(3)
 CASE = draw_case(RNG, 8, 2)
@@ -30,6 +40,22 @@ def test_the_posterior_is_prior_times_likelihood():
     joint += norm.logpdf(CASE.y, x @ CASE.a.T, CASE.sigma_y).sum(1)
     ratio = joint - log_density(x @ TARGET.basis, TARGET.log_weights, TARGET.means, TARGET.std)
     assert np.ptp(joint) > 5 and np.ptp(ratio) < 1e-9
+
+
+@pytest.mark.parametrize("d", [8, 800])
+def test_the_fast_denoiser_is_the_exact_one(d):
+    case = draw_case(np.random.default_rng(0), d, 1)
+    theta = mixture(case.means, case.log_weights, np.ones(()))
+    rng = np.random.default_rng(1)
+    x_0 = jnp.asarray(case.means[7] + rng.standard_normal(d), jnp.float32)[None, None]
+    told = 0.0
+    for t in (1, 100, 400, 800, 1000):
+        eps = jnp.asarray(rng.standard_normal((1, 1, d)), jnp.float32)
+        given = theta, add_noise(eps, x_0, jnp.asarray(t), Schedule()), jnp.asarray(t)
+        exact = GaussianMixtureDenoiser()(*given)
+        np.testing.assert_allclose(UnitMixtureDenoiser()(*given), exact, atol=2e-3)
+        told = max(told, float(np.ptp(exact - given[1])))
+    assert told > 5
 
 
 def test_scores_tell_exact_samples_from_others():
