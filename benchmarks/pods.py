@@ -1,8 +1,9 @@
 """What the 256-pixel presets need on slices of TPUs, compiled on a machine without any.
 
 Every training preset is compiled for every slice with the same number of images for a chip, so that
-the rows of one preset say how efficiency falls with the number of chips; the samplers are compiled
-for one chip, because sampling does not connect them. Loops are counted once, see lavps_jax/aot.py.
+the rows of one preset say how efficiency falls with the number of chips: the last column is what
+chips wait for each other if nothing is sent while they compute. The samplers are compiled for one
+chip, because sampling does not connect them. Loops are counted once, see lavps_jax/aot.py.
 Rows that the file of results holds already are not compiled again, each names its commit; delete it
 to start anew. Prints the table of docs/pods.md.
 
@@ -86,7 +87,7 @@ def main(config: Config) -> None:
             preset = _preset(case.preset)
             # One program for each chip: the slice makes no difference.
             where = topology if isinstance(preset, TrainConfig) else kind
-            name = f"{case.preset} on {where}"
+            name = f"{case.preset}, {case.images} images, fsdp {case.fsdp} on {where}"
             if case.preset not in config.presets or name in rows:
                 continue
             began, devices = time.perf_counter(), devices_of(topology)
@@ -132,7 +133,6 @@ def _line(name: str, row: dict[str, Any]) -> str:
     share = times["links"] / (alone + times["links"])
     cells = [
         name.replace(" on ", " | "),
-        f"{row['images of a chip']}, {row['fsdp']}",
         f"{row['memory'] / 1e9:.1f} of {row['memory of the chip'] / 1e9:.0f}",
         f"{row['flops'] / 1e12:.2f}",
         f"{row['accessed'] / 1e9:.0f}",

@@ -3,7 +3,8 @@
 Each process has one core of this machine, so that a second one is a second machine as far as
 arithmetic goes; they share its memory, and their gradients go over its loopback. Training has the
 same number of images for a process (throughput from log.csv, its median), sampling the same number
-of batches (images over the time until the last process is done, programs compiled).
+of batches (images over the time that a process spends on them; what compiling takes, and process 0
+for collecting the batches, is left out).
 
 Command: python -m benchmarks.weak_scaling
 """
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from benchmarks.faults import PRESET, ROOT, finish, free_port
 from benchmarks.record import record
+from lavps_jax import cli
+from lavps_jax.errors import UserError, check_at_least
 
 IMAGES = 16
 """Of a batch, for each process."""
@@ -56,6 +58,8 @@ def run(program: str, config: str, folder: Path, count: int) -> None:
     preset = folder / "preset.py"
     preset.write_text(PRESET.format(config=config))
     cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < count:
+        raise UserError("cores", len(cores), f"run it where there are {count}")
     flags: list[list[str]] = [[]]
     if count > 1:
         common = ["--process-count", str(count)]
@@ -105,6 +109,9 @@ def measure(one: Callable[[Config, Path, int], float], config: Config) -> dict[s
 
 
 def main(config: Config) -> None:
+    check_at_least("steps", config.steps, 20)
+    check_at_least("batches", config.batches, 1)
+    check_at_least("repeats", config.repeats, 1)
     results = {}
     for one in (training, sampling):
         results[one.__name__] = measure(one, config)
@@ -113,4 +120,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    prog = "python -m benchmarks.weak_scaling"
+    cli.main(lambda arguments: main(cli.from_flags(Config, arguments, prog=prog)))

@@ -11,7 +11,6 @@ from flax import nnx
 
 from lavps_jax.amortized_training import AmortizedLoss, ChainLoss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
-from lavps_jax.checkpoints import load_weights, read_card
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.config import (
     AmortizedTask,
@@ -28,6 +27,7 @@ from lavps_jax.config import (
 from lavps_jax.data import DataConfig, FolderData, SyntheticData, TfdsData
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import load_weights, read_card
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
     HDiTConfig,

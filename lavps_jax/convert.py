@@ -28,9 +28,9 @@ from flax import nnx
 
 from lavps_jax import cli
 from lavps_jax.build import load_network
-from lavps_jax.checkpoints import write_weights
 from lavps_jax.config import AmortizedTask, TrainConfig, load_preset, to_json
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import write_weights
 from lavps_jax.networks import split
 from lavps_jax.published import check_published, from_published, prefix_of, to_published
 from lavps_jax.storage import write_directory, write_file

@@ -199,11 +199,11 @@ class MGPSConfig:
     num_first: int = 5
     """How many diffusion steps are refined at the start, >= 0."""
     refine_every: int = 10
-    """Steps from one refined step to the next, >= 1."""
+    """And later where the grid index is a multiple of it above 20, >= 1."""
     learning_rate: float = 0.03
     """Of Adam, > 0."""
     estimate_from: float = 0.7
-    """Time, over the last one, from which on x_1 is estimated; above 1 is never."""
+    """Time, over the last one, from which on x_1 is estimated; 1 is never."""
     num_steps: int = 300
     """Points of the time grid."""
     midpoint: float = 0.5

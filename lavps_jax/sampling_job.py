@@ -17,8 +17,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lavps_jax.errors import UNREADABLE, UserError, first_words
-from lavps_jax.storage import AnyPath, absolute, as_path, make_folder, remove_tree, write_file
+from lavps_jax.errors import UNREADABLE, UserError
+from lavps_jax.storage import (
+    AnyPath,
+    absolute,
+    as_path,
+    make_folder,
+    reached,
+    remove_tree,
+    write_file,
+)
 
 __all__ = ["Batch", "Processes", "SamplingJob", "detect_processes"]
 
@@ -90,19 +98,17 @@ class SamplingJob:
         self.folder = out.with_name(f"{out.name}.job")
         self.processes = processes
         wanted = {key: one for key, one in identity.items() if key not in _FREE_FIELDS}
-        if overwrite and processes.count == 1 and self._differs(wanted) is not None:
-            self.remove()
-        try:
+        with reached(self.folder, "out_dir"):
+            if overwrite and processes.count == 1 and self._differs(wanted) is not None:
+                self.remove()
             make_folder(self.folder)
             file = self.folder / "run.json"
             if not file.exists():
                 with write_file(file) as temporary:
                     temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        except Exception as error:  # gcsfs and google-auth have exceptions of their own.
-            reason = getattr(error, "strerror", None) or first_words(error)
-            raise UserError("out_dir", out_dir, f"choose another: {reason}") from error
-        self._mistake(processes.index).unlink(missing_ok=True)
-        if (name := self._differs(wanted)) is not None:
+            self._mistake(processes.index).unlink(missing_ok=True)
+            name = self._differs(wanted)
+        if name is not None:
             remedy = "delete it, or choose another out_dir"
             if processes.count == 1:
                 remedy = "delete it, choose another out_dir or set overwrite"
@@ -115,7 +121,7 @@ class SamplingJob:
             found = json.loads((self.folder / "run.json").read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except ValueError:
             return "run.json (damaged)"
         fields = [*wanted, *found]
         return next((key for key in fields if wanted.get(key) != found.get(key)), None)
@@ -179,7 +185,10 @@ class SamplingJob:
 
     def is_empty(self) -> bool:
         """Whether no batch is finished."""
-        return not any(self.folder.glob("*.npz"))
+        try:
+            return not any(one.name.endswith(".npz") for one in self.folder.iterdir())
+        except FileNotFoundError:
+            return True
 
     def remove(self) -> None:
         """Deletes the folder."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ __all__ = [
     "copy_on_disk",
     "in_bucket",
     "make_folder",
+    "reached",
     "refuse_existing",
     "remove_tree",
     "write_directory",
@@ -34,8 +37,11 @@ AnyPath = Any
 
 MARKS = ("metrics.json", "card.json")
 """Files that tell a directory of results or weights from one with files of the user."""
-_UNFINISHED = "unfinished"
-"""Marks a folder in a bucket that somebody is filling, or was when they were stopped."""
+_UNFINISHED = ".lavps_jax_unfinished"
+"""Marks a folder in a bucket that somebody is filling, or was when they were stopped; it holds the
+token of who began last."""
+_TOKEN = "lavps_jax "
+_NUM_CONNECTIONS = 16
 
 
 def as_path(path: str | os.PathLike[str], field: str) -> AnyPath:
@@ -46,18 +52,32 @@ def as_path(path: str | os.PathLike[str], field: str) -> AnyPath:
         installed.
     """
     text = os.fspath(path)
-    kind, separator, rest = text.partition("://")
-    if not separator:
+    scheme, separator, rest = text.partition(":/")
+    if not separator or not scheme.isalnum():
         return Path(text)
-    if kind != "gs" or not rest.strip("/"):
+    bucket, _, folder = rest.removeprefix("/").partition("/")
+    if scheme != "gs" or not rest.startswith("/") or not bucket or not folder.strip("/"):
         raise UserError(field, text, "give a folder on disk or gs://BUCKET/FOLDER")
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(field, text, "install gcsfs (pip install gcsfs), or give a folder on disk")
     import fsspec.config
 
-    # What other processes write has to be seen.
+    # TensorFlow's own client is not what is tested; and what other processes write has to be seen.
+    os.environ.setdefault("EPATH_USE_TF", "false")
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
     return epath.Path(text.rstrip("/"))
+
+
+@contextlib.contextmanager
+def reached(path: AnyPath, field: str) -> Iterator[None]:
+    """What goes wrong inside, but for a UserError, becomes one: this path cannot be used."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # gcsfs, aiohttp and google-auth have exceptions of their own.
+        reason = getattr(error, "strerror", None) or first_words(error) or type(error).__name__
+        raise UserError(field, path, f"choose another: {reason}") from error
 
 
 def absolute(path: AnyPath) -> AnyPath:
@@ -140,35 +160,35 @@ def write_directory(path: str | os.PathLike[str], *, overwrite: bool = False) ->
 
     Raises:
       UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
-        or cannot be made.
+        or cannot be made; in the end if it appeared meanwhile, or cannot be sent.
     """
-    path = absolute(as_path(path, "output directory"))
-    if in_bucket(path):
-        with _sent(path, overwrite=overwrite) as folder:
+    target = absolute(as_path(path, "output directory"))
+    if in_bucket(target):
+        with _sent(target, overwrite=overwrite) as folder:
             yield folder
         return
-    if path.exists() and not path.is_dir():
-        raise UserError("output directory", path, "give a directory, this is a file")
-    if Path.cwd().is_relative_to(path):
-        raise UserError("output directory", path, "give a directory below the current one")
-    refuse_existing(path, overwrite=overwrite)
-    temporary = _hidden(path)
+    if target.exists() and not target.is_dir():
+        raise UserError("output directory", target, "give a directory, this is a file")
+    if Path.cwd().is_relative_to(target):
+        raise UserError("output directory", target, "give a directory below the current one")
+    refuse_existing(target, overwrite=overwrite)
+    temporary = _hidden(target)
     old = temporary.with_suffix(".old")
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
         except OSError as error:
             remedy = f"choose another: {error.strerror}"
-            raise UserError("output directory", path, remedy) from error
+            raise UserError("output directory", target, remedy) from error
         yield temporary
-        refuse_existing(path, overwrite=overwrite)
-        if path.exists():  # A rename cannot replace a directory that has files.
-            path.rename(old)
-        temporary.rename(path)
+        refuse_existing(target, overwrite=overwrite)
+        if target.exists():  # A rename cannot replace a directory that has files.
+            target.rename(old)
+        temporary.rename(target)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -176,35 +196,56 @@ def write_directory(path: str | os.PathLike[str], *, overwrite: bool = False) ->
 @contextlib.contextmanager
 def _sent(path: AnyPath, *, overwrite: bool) -> Iterator[Path]:
     """`write_directory` to a bucket."""
-    mark = path / _UNFINISHED
-    try:
+    refuse_existing(path, overwrite=overwrite)
+    with reached(path, "output directory"):
+        # Whether one may write, replace and delete there is seen before anything is computed.
+        trial = path / f"{_UNFINISHED}_{secrets.token_hex(4)}"
+        for _ in range(2):
+            trial.write_text(_TOKEN)
+        trial.unlink()
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
         refuse_existing(path, overwrite=overwrite)
-        new = not path.exists()
-        if new:  # Whether that can be done is seen before anything is computed.
-            mark.write_text("")
-    except UserError:
-        raise
-    except Exception as error:  # gcsfs and google-auth have exceptions of their own.
-        remedy = f"choose another: {first_words(error)}"
-        raise UserError("output directory", path, remedy) from error
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-            refuse_existing(path, overwrite=overwrite)
-            mark.write_text("")
-            new = True
-            for old in path.iterdir():
-                if old.name != _UNFINISHED:
-                    old.rmtree() if old.is_dir() else old.unlink()
-            for file in sorted(Path(folder).rglob("*"), key=lambda one: one.name in MARKS):
-                if file.is_file():
-                    target = path.joinpath(*file.relative_to(folder).parts)
-                    target.write_bytes(file.read_bytes())
+        mark, token = path / _UNFINISHED, _TOKEN + secrets.token_hex(8)
+        try:
+            with reached(path, "output directory"):
+                mark.write_text(token)
+                _send(Path(name), path, mark, token)
+        except BaseException:
+            # What somebody else began meanwhile is theirs.
+            with contextlib.suppress(Exception):
+                if mark.read_text() == token:
+                    path.rmtree()
+            raise
+        with contextlib.suppress(Exception):  # Everything is there.
             mark.unlink()
-    except BaseException:
-        if new:
-            remove_tree(path)
-        raise
+
+
+def _send(folder: Path, path: AnyPath, mark: AnyPath, token: str) -> None:
+    """Replaces what is in `path`, but for the mark, by what is in `folder`: `MARKS` go first and
+    come last, so that no part is taken for a whole."""
+    olds = [one for one in path.iterdir() if one.name != mark.name]
+    files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
+
+    def delete(one: AnyPath) -> None:
+        one.rmtree() if one.is_dir() else one.unlink()
+
+    def send(file: Path) -> None:
+        path.joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
+
+    def is_mark(one: AnyPath) -> bool:
+        return one.name in MARKS
+
+    for one in filter(is_mark, olds):
+        delete(one)
+    with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+        list(pool.map(delete, itertools.filterfalse(is_mark, olds)))
+        list(pool.map(send, itertools.filterfalse(is_mark, files)))
+    if mark.read_text() != token:
+        remedy = "choose a new name: another run is writing there"
+        raise UserError("output directory", path, remedy)
+    for file in filter(is_mark, files):
+        send(file)
 
 
 def _hidden(path: Path) -> Path:
@@ -215,9 +256,18 @@ def _hidden(path: Path) -> Path:
 
 def refuse_existing(path: AnyPath, *, overwrite: bool) -> None:
     """Raises a UserError if `path` exists and may not be replaced; see `write_directory`."""
-    if not path.exists() or (in_bucket(path) and (path / _UNFINISHED).exists()):
-        return
-    if not overwrite:
-        raise UserError("output directory", path, "choose a new name or set overwrite")
-    if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
-        raise UserError("output directory", path, "choose a new name, it holds other files")
+    with reached(path, "output directory"):
+        if not path.exists() or (in_bucket(path) and _is_unfinished(path)):
+            return
+        if not overwrite:
+            raise UserError("output directory", path, "choose a new name or set overwrite")
+        if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
+            raise UserError("output directory", path, "choose a new name, it holds other files")
+
+
+def _is_unfinished(path: AnyPath) -> bool:
+    """Whether a folder in a bucket was being filled."""
+    try:
+        return (path / _UNFINISHED).read_text().startswith(_TOKEN)
+    except FileNotFoundError:
+        return False

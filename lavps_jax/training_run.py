@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lavps_jax.amortized_training import ChainLoss
 from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
-from lavps_jax.checkpoints import TrainingCheckpoints, export_weights
+from lavps_jax.checkpoints import TrainingCheckpoints
 from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import (
     DataConfig,
@@ -31,6 +32,7 @@ from lavps_jax.data import (
     load_labels,
 )
 from lavps_jax.errors import UserError, first_words
+from lavps_jax.exported_weights import export_weights
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
 from lavps_jax.placement import (
@@ -45,7 +47,7 @@ from lavps_jax.placement import (
 )
 from lavps_jax.processes import check_agreement, connect, is_first, wait_for_all
 from lavps_jax.stop_request import StopRequest
-from lavps_jax.storage import AnyPath, as_path, in_bucket, make_folder, write_file
+from lavps_jax.storage import AnyPath, as_path, in_bucket, make_folder, reached, write_file
 from lavps_jax.training import TrainState, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import PRNGKey, Weights
 from lavps_jax.validation import make_validation, validation_line
@@ -53,6 +55,8 @@ from lavps_jax.validation import make_validation, validation_line
 __all__ = ["run_training"]
 
 _CHAINS_SEED = 2
+_LOG_SECONDS = 30.0
+"""From one sending of log.csv to a bucket to the next."""
 _FREE_FIELDS = (
     "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
     "num_microbatches", "fsdp", "remat", "coordinator", "process_index", "process_count",
@@ -113,10 +117,10 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                 _tell(console, f"warning: {one.message}")
             _tell(console, f"resumed at step {int(state.step)} of {config.num_train_steps}")
         first, skipped = int(state.step), int(state.num_skipped)
-        log = _Log(run_dir / "log.csv", first)
         with (
             StopRequest() as stop,
             Progress(*columns, console=console, disable=not is_first()) as progress,
+            _Log(run_dir / "log.csv", first) as log,
         ):
             tell = partial(_tell, console)
             bar = progress.add_task(
@@ -273,22 +277,19 @@ def _claim_directory(run_dir: AnyPath, config: TrainConfig) -> None:
     """Writes the resolved configuration, or checks that the run there has the same one."""
     file = run_dir / "config.json"
     stored = to_json(config)
-    try:
+    with reached(run_dir, "run_dir"):
         make_folder(run_dir)
-        found = json.loads(file.read_text()) if file.exists() else stored
+        text = file.read_text() if file.exists() else json.dumps(stored)
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise UserError("run_dir", file, "delete this file, it is damaged") from error
         for name in stored.keys() | found.keys():
             if name not in _FREE_FIELDS and stored.get(name) != found.get(name):
                 remedy = f"choose another folder: it holds a run with another {name}"
                 raise UserError("run_dir", run_dir, remedy)
         with write_file(file) as temporary:
             temporary.write_text(json.dumps(stored, indent=2) + "\n")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError("run_dir", file, "delete this file, it is damaged") from error
-    except Exception as error:  # gcsfs and google-auth have exceptions of their own.
-        reason = getattr(error, "strerror", None) or first_words(error)
-        raise UserError("run_dir", run_dir, f"choose another: {reason}") from error
 
 
 def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], mesh: Mesh) -> None:
@@ -306,12 +307,13 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], me
 
 
 class _Log:
-    """log.csv: one row per value, so that a resumed run only cuts and appends. Nothing can be
-    appended in a bucket, where all of it is sent again. Only process 0 has one."""
+    """log.csv: one row per value, so that a resumed run only cuts and appends. Only process 0 has
+    one. Nothing can be appended in a bucket, where all of it is sent again now and then."""
 
     def __init__(self, path: AnyPath, first_step: int):
         self._path = path if is_first() else None
         self._rows = [["step", "name", "value"]]
+        self._sent = -math.inf
         if self._path is None:
             return
         if path.exists():
@@ -320,19 +322,34 @@ class _Log:
                 for row in csv.reader(path.read_text().splitlines())
                 if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
             ]
-        self._send()
+        self._write_all()
 
-    def _send(self) -> None:
+    def _write_all(self) -> None:
         with write_file(self._path) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows(self._rows)
+
+    def _send(self) -> None:
+        try:
+            self._write_all()
+        except Exception as error:  # A run does not end for its log; the next time sends all.
+            warnings.warn(f"{self._path}: not sent ({first_words(error)})", stacklevel=2)
+        self._sent = time.monotonic()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         if self._path is None:
             return
         rows = [[str(step), name, f"{value:.7g}"] for name, value in values.items()]
-        if in_bucket(self._path):
-            self._rows += rows
-            self._send()
+        if not in_bucket(self._path):
+            with self._path.open("a", newline="") as file:
+                csv.writer(file).writerows(rows)
             return
-        with self._path.open("a", newline="") as file:
-            csv.writer(file).writerows(rows)
+        self._rows += rows
+        if time.monotonic() - self._sent > _LOG_SECONDS:
+            self._send()
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None and in_bucket(self._path):
+            self._send()

@@ -18,8 +18,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lavps_jax.checkpoints import TrainingCheckpoints, export_weights, load_weights, read_card
+from lavps_jax.checkpoints import TrainingCheckpoints
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import export_weights, load_weights, read_card
 
 
 class Net(nnx.Module):

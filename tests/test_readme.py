@@ -29,7 +29,7 @@ def test_code_runs(document, count):
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md", "docs/jobs.md"],
+    ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md", "docs/pods.md"],
 )
 def test_documents_name_files_that_exist(document):
     text = (ROOT / document).read_text()

@@ -17,10 +17,10 @@ from flax import nnx
 
 from lavps_jax import sampling_job
 from lavps_jax.build import load_network
-from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import DPSConfig, MGDMConfig, PriorTask, SampleConfig, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import export_weights
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes

@@ -14,7 +14,6 @@ from PIL import Image
 
 from lavps_jax import training_run
 from lavps_jax.build import build_sampler, load_prior
-from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
@@ -37,6 +36,7 @@ from lavps_jax.config import (
 )
 from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import export_weights
 from lavps_jax.measurements import simulate_measurements
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,

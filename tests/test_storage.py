@@ -16,10 +16,10 @@ from bucket_server import BucketServer, Stored
 from flax import nnx
 
 from lavps_jax.build import load_network
-from lavps_jax.checkpoints import export_weights
 from lavps_jax.config import DPSConfig, PriorTask, SampleConfig, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import export_weights
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
 from lavps_jax.sampling_run import run_sampling
@@ -157,7 +157,7 @@ def test_a_folder_of_a_bucket_is_complete_when_its_mark_is_there(server, objects
         (folder / "metrics.json").write_text("{}")
         (folder / "images").mkdir()
         (folder / "images" / "a.png").write_bytes(b"a")
-        assert not [name for name in objects if name != "runs/out/unfinished"]
+        assert not objects
     assert sorted(objects) == ["runs/out/images/a.png", "runs/out/metrics.json"]
     assert server.written[-1] == "runs/out/metrics.json"
 
@@ -168,13 +168,13 @@ def test_a_failure_leaves_nothing_in_a_bucket(server, objects, monkeypatch):
             raise KeyboardInterrupt
     assert not objects
     # Neither does one while it sends.
-    with pytest.raises(UserError, match="forbidden|permission"):
+    with pytest.raises(UserError, match="output directory: got gs://bucket/out; .* no permission"):
         with write_directory("gs://bucket/out") as folder:
             (folder / "metrics.json").write_text("{}")
             (folder / "a.txt").write_text("a")
 
             def refuse(path, _):
-                raise UserError("output directory", path, "no permission")
+                raise OSError("no permission")
 
             monkeypatch.setattr(type(as_path("gs://bucket/out", "x")), "write_bytes", refuse)
     assert not objects
@@ -198,12 +198,42 @@ def test_what_is_in_a_bucket_is_kept_unless_asked(objects):
     with pytest.raises(UserError, match="it holds other files"):
         with write_directory("gs://bucket/photos", overwrite=True):
             pass
-    # One that was being filled when its process was killed is nobody's.
-    as_path("gs://bucket/half/unfinished", "x").write_text("")
+    # A folder of this name is not the mark of one that was being filled when its process was
+    # killed, which is nobody's.
+    as_path("gs://bucket/photos/.lavps_jax_unfinished", "x").write_text("a user's file")
+    with pytest.raises(UserError, match="set overwrite"):
+        with write_directory("gs://bucket/photos"):
+            pass
+    as_path("gs://bucket/half/.lavps_jax_unfinished", "x").write_text("lavps_jax 1")
     as_path("gs://bucket/half/a.png", "x").write_bytes(b"half")
     with write_directory("gs://bucket/half") as folder:
         (folder / "metrics.json").write_text("{}")
     assert sorted(name for name in objects if name.startswith("half")) == ["half/metrics.json"]
+
+
+def test_what_somebody_else_finished_meanwhile_is_theirs(objects):
+    with pytest.raises(UserError, match="choose a new name"):
+        with write_directory("gs://bucket/out") as folder:
+            (folder / "metrics.json").write_text("ours")
+            with write_directory("gs://bucket/out") as other:
+                (other / "metrics.json").write_text("theirs")
+    assert {name: one.data for name, one in objects.items()} == {"out/metrics.json": b"theirs"}
+
+
+def test_of_two_that_send_at_once_the_first_gives_way(objects, monkeypatch):
+    mark = as_path("gs://bucket/out/.lavps_jax_unfinished", "x")
+    kind, write = type(mark), type(mark).write_bytes
+
+    def interrupted(path, data):
+        mark.write_text("lavps_jax of another run")
+        return write(path, data)
+
+    with pytest.raises(UserError, match="another run is writing there"):
+        with write_directory("gs://bucket/out") as folder:
+            (folder / "metrics.json").write_text("ours")
+            (folder / "a.txt").write_text("ours")
+            monkeypatch.setattr(kind, "write_bytes", interrupted)
+    assert sorted(objects) == ["out/.lavps_jax_unfinished", "out/a.txt"]
 
 
 def test_an_object_appears_when_it_is_complete(objects):
@@ -218,7 +248,10 @@ def test_an_object_appears_when_it_is_complete(objects):
     assert path.read_text() == "whole" and list(objects) == ["log.csv"]
 
 
-@pytest.mark.parametrize("path", ["s3://bucket/run", "gs://", "gs:///"])
+@pytest.mark.parametrize(
+    "path",
+    ["s3://bucket/run", "gs://", "gs:///run", "gs://bucket", "gs://bucket/", "gs:/bucket/a"],
+)
 def test_other_kinds_of_storage_are_refused(path):
     with pytest.raises(UserError, match=f"run_dir: got {path}; give a folder on disk or gs://"):
         as_path(path, "run_dir")
@@ -320,6 +353,17 @@ def test_sampling_processes_meet_in_a_bucket(objects, tmp_path, perturb):
     assert found == wanted and len(wanted) > 3
     with pytest.raises(UserError, match="choose a new name or set overwrite"):
         sample(config)
-    nowhere = dataclasses.replace(config, prior="gs://bucket/none", out_dir="gs://bucket/new")
-    with pytest.raises(UserError, match="got gs://bucket/none, where no exported weights are"):
-        sample(nowhere)
+    for prior, words in {
+        "gs://bucket/none": "weights: got gs://bucket/none, where no exported weights are",
+        "gs://none/prior": "weights: got gs://none/prior",
+        "gs://private/prior": "weights: got gs://private/prior; choose another",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            sample(dataclasses.replace(config, prior=prior, out_dir="gs://bucket/new"))
+    for index in (0, 1):
+        share = dataclasses.replace(
+            config, out_dir="gs://private/out", process_index=index, process_count=2
+        )
+        with pytest.raises(UserError, match="gs://private/out; choose another"):
+            sample(share)
+    assert not [name for name in objects if name.startswith("new")]

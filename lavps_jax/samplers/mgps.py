@@ -24,7 +24,7 @@ from lavps_jax.variational import draw
 __all__ = ["MGPS", "Estimation", "MGPSNoise", "MGPSRow"]
 
 _LAST_UNREFINED = 20
-"""No step is refined from this grid index downwards: noise is low there, and steps are short."""
+"""No step is refined from this grid index downwards, as the authors have it for 300 steps."""
 
 
 class Estimation(NamedTuple):
@@ -33,13 +33,14 @@ class Estimation(NamedTuple):
     Attributes:
       start: q(x_tau | x_1, x_t), whose mean is where the fit of the midpoint begins.
       prior: of the estimate, q(x_1 | x_0, x_tau).
-      ratio: alpha_bar[tau] / alpha_bar[1].
+      scale, noise: scale x_tau = x_1 + noise eps, scale = sqrt(alpha_bar[1] / alpha_bar[tau]).
       bridge: x_{t_prev} ~ q(x_{t_prev} | x_1, x_t).
     """
 
     start: BridgeCoefficients
     prior: BridgeCoefficients
-    ratio: Any
+    scale: Any
+    noise: Any
     bridge: BridgeCoefficients
 
 
@@ -95,17 +96,18 @@ class MGPS:
     in closed form.
 
     Defaults are the authors' for FFHQ: 2 steps of Adam, 20 in the first five diffusion steps and
-    where the grid index is a multiple of ten above 20. For mixtures they take a learning rate of
-    .1, no estimates of x_1, and refine the first ten. Here a midpoint at time 1 is denoised too.
+    where the grid index is a multiple of ten above 20 (of whatever number of steps). For mixtures
+    they take a learning rate of .1, no estimates of x_1, and refine the first ten. Here a midpoint
+    at time 1 is denoised too, and x_1 is not estimated from one.
 
     Attributes:
       denoise_fn: the prior.
       num_inner_steps: of Adam, at least 0.
       num_refined_steps: of Adam in refined steps, at least `num_inner_steps`.
       num_first: how many diffusion steps are refined at the start.
-      refine_every: and then from one to the next, at least 1.
+      refine_every: and then where the grid index is a multiple of it above 20, at least 1.
       learning_rate: of Adam, positive.
-      estimate_from: in units of the last time T.
+      estimate_from: in units of the last time T; 1 is never.
       num_steps: points of the time grid; num_steps - 2 steps.
       midpoint: alpha of tau, in [0, 1]; tau is at least 1.
       schedule: noise schedule.
@@ -136,7 +138,7 @@ class MGPS:
                 raise UserError(name, getattr(self, name), f"use at least {value}")
         check_positive("learning_rate", self.learning_rate)
         if not self.estimate_from >= 0:
-            raise UserError("estimate_from", self.estimate_from, "use 0 or more; above 1 is never")
+            raise UserError("estimate_from", self.estimate_from, "use 0 or more; 1 is never")
         if not 0 <= self.midpoint <= 1:
             raise UserError("midpoint", self.midpoint, "use a number in [0, 1]")
 
@@ -173,7 +175,8 @@ class MGPS:
                 estimation=Estimation(
                     start=bridge_coefficients(table, 1, mid, high, 1.0),
                     prior=bridge_coefficients(table, 0, 1, mid, 1.0),
-                    ratio=table[mid] / table[1],
+                    scale=np.sqrt(table[1] / table[mid]),
+                    noise=np.sqrt(table[1] / table[mid] - 1),
                     bridge=bridge_coefficients(table, 1, low, high, 1.0),
                 )
                 if estimates
@@ -239,7 +242,7 @@ class MGPS:
     def _estimate(self, noise: MGPSNoise, x_tau, x_0, params, problem, row: MGPSRow) -> Array:
         """x_1 from a Gaussian fitted to p(x_1) q(x_tau | x_1) l(y | x_1)."""
         assert row.estimation is not None
-        _, prior, ratio, _ = row.estimation
+        _, prior, scale, noise_std, _ = row.estimation
         alpha_bar = float(self.schedule.alpha_bar[1])
 
         def loss(mu: Array, rho: Array, eps: Array) -> Array:
@@ -247,10 +250,7 @@ class MGPS:
             fixed = jax.lax.stop_gradient(x_1)
             x_0 = denoise(self.denoise_fn, params, problem, fixed, jnp.asarray(1))
             score = (jnp.sqrt(alpha_bar) * x_0 - fixed) / (1 - alpha_bar)
-            # -E log q(x_tau | x_1), the Gaussian N(x_tau / sqrt(ratio), (1 - ratio) / ratio) in x_1
-            noising = _expected_square(
-                mu, rho, x_tau / jnp.sqrt(ratio), jnp.sqrt((1 - ratio) / ratio)
-            )
+            noising = _expected_square(mu, rho, scale * x_tau, noise_std)  # -E log q(x_tau | x_1)
             return -log_likelihood(problem, x_1) - jnp.sum(x_1 * score) + noising - jnp.sum(rho)
 
         mean = prior.c_l * x_tau + prior.c_s * x_0
