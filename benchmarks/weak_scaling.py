@@ -68,15 +68,13 @@ def run(program: str, config: str, folder: Path, count: int) -> None:
         flags = [[*common, "--process-index", str(i)] for i in range(count)]
     processes = []
     for core, some in zip(cores, flags, strict=False):
-
-        def pin(core: int = core) -> None:
-            os.sched_setaffinity(0, {core})
-
+        os.sched_setaffinity(0, {core})  # The process inherits it.
         command = [sys.executable, program, str(preset), *some]
         processes.append(
-            subprocess.Popen(command, cwd=ROOT, preexec_fn=pin, stdout=subprocess.PIPE,
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)
         )  # fmt: skip
+    os.sched_setaffinity(0, cores)
     finish(processes)
 
 

@@ -28,7 +28,8 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from lavps_jax import cli
-from lavps_jax.build import build_loss, build_mgdm, build_optimizer, build_start
+from lavps_jax.build import build_mgdm, build_start
+from lavps_jax.build_training import build_loss, build_optimizer, one_step_weights
 from lavps_jax.build_zero_shot import build_zero_shot
 from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
@@ -36,6 +37,8 @@ from lavps_jax.config import (
     ConditionalConfig,
     LAVPSConfig,
     MGDMConfig,
+    OneStepConfig,
+    OneStepTask,
     PriorTask,
     SampleConfig,
     TrainConfig,
@@ -153,7 +156,7 @@ def training_needs(
 
     Args:
       config: of the run; its folders need not exist.
-      prior: of the prior that an amortized network refers to.
+      prior: of the prior that an amortized network or a generator refers to.
       side: of the images, in pixels.
       devices: of a slice, here or not.
 
@@ -164,7 +167,9 @@ def training_needs(
     check_batch(mesh, config.batch_size, config.num_microbatches)
     model, weights = _abstract(config)
     denoiser, frozen = None, {}
-    if isinstance(config.task, AmortizedTask):
+    if isinstance(config.task, OneStepTask):
+        weights = jax.eval_shape(one_step_weights, weights)
+    if isinstance(config.task, AmortizedTask | OneStepTask):
         denoiser, frozen, _ = _abstract_prior(prior)
     loss_fn = build_loss(config, model, denoiser)
     optimizer = build_optimizer(config.optimizer, config.num_train_steps, weights)
@@ -241,7 +246,7 @@ def _sampler(
             return build_mgdm(config.sampler, denoiser, BestOf(start, ZeroShot())), phi
         case MGDMConfig():
             return build_mgdm(config.sampler, denoiser, ZeroShot()), None
-        case ConditionalConfig():
+        case ConditionalConfig() | OneStepConfig():
             raise UserError("preset", "a supervised sampler", "give one that uses the prior")
         case _:
             return build_zero_shot(config.sampler, denoiser), None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from flax import nnx
 
-from lavps_jax.amortized_training import AmortizedLoss, ChainLoss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.config import (
@@ -18,7 +15,8 @@ from lavps_jax.config import (
     ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
-    OptimizerConfig,
+    OneStepConfig,
+    OneStepTask,
     PriorTask,
     SamplerConfig,
     TrainConfig,
@@ -34,24 +32,20 @@ from lavps_jax.networks import (
     PaletteConfig,
     UNetConfig,
 )
-from lavps_jax.networks.pure import PureModel, split, trainable_mask
+from lavps_jax.networks.pure import PureModel, split
 from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.operators import Mixture, OperatorFamily
-from lavps_jax.samplers import DDIM, MGDM, Sampler
+from lavps_jax.samplers import DDIM, MGDM, OneStep, Sampler
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
-from lavps_jax.training import ConditionalLoss, LossFn, PriorLoss
 from lavps_jax.types import Params, Weights
 
 __all__ = [
     "NetworkShape",
-    "Trainee",
-    "build_loss",
     "build_mgdm",
-    "build_optimizer",
     "build_sampler",
     "build_start",
-    "build_trainee",
+    "build_conditional",
     "check_image_shape",
     "load_network",
     "load_prior",
@@ -75,96 +69,6 @@ class NetworkShape(NamedTuple):
     num_classes: int = 0
     smallest: int = 1
     trained_side: int | None = None
-
-
-class Trainee(NamedTuple):
-    """What a training run trains, with which loss, next to which fixed weights."""
-
-    loss_fn: LossFn
-    weights: Weights
-    frozen: Weights
-
-
-def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
-    """Fresh network and loss of the configured task.
-
-    Raises:
-      UserError: if the prior of an amortized task cannot be loaded, or is for another schedule or
-        other images than `image_shape`, (H, W, C).
-    """
-    model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
-    prior, frozen = None, {}
-    if isinstance(config.task, AmortizedTask):
-        prior, frozen = load_prior(config.task.prior, image_shape)
-        if prior.schedule != config.schedule:
-            remedy = f"use the schedule of the prior, {prior.schedule}"
-            raise UserError("schedule", config.schedule, remedy)
-    return Trainee(build_loss(config, model, prior), weights, frozen)
-
-
-def build_loss(
-    config: TrainConfig, model: PureModel, prior: EDMDenoiser | None
-) -> LossFn | ChainLoss:
-    """The loss of the configured task; `prior` is that of an amortized one."""
-    task, schedule = config.task, config.schedule
-    cost: Any = {"compute_dtype": config.compute_dtype, "remat": config.remat}
-    model = dataclasses.replace(model, **cost)
-    match task:
-        case PriorTask():
-            return PriorLoss(
-                EDMDenoiser(model, schedule),
-                task.log_sigma_mean,
-                task.log_sigma_std,
-                task.network.num_classes,
-                task.label_dropout,
-            )
-        case ConditionalTask():
-            return ConditionalLoss(
-                _conditional(model, task, schedule),
-                task.operator,
-                task.sigma_y,
-                task.log_sigma_mean,
-                task.log_sigma_std,
-                task.network.backbone.num_classes,
-                task.label_dropout,
-            )
-        case AmortizedTask():
-            assert prior is not None
-            blocks = AmortizedLoss(
-                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
-                build_start(model, task, schedule),
-                task.operator,
-                task.sigma_y,
-                task.num_steps,
-                task.low_idx,
-                task.high_idx,
-                task.tau_rule,
-                task.block_weight,
-            )
-            return ChainLoss(blocks) if task.states == "chain" else blocks
-
-
-def build_optimizer(
-    config: OptimizerConfig, num_train_steps: int, weights: Weights
-) -> optax.GradientTransformation:
-    """AdamW with clipping; buffers and their decay are left out."""
-    match config.schedule:
-        case "constant":
-            # Joined by hand: optax.warmup_constant_schedule stays at zero without a warm-up.
-            warm_up = optax.linear_schedule(0.0, config.peak_lr, config.warmup_steps)
-            constant = optax.constant_schedule(config.peak_lr)
-            rate = optax.join_schedules([warm_up, constant], [config.warmup_steps])
-        case "cosine":
-            rate = optax.warmup_cosine_decay_schedule(
-                0.0,
-                config.peak_lr,
-                config.warmup_steps,
-                max(num_train_steps, config.warmup_steps + 1),
-            )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(rate, weight_decay=config.weight_decay, mask=trainable_mask(weights)),
-    )
 
 
 def check_image_shape(
@@ -325,8 +229,19 @@ def build_sampler(
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
             check_image_shape(trained.task.network, image_shape, tiles)
             params["phi"] = phi
-            denoiser = _conditional(tiled(model, tiles), trained.task, trained.schedule)
+            denoiser = build_conditional(tiled(model, tiles), trained.task, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
+        case OneStepConfig():
+            if not config.generator:
+                remedy = "give the folder of an exported generator"
+                raise UserError("sampler.generator", "nothing", remedy)
+            model, phi, trained = load_network(config.generator)
+            if not isinstance(trained.task, OneStepTask):
+                raise UserError("sampler.generator", config.generator, "give a generator")
+            check_image_shape(trained.task.network, image_shape, tiles)
+            params["phi"] = phi
+            denoiser = build_conditional(tiled(model, tiles), trained.task, trained.schedule)
+            sampler = OneStep(denoiser, trained.task.start_sigma)
         case _:
             sampler = build_zero_shot(config, prior)
     return sampler, params
@@ -364,7 +279,10 @@ def build_start(model: Model, task: AmortizedTask, schedule: Schedule) -> Amorti
     return Amortized(model, schedule, network.mean_unit, network.guidance, network.inverse, sees)
 
 
-def _conditional(model: Model, task: ConditionalTask, schedule: Schedule) -> ConditionalDenoiserFn:
+def build_conditional(
+    model: Model, task: ConditionalTask | OneStepTask, schedule: Schedule
+) -> ConditionalDenoiserFn:
+    """The denoiser of a network that sees measurements, as its task says."""
     network = task.network
     sees = network.backbone.sees_measurement
     return ConditionalDenoiserFn(model, schedule, network.inverse, sees, network.pivot)

@@ -39,12 +39,13 @@ from lavps_jax.sampler_config import (
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
+    OneStepConfig,
     PiGDMConfig,
     REDDiffConfig,
     SamplerConfig,
 )
 from lavps_jax.schedules import Schedule
-from lavps_jax.task_config import AmortizedTask, ConditionalTask, PriorTask
+from lavps_jax.task_config import AmortizedTask, ConditionalTask, OneStepTask, PriorTask
 
 __all__ = [
     "AmortizedTask",
@@ -63,6 +64,8 @@ __all__ = [
     "LAVPSConfig",
     "MGDMConfig",
     "MGPSConfig",
+    "OneStepConfig",
+    "OneStepTask",
     "OptimizerConfig",
     "PiGDMConfig",
     "PriorTask",
@@ -107,7 +110,7 @@ class OptimizerConfig:
 class TrainConfig:
     """One training run."""
 
-    task: PriorTask | AmortizedTask | ConditionalTask
+    task: PriorTask | AmortizedTask | ConditionalTask | OneStepTask
     train_data: DataConfig
     validation_data: DataConfig
     run_dir: str
@@ -265,7 +268,7 @@ def load_preset(path: str) -> Any:
 
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
-    PriorTask, AmortizedTask, ConditionalTask, OptimizerConfig, TrainConfig, Schedule,
+    PriorTask, AmortizedTask, ConditionalTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
     SampleConfig, InnerConfig, *get_args(SamplerConfig),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,

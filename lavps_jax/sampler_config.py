@@ -23,6 +23,7 @@ __all__ = [
     "LAVPSConfig",
     "MGDMConfig",
     "MGPSConfig",
+    "OneStepConfig",
     "PiGDMConfig",
     "REDDiffConfig",
     "SamplerConfig",
@@ -269,6 +270,14 @@ class ConditionalConfig:
 
 
 @dataclass(frozen=True)
+class OneStepConfig:
+    """One evaluation of a generator; see `lavps_jax.samplers.OneStep`."""
+
+    generator: str = ""
+    """Folder of the exported generator."""
+
+
+@dataclass(frozen=True)
 class DDIMConfig:
     """Samples of the prior, whatever was measured; see `lavps_jax.samplers.DDIM`."""
 
@@ -295,4 +304,4 @@ ZeroShotConfig = (
 """Methods that need the prior alone."""
 
 # LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = LAVPSConfig | MGDMConfig | ZeroShotConfig | ConditionalConfig
+SamplerConfig = LAVPSConfig | MGDMConfig | ZeroShotConfig | ConditionalConfig | OneStepConfig

@@ -10,7 +10,7 @@ from lavps_jax.errors import UserError, check_choices, check_fraction, check_pos
 from lavps_jax.networks import ConditionalDenoiserConfig, HDiTConfig, PaletteConfig, UNetConfig
 from lavps_jax.operators import OperatorFamily
 
-__all__ = ["AmortizedTask", "ConditionalTask", "PriorTask"]
+__all__ = ["AmortizedTask", "ConditionalTask", "OneStepTask", "PriorTask"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,36 @@ class ConditionalTask:
     def trained_classes(self) -> int:
         """How many classes of images the network learns."""
         return self.network.backbone.num_classes
+
+
+@dataclass(frozen=True)
+class OneStepTask:
+    """Train a generator that samples in one step, for one family of operators (DAVI)."""
+
+    network: ConditionalDenoiserConfig
+    denoiser: str
+    """Folder of an exported supervised denoiser of the same network, which it begins as."""
+    prior: str
+    """Folder of the exported prior, on disk or gs://."""
+    operator: OperatorFamily
+    sigma_y: float = 0.05
+    """Standard deviation of the measurement noise, > 0."""
+    start_sigma: float = 2.5
+    """Noise level of the pure noise that becomes a sample, > 0."""
+    sigma_min: float = 0.02
+    """Least noise level at which samples are compared with the prior, > 0."""
+    sigma_max: float = 20.0
+    """Largest one, > sigma_min."""
+
+    def __post_init__(self):
+        check_positive("sigma_y", self.sigma_y)
+        check_positive("task.start_sigma", self.start_sigma)
+        check_positive("task.sigma_min", self.sigma_min)
+        if not self.sigma_min < self.sigma_max:
+            remedy = f"use more than sigma_min = {self.sigma_min}"
+            raise UserError("task.sigma_max", self.sigma_max, remedy)
+
+    @property
+    def trained_classes(self) -> int:
+        """None: generators are learned without."""
+        return 0

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lavps_jax.amortized_training import ChainLoss
-from lavps_jax.build import Trainee, build_optimizer, build_trainee, check_image_shape
+from lavps_jax.build import check_image_shape
+from lavps_jax.build_training import Trainee, build_optimizer, build_trainee, exported
 from lavps_jax.checkpoints import TrainingCheckpoints
 from lavps_jax.config import TrainConfig, to_json
 from lavps_jax.data import (
@@ -293,7 +294,9 @@ def _claim_directory(run_dir: AnyPath, config: TrainConfig) -> None:
 
 
 def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], mesh: Mesh) -> None:
-    ema = jax.jit(lambda weights: weights, out_shardings=copied(mesh))(state.ema)
+    ema = jax.jit(lambda weights: weights, out_shardings=copied(mesh))(
+        exported(config.task, state.ema)
+    )
     if not is_first():
         return
     card = {

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lavps_jax.build import Trainee
+from lavps_jax.build_training import Trainee
 from lavps_jax.config import TrainConfig
 from lavps_jax.data import ImageSource, load_batch, load_labels
 from lavps_jax.placement import copied, on_all_devices

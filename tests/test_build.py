@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from lavps_jax.build import build_loss
+from lavps_jax.build_training import build_loss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.config import (
     AmortizedTask,

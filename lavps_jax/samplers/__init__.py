@@ -13,6 +13,7 @@ from lavps_jax.samplers.guess_and_guide import GuessAndGuide
 from lavps_jax.samplers.inner import Inner
 from lavps_jax.samplers.mgdm import MGDM
 from lavps_jax.samplers.mgps import MGPS
+from lavps_jax.samplers.one_step import OneStep
 from lavps_jax.samplers.pigdm import PiGDM
 from lavps_jax.samplers.reddiff import REDDiff
 from lavps_jax.samplers.run import Samples, make_sample_fn, sample
@@ -32,6 +33,7 @@ __all__ = [
     "GuessAndGuide",
     "Info",
     "Inner",
+    "OneStep",
     "PiGDM",
     "Plan",
     "REDDiff",

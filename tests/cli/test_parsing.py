@@ -26,6 +26,7 @@ from lavps_jax.config import (
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
+    OneStepConfig,
     PiGDMConfig,
     REDDiffConfig,
     SampleConfig,
@@ -65,6 +66,7 @@ def test_a_preset_as_it_is():
         ("sampler:fast-dips-config", FastDIPSConfig),
         ("sampler:guess-and-guide-config", GuessAndGuideConfig),
         ("sampler:mgps-config", MGPSConfig),
+        ("sampler:one-step-config", OneStepConfig),
     ],
 )
 def test_a_word_chooses_the_sampler(word, kind):
