@@ -67,14 +67,16 @@ def run(program: str, config: str, folder: Path, count: int) -> None:
             common += ["--coordinator", f"localhost:{free_port()}"]
         flags = [[*common, "--process-index", str(i)] for i in range(count)]
     processes = []
-    for core, some in zip(cores, flags, strict=False):
-        os.sched_setaffinity(0, {core})  # The process inherits it.
-        command = [sys.executable, program, str(preset), *some]
-        processes.append(
-            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True)
-        )  # fmt: skip
-    os.sched_setaffinity(0, cores)
+    try:
+        for core, some in zip(cores, flags, strict=False):
+            os.sched_setaffinity(0, {core})  # The process inherits it.
+            command = [sys.executable, program, str(preset), *some]
+            processes.append(
+                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True)
+            )  # fmt: skip
+    finally:
+        os.sched_setaffinity(0, cores)
     finish(processes)
 
 

@@ -106,7 +106,7 @@ class Config:
     topology: str = "v5e:2x2"
     """Kind of chip and how they are arranged, such as v5e:4x4, v6e:4x4 or v5p:2x2x2."""
     prior: str | None = None
-    """Preset of the prior, for sampling and for training an amortized network."""
+    """Preset of the prior, for sampling and for training an amortized network or a generator."""
     amortized: str | None = None
     """Preset of the amortized network, for sampling with LAVPS."""
     batch_size: int | None = None
@@ -172,7 +172,7 @@ def training_needs(
     if isinstance(config.task, AmortizedTask | OneStepTask):
         denoiser, frozen, _ = _abstract_prior(prior)
     loss_fn = build_loss(config, model, denoiser)
-    optimizer = build_optimizer(config.optimizer, config.num_train_steps, weights)
+    optimizer = build_optimizer(config, weights)
     images = _like((config.batch_size, side, side, _channels(config)), spread_images(mesh))
     labels = None
     if config.task.trained_classes:
@@ -247,7 +247,7 @@ def _sampler(
         case MGDMConfig():
             return build_mgdm(config.sampler, denoiser, ZeroShot()), None
         case ConditionalConfig() | OneStepConfig():
-            raise UserError("preset", "a supervised sampler", "give one that uses the prior")
+            raise UserError("preset", "a sampler without the prior", "give one that uses it")
         case _:
             return build_zero_shot(config.sampler, denoiser), None
 

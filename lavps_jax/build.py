@@ -1,4 +1,4 @@
-"""From configurations to networks, denoisers, starts and losses."""
+"""From configurations to networks, denoisers, starts and samplers."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ __all__ = [
     "build_start",
     "build_conditional",
     "check_image_shape",
+    "is_trained_on",
     "load_network",
     "load_prior",
     "network_shape",
@@ -238,6 +239,9 @@ def build_sampler(
             model, phi, trained = load_network(config.generator)
             if not isinstance(trained.task, OneStepTask):
                 raise UserError("sampler.generator", config.generator, "give a generator")
+            if tiles is not None:  # Nothing would make the tiles of one sample agree.
+                remedy = "leave it out: a generator samples in one evaluation"
+                raise UserError("tile", tiles.side, remedy)
             check_image_shape(trained.task.network, image_shape, tiles)
             params["phi"] = phi
             denoiser = build_conditional(tiled(model, tiles), trained.task, trained.schedule)
@@ -247,7 +251,17 @@ def build_sampler(
     return sampler, params
 
 
-def _knows(task: AmortizedTask, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
+def is_trained_on(path: str, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
+    """Whether the exported network at `path` was trained on such measurements; None is unknown.
+
+    Raises:
+      UserError: if there is none.
+    """
+    task = _stored_config(path).task
+    return not isinstance(task, PriorTask) and _knows(task, operator, sigma_y)
+
+
+def _knows(task: Any, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
     """Whether a network was trained on such measurements."""
     families = task.operator.families if isinstance(task.operator, Mixture) else ()
     return sigma_y == task.sigma_y and operator in (task.operator, *families)

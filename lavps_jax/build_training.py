@@ -52,10 +52,12 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
       UserError: if a network that the task begins with cannot be loaded, or is for another
         schedule or other images than `image_shape`, (H, W, C).
     """
-    model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
     prior, frozen = None, {}
     if isinstance(config.task, OneStepTask):
-        weights = one_step_weights(_first_generator(config.task))
+        model, first = _first_generator(config.task)
+        weights = one_step_weights(first)
+    else:
+        model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
     if isinstance(config.task, AmortizedTask | OneStepTask):
         prior, frozen = load_prior(config.task.prior, image_shape)
         if prior.schedule != config.schedule:
@@ -74,12 +76,12 @@ def exported(task: Any, weights: Weights) -> Weights:
     return weights["generator"] if isinstance(task, OneStepTask) else weights
 
 
-def _first_generator(task: OneStepTask) -> Weights:
-    _, weights, trained = load_network(task.denoiser)
+def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
+    model, weights, trained = load_network(task.denoiser)
     if not isinstance(trained.task, ConditionalTask) or trained.task.network != task.network:
         remedy = "give a supervised denoiser with the same network"
         raise UserError("task.denoiser", task.denoiser, remedy)
-    return weights
+    return model, weights
 
 
 def build_loss(
@@ -135,24 +137,44 @@ def build_loss(
             return ChainLoss(blocks) if task.states == "chain" else blocks
 
 
-def build_optimizer(
-    config: OptimizerConfig, num_train_steps: int, weights: Weights
-) -> optax.GradientTransformation:
-    """AdamW with clipping; buffers and their decay are left out."""
+def build_optimizer(config: TrainConfig, weights: Weights) -> optax.GradientTransformation:
+    """AdamW with clipping; buffers and their decay are left out.
+
+    Generator and critic of a one-step task are clipped apart, and the critic goes first and faster.
+    """
+    settings, steps = config.optimizer, config.num_train_steps
+    if not isinstance(config.task, OneStepTask):
+        return _adamw(settings, _rate(settings, steps))
+    rate = _rate(settings, steps)
+    rest = optax.constant_schedule(0.0)
+    each = {
+        "generator": optax.join_schedules([rest, rate], [settings.warmup_steps]),
+        "critic": lambda step: config.task.critic_rate * rate(step),
+    }
+    return optax.partition(
+        {name: _adamw(settings, one) for name, one in each.items()},
+        {name: jax.tree.map(lambda _, name=name: name, weights[name]) for name in each},
+    )
+
+
+def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(rate, weight_decay=config.weight_decay, mask=trainable_mask),
+    )
+
+
+def _rate(config: OptimizerConfig, num_train_steps: int) -> optax.Schedule:
     match config.schedule:
         case "constant":
             # Joined by hand: optax.warmup_constant_schedule stays at zero without a warm-up.
             warm_up = optax.linear_schedule(0.0, config.peak_lr, config.warmup_steps)
             constant = optax.constant_schedule(config.peak_lr)
-            rate = optax.join_schedules([warm_up, constant], [config.warmup_steps])
+            return optax.join_schedules([warm_up, constant], [config.warmup_steps])
         case "cosine":
-            rate = optax.warmup_cosine_decay_schedule(
+            return optax.warmup_cosine_decay_schedule(
                 0.0,
                 config.peak_lr,
                 config.warmup_steps,
                 max(num_train_steps, config.warmup_steps + 1),
             )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(rate, weight_decay=config.weight_decay, mask=trainable_mask(weights)),
-    )

@@ -14,9 +14,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lavps_jax.build import build_sampler, load_prior, network_shape
+from lavps_jax.build import build_sampler, is_trained_on, load_prior, network_shape
 from lavps_jax.checksums import checksums
-from lavps_jax.config import LAVPSConfig, SampleConfig, SamplerConfig, to_json
+from lavps_jax.config import (
+    ConditionalConfig,
+    LAVPSConfig,
+    OneStepConfig,
+    SampleConfig,
+    SamplerConfig,
+    to_json,
+)
 from lavps_jax.errors import UserError
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.likelihoods import log_likelihood
@@ -150,6 +157,13 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
                 f"{name}: its network was trained on another operator or sigma_y, or may have "
                 "been, or without classes, so that its starts are compared with zero-shot ones "
                 "(best_of)."
+            )
+        network = one.denoiser if isinstance(one, ConditionalConfig) else None
+        network = one.generator if isinstance(one, OneStepConfig) else network
+        if network is not None and not is_trained_on(network, operator, sigma_y):
+            console.print(
+                f"{name}: its network was trained on another operator or sigma_y, or may have "
+                "been; it has no likelihood, so that its samples may not fit the measurement."
             )
     return _Run(measured, dict(zip(names, built, strict=True)))
 

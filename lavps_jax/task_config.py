@@ -1,4 +1,4 @@
-"""What a training run trains: a prior, an amortized start, or a supervised denoiser."""
+"""What a training run trains: a prior, an amortized start, a supervised denoiser or a generator."""
 
 from __future__ import annotations
 
@@ -114,15 +114,24 @@ class OneStepTask:
     """Standard deviation of the measurement noise, > 0."""
     start_sigma: float = 2.5
     """Noise level of the pure noise that becomes a sample, > 0."""
-    sigma_min: float = 0.02
-    """Least noise level at which samples are compared with the prior, > 0."""
+    sigma_min: float = 0.005
+    """Least noise level at which samples are compared with the prior, > 0, well below sigma_y."""
     sigma_max: float = 20.0
     """Largest one, > sigma_min."""
+    critic_rate: float = 4.0
+    """Learning rate of the critic over that of the generator, > 0."""
 
     def __post_init__(self):
         check_positive("sigma_y", self.sigma_y)
         check_positive("task.start_sigma", self.start_sigma)
         check_positive("task.sigma_min", self.sigma_min)
+        check_positive("task.critic_rate", self.critic_rate)
+        if self.network.backbone.num_classes:
+            found = self.network.backbone.num_classes
+            raise UserError("task.network.backbone.num_classes", found, "use 0")
+        if self.sigma_min > self.sigma_y / 4:
+            remedy = f"use at most a quarter of sigma_y = {self.sigma_y}"
+            raise UserError("task.sigma_min", self.sigma_min, remedy)
         if not self.sigma_min < self.sigma_max:
             remedy = f"use more than sigma_min = {self.sigma_min}"
             raise UserError("task.sigma_max", self.sigma_max, remedy)

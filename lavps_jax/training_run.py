@@ -94,7 +94,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     trainee = build_trainee(config, train_data.image_shape)
     frozen = on_all_devices(trainee.frozen, spread_weights(mesh, trainee.frozen))
     load = _batches(config, train_data, mesh)
-    optimizer = build_optimizer(config.optimizer, config.num_train_steps, trainee.weights)
+    optimizer = build_optimizer(config, trainee.weights)
     state, train_step, rng_key = _first_state(config, trainee, frozen, optimizer, load, mesh)
     if is_first():
         _claim_directory(run_dir, config)

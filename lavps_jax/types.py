@@ -13,7 +13,8 @@ PRNGKey = Array
 Weights = Any
 """A pytree of arrays."""
 Params = dict[str, Weights]
-"""``{"theta": denoiser weights, "phi": amortized weights}``; "phi" only where a start needs it."""
+"""``{"theta": denoiser weights, "phi": weights of another network}``, which starts, supervised
+denoisers and generators need."""
 
 
 class DenoiseFn(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -12,6 +13,8 @@ import numpy as np
 import optax
 import pytest
 
+from lavps_jax.build import load_network
+from lavps_jax.build_training import build_optimizer
 from lavps_jax.config import (
     ConditionalTask,
     OneStepConfig,
@@ -30,7 +33,7 @@ from lavps_jax.networks import (
     LevelConfig,
 )
 from lavps_jax.one_step import OneStepLoss, relative_entropy_draw
-from lavps_jax.operators import Denoise
+from lavps_jax.operators import Denoise, MotionBlur
 from lavps_jax.sampling_run import run_sampling
 from lavps_jax.training_run import run_training
 
@@ -63,6 +66,19 @@ def test_the_mean_of_the_draws_is_the_relative_entropy():
     assert integral == pytest.approx(expected, rel=0.03) and expected > 1
 
 
+NETWORK = ConditionalDenoiserConfig(
+    HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
+)
+
+
+def config(task, run_dir, steps=4) -> TrainConfig:
+    return TrainConfig(
+        task, SyntheticData(64, (8, 8, 1)), SyntheticData(16, (8, 8, 1), seed=1), str(run_dir),
+        batch_size=8, num_train_steps=steps, optimizer=OptimizerConfig(1e-3, warmup_steps=1),
+        log_every=2, validate_every=steps, checkpoint_every=steps,
+    )  # fmt: skip
+
+
 class Prior:
     """Independent pixels N(MEAN, STD^2)."""
 
@@ -78,55 +94,47 @@ class Affine:
         return gaussian(z, mean, jnp.exp(phi["s"]), sigma_t), jnp.float32(1.0)
 
 
-def test_the_best_generator_has_the_law_of_the_posterior():
-    """Everything is Gaussian: the mean (MEAN / STD^2 + y / SIGMA_Y^2) v, the variance v."""
-    loss_fn = OneStepLoss(Prior(), Affine(), Denoise(), SIGMA_Y, START, 1e-2, 1e2)  # type: ignore[arg-type]
-    begin = {name: jnp.float32(value) for name, value in (("a", 0.0), ("b", 0.0), ("s", 0.0))}
+@pytest.mark.parametrize("sigma_y", [0.5, 0.05])
+def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
+    """Everything is Gaussian: mean (MEAN / STD^2 + y / sigma_y^2) v and variance v, found with the
+    optimizer of real runs."""
+    task = OneStepTask(NETWORK, "", "", Denoise(), sigma_y)
+    settings = OptimizerConfig(1e-2, "cosine", warmup_steps=50, clip_norm=10.0)
+    settings = dataclasses.replace(config(task, "", 8_000), optimizer=settings)
+    loss_fn = OneStepLoss(Prior(), Affine(), Denoise(), sigma_y, START, task.sigma_min, 20.0)  # type: ignore[arg-type]
+    begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.0))}
     weights = {"generator": begin, "critic": dict(begin)}
-    optimizer = optax.adam(optax.exponential_decay(3e-2, 500, 0.3))
-    state = optimizer.init(weights)
+    optimizer = build_optimizer(settings, weights)
 
     def batch_loss(weights, key):
         def one(key):
             key_x, key_loss = jax.random.split(key)
-            x_0 = MEAN + STD * jax.random.normal(key_x, (2, 2, 1))
+            x_0 = MEAN + STD * jax.random.normal(key_x, (4, 4, 1))
             return loss_fn(weights, key_loss, {}, x_0, train=True)[0]
 
-        return jnp.mean(jax.vmap(one)(jax.random.split(key, 256)))
+        return jnp.mean(jax.vmap(one)(jax.random.split(key, 32)))
 
-    @jax.jit
     def step(carry, key):
         weights, state = carry
-        update, state = optimizer.update(jax.grad(batch_loss)(weights, key), state)
-        return (optax.apply_updates(weights, update), state), None
+        update, state = optimizer.update(jax.grad(batch_loss)(weights, key), state, weights)
+        return (optax.apply_updates(weights, update), state), weights["generator"]
 
-    keys = jax.random.split(jax.random.key(0), 1500)
-    (weights, _), _ = jax.lax.scan(step, (weights, state), keys)
+    keys = jax.random.split(jax.random.key(0), settings.num_train_steps)
+    carry = (weights, optimizer.init(weights))
+    (weights, _), path = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(carry)
+    # The generator waits for the critic.
+    assert float(path["s"][50]) == 0 and float(path["s"][60]) != 0
     found = {name: float(value) for name, value in weights["generator"].items()}
-    variance = 1 / (1 / STD**2 + 1 / SIGMA_Y**2)
+    variance = 1 / (1 / STD**2 + 1 / sigma_y**2)
     # Samples are (1 - gain) (a + b y) + gain START eps, with the gain of the denoiser at START.
     inner = np.exp(2 * found["s"])
     gain = inner / (inner + START**2)
-    assert (1 - gain) * found["b"] == pytest.approx(variance / SIGMA_Y**2, abs=0.04)
+    assert (1 - gain) * found["b"] == pytest.approx(variance / sigma_y**2, abs=0.04)
     assert (1 - gain) * found["a"] == pytest.approx(MEAN * variance / STD**2, abs=0.04)
     std = gain * START
-    assert std == pytest.approx(np.sqrt(variance), rel=0.06)
+    assert std == pytest.approx(np.sqrt(variance), rel=0.08)
     # The critic has the generator's law.
-    critic = {name: float(value) for name, value in weights["critic"].items()}
-    assert np.exp(critic["s"]) == pytest.approx(std, rel=0.1)
-
-
-NETWORK = ConditionalDenoiserConfig(
-    HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
-)
-
-
-def config(task, run_dir, steps=4) -> TrainConfig:
-    return TrainConfig(
-        task, SyntheticData(64, (8, 8, 1)), SyntheticData(16, (8, 8, 1), seed=1), str(run_dir),
-        batch_size=8, num_train_steps=steps, optimizer=OptimizerConfig(1e-3, warmup_steps=1),
-        log_every=2, validate_every=steps, checkpoint_every=steps,
-    )  # fmt: skip
+    assert np.exp(float(weights["critic"]["s"])) == pytest.approx(std, rel=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +152,7 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
     run = config(task, tmp_path / "run")
     generator = str(train(run))
     log = (tmp_path / "run" / "log.csv").read_text()
-    assert "misfit" in log and "relative_entropy" in log and "validation_loss" in log
+    assert "neg_log_likelihood" in log and "relative_entropy" in log and "validation_loss" in log
     settings = SampleConfig(
         prior, SyntheticData(8, (8, 8, 1), seed=2), Denoise(), OneStepConfig(generator),
         str(tmp_path / "out"), num_images=2, num_particles=2,
@@ -153,15 +161,20 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["sampler"] == "onestep" and metrics["mean"]["network_calls"] == 2
     assert metrics["mean"]["pixel_std"] > 0
-    # Goes on where it was: nothing is left to do.
-    train(run)
-    assert "resumed at step 4 of 4" in capsys.readouterr().out
+    assert "trained on another" not in capsys.readouterr().out
+    sample(dataclasses.replace(settings, sigma_y=0.1, out_dir=str(tmp_path / "noisy")))
+    assert "onestep: its network was trained on another operator or sigma_y" in (
+        capsys.readouterr().out
+    )
     for wrong, words in {
         OneStepConfig(): "sampler.generator: got nothing",
         OneStepConfig(denoiser): "give a generator",
     }.items():
         with pytest.raises(UserError, match=words):
             sample(dataclasses.replace(settings, sampler=wrong, out_dir=str(tmp_path / "no")))
+    tiled = dataclasses.replace(settings, tile=8, tile_overlap=4, out_dir=str(tmp_path / "no"))
+    with pytest.raises(UserError, match="tile: .*leave it out"):
+        sample(tiled)
     other = dataclasses.replace(NETWORK, pivot=True)
     with pytest.raises(UserError, match="task.denoiser: .*the same network"):
         train(config(dataclasses.replace(task, network=other), tmp_path / "other"))
@@ -169,8 +182,47 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sigma_y", 0.0), ("start_sigma", -1.0), ("sigma_min", 0.0), ("sigma_max", 0.01)],
+    [("sigma_y", 0.0), ("start_sigma", -1.0), ("sigma_min", 0.02), ("sigma_max", 0.001)],
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(UserError, match=field):
         OneStepTask(NETWORK, "denoiser", "prior", Denoise(), **{field: value})
+
+
+def test_an_interrupted_run_and_one_on_more_devices_end_alike(networks, tmp_path, monkeypatch):
+    prior, denoiser = networks
+    task = OneStepTask(NETWORK, denoiser, prior, Denoise())
+    run = config(task, tmp_path / "whole")
+    run = dataclasses.replace(run, optimizer=OptimizerConfig(1e-3, "constant", warmup_steps=1))
+    train(run)
+    half = dataclasses.replace(run, run_dir=str(tmp_path / "half"), checkpoint_every=2)
+    train(half)
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "4")
+    shutil.rmtree(tmp_path / "half" / "weights")
+    train(half)
+    spread = dataclasses.replace(run, run_dir=str(tmp_path / "spread"), fsdp=2)
+    run_training(spread, devices=jax.devices()[:2])
+    wanted = jax.tree.leaves(load_network(str(tmp_path / "whole" / "weights"))[1])
+    for name, tolerance in (("half", 0.0), ("spread", 2e-3)):
+        found = jax.tree.leaves(load_network(str(tmp_path / name / "weights"))[1])
+        for one, other in zip(wanted, found, strict=True):
+            np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance / 100)
+    first = jax.tree.leaves(load_network(denoiser)[1])
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(wanted, first, strict=True))
+
+
+def test_a_network_with_a_pivot_has_gradients(networks, tmp_path):
+    """They go through the inverse of the operator, twice."""
+    pivot = dataclasses.replace(NETWORK, pivot=True)
+    blur = MotionBlur(size=3, intensity=0.5)
+    denoiser = str(train(config(ConditionalTask(pivot, blur), tmp_path / "denoiser", 2)))
+    train(config(OneStepTask(pivot, denoiser, networks[0], blur), tmp_path / "run", 3))
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    norms = [float(row.split(",")[2]) for row in rows if "gradient_norm" in row]
+    assert norms and all(0 < norm < np.inf for norm in norms)
+
+
+def test_classes_are_refused():
+    backbone = dataclasses.replace(NETWORK.backbone, num_classes=3)
+    with pytest.raises(UserError, match="num_classes: got 3; use 0"):
+        OneStepTask(ConditionalDenoiserConfig(backbone), "denoiser", "prior", Denoise())

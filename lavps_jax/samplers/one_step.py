@@ -36,7 +36,7 @@ class OneStep:
         return Cost(1, 0, 0)
 
     def check(self, problem: Problem) -> None:
-        """Takes Gaussian noise: the generator is not told another one."""
+        """Takes any operator; of noise only that sigma_y says how strong it is."""
         check_gaussian(problem, "OneStep")
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
