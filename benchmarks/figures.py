@@ -38,7 +38,10 @@ def pareto_figure(
     quality_label: str,
     origin: str,
 ) -> None:
-    """Cost against a quality of which less is better; a line joins what no other point beats."""
+    """Cost against a quality of which less is better; a line joins what no other point beats.
+
+    Intervals are cut where they leave the picture.
+    """
     methods = list(dict.fromkeys(mark.method for marks in tasks.values() for mark in marks))
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(tasks), 4.4), layout="constrained")
@@ -59,6 +62,9 @@ def pareto_figure(
                     markersize=5, linewidth=1, elinewidth=0.6,
                 )  # fmt: skip
             axis.set(title=task, xlabel=cost_label, xscale="log", yscale="log")
+            # Some intervals reach zero, which would leave the points a corner of the picture.
+            means = [mark.quality.mean for mark in marks]
+            axis.set_ylim(0.6 * min(means), 1.6 * max(means))
         axes[0][0].set_ylabel(quality_label)
         handles = {}
         for axis in axes[0]:
