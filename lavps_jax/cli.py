@@ -114,15 +114,15 @@ def main(run: Callable[[list[str]], None]) -> None:
         run(sys.argv[1:])
     except UserError as error:
         fail(str(error))
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        # Whatever else the runtime reports is not the user's mistake.
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        fail(f"disk: {error.strerror}; make room, then the same command goes on")
+    except Exception as error:
+        # TensorStore has no exception of its own for a full disk.
+        for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+            if full in str(error):
+                fail(f"disk: {full}; make room, then the same command goes on")
+        exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EX" in str(error)
+        if exhausted or isinstance(error, MemoryError):
+            fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
+        raise  # Whatever else is reported is not the user's mistake.
     except KeyboardInterrupt as interrupt:
         code = 143 if interrupt.args else 130
     else:

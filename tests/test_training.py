@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,6 +31,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
 from lavps_jax.operators import RandomPixels
 
+ROOT = Path(__file__).parents[1]
 run_training = partial(training_run.run_training, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
@@ -250,6 +255,37 @@ def test_chains_that_do_not_fit_are_refused_before_they_begin(whole_run, tmp_pat
     with pytest.raises(UserError, match="batch_size: got .* of memory; lower it"):
         run_training(config(tmp_path / "run", task=task))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_and_costs_no_checkpoint(whole_run, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        run = config(disk / "run", checkpoint_every=1)
+        program = (
+            "import json, sys; from lavps_jax import cli; from lavps_jax.config import from_json;"
+        )
+        program += "from lavps_jax.training_run import run_training;"
+        program += "cli.main(lambda words: run_training(from_json(json.loads(words[0]))))"
+        command = [sys.executable, "-c", program, json.dumps(to_json(run))]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        said = ended.stderr.splitlines()[-1]
+        assert said.startswith("error: disk: No space left on device; make room")
+        assert ended.returncode == 2
+        checkpoints = disk / "run" / "checkpoints"
+        steps = sorted(int(one.name) for one in checkpoints.iterdir() if one.name.isdigit())
+        assert steps and steps[-1] < 5
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        run_training(run)
+        assert f"resumed at step {steps[-1]} of 6" in capsys.readouterr().out
+        assert_same_weights(whole_run, disk / "run")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_only_the_first_process_has_a_log(tmp_path, monkeypatch):
