@@ -6,10 +6,12 @@ import contextlib
 import errno
 import io
 import itertools
+import logging
 import os
 import re
 import signal
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -110,15 +112,18 @@ def main(run: Callable[[list[str]], None]) -> None:
     SIGTERM, with which batch systems end a job, cleans up as Ctrl-C does.
     """
     signal.signal(signal.SIGTERM, _stop)
+    # Every thread and task of Orbax would tell of a full disk; the last one that is told is ours.
+    excepthook = threading.excepthook
+    threading.excepthook = lambda one: None if _full_disk(one.exc_value) else excepthook(one)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_about_something_else)
     try:
         run(sys.argv[1:])
     except UserError as error:
         fail(str(error))
     except Exception as error:
-        # TensorStore has no exception of its own for a full disk.
-        for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
-            if full in str(error):
-                fail(f"disk: {full}; make room, then the same command goes on")
+        if full := _full_disk(error):
+            fail(f"disk: {full}; make room, then the same command goes on")
         exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EX" in str(error)
         if exhausted or isinstance(error, MemoryError):
             fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
@@ -134,6 +139,17 @@ def main(run: Callable[[list[str]], None]) -> None:
     sys.stderr.flush()
     # The runtime's threads may still compute; a normal exit can crash under them.
     os._exit(code)
+
+
+def _full_disk(error: object) -> str | None:
+    """What the system says of a full disk, if that is the error; TensorStore has no type for it."""
+    reasons = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return next((reason for reason in reasons if reason in str(error)), None)
+
+
+def _is_about_something_else(record: logging.LogRecord) -> bool:
+    """Filters log records about a full disk."""
+    return not (_full_disk(record.getMessage()) or _full_disk((record.exc_info or [0, 0])[1]))
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:
