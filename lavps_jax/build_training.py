@@ -142,14 +142,14 @@ def build_optimizer(config: TrainConfig, weights: Weights) -> optax.GradientTran
 
     Generator and critic of a one-step task are clipped apart, and the critic goes first and faster.
     """
-    settings, steps = config.optimizer, config.num_train_steps
-    if not isinstance(config.task, OneStepTask):
+    settings, steps, task = config.optimizer, config.num_train_steps, config.task
+    if not isinstance(task, OneStepTask):
         return _adamw(settings, _rate(settings, steps))
     rate = _rate(settings, steps)
     rest = optax.constant_schedule(0.0)
     each = {
         "generator": optax.join_schedules([rest, rate], [settings.warmup_steps]),
-        "critic": lambda step: config.task.critic_rate * rate(step),
+        "critic": lambda step: task.critic_rate * rate(step),
     }
     return optax.partition(
         {name: _adamw(settings, one) for name, one in each.items()},

@@ -83,13 +83,13 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises:
       UserError: if `path` holds no exported weights; the message lists those nearby.
     """
-    path = as_path(path, "weights")
-    card = path / CARD
-    with reached(path, "weights"):
-        if not card.is_file() or not (path / WEIGHTS).is_dir():
-            nearby = sorted({str(one.parent) for one in _cards_near(path)})
+    folder = as_path(path, "weights")
+    card = folder / CARD
+    with reached(folder, "weights"):
+        if not card.is_file() or not (folder / WEIGHTS).is_dir():
+            nearby = sorted({str(one.parent) for one in _cards_near(folder)})
             remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
-            raise UserError("weights", f"{path}, where no exported weights are", remedy)
+            raise UserError("weights", f"{folder}, where no exported weights are", remedy)
     try:
         content = json.loads(card.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -119,15 +119,15 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
       UserError: if there is no export at `path`, its arrays have other names or shapes, or their
         SHA-256 differs from the one on the card.
     """
-    path = as_path(path, "weights")
+    place = as_path(path, "weights")
     card = read_card(path)
     wanted = named_leaves(abstract_weights)
     # Orbax takes a folder in a bucket for complete only with a note, which exports are without.
-    with reached(path, "weights"), copy_on_disk(path / WEIGHTS) as folder:
-        arrays = _read_arrays(folder, path)
+    with reached(place, "weights"), copy_on_disk(place / WEIGHTS) as folder:
+        arrays = _read_arrays(folder, place)
     if _sha256(arrays) != card.get("weights", {}).get("sha256"):
-        raise UserError("weights", f"{path}, whose SHA-256 differs from its card", _DAMAGED)
-    check_leaves(path, arrays, wanted)
+        raise UserError("weights", f"{place}, whose SHA-256 differs from its card", _DAMAGED)
+    check_leaves(place, arrays, wanted)
     return rebuild(abstract_weights, {name: _as_float32(array) for name, array in arrays.items()})
 
 
