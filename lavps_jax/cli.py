@@ -115,6 +115,11 @@ def main(run: Callable[[list[str]], None]) -> None:
     # Every thread and task of Orbax would tell of a full disk; the last one that is told is ours.
     excepthook = threading.excepthook
     threading.excepthook = lambda one: None if _full_disk(one.exc_value) else excepthook(one)
+    # TensorStore's answers that come after Orbax has given up.
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda one: (
+        None if "Event loop is closed" in str(one.exc_value) else unraisable(one)
+    )
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_about_something_else)
     try:
