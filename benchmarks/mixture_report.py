@@ -77,11 +77,16 @@ def write_mixture_report(found: Path) -> None:
 
 def _table(problems: Problems, score: str) -> Table:
     names = next(iter(problems.values()))[0]
-    rows = [
+    lines = [
         (name, *(_summary([one[name][score] for one in rows]) for rows in problems.values()))
         for name in names
     ]
-    return Table(("", *(size.replace(",", ", ") for size in problems)), rows)
+    several = len({len(rows) for rows in problems.values()}) > 1
+    heads = [
+        size.replace(",", ", ") + f" ({len(rows)} problems)" * several
+        for size, rows in problems.items()
+    ]
+    return Table(("", *heads), lines)
 
 
 def _summary(values: Sequence[float]) -> str:
