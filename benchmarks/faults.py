@@ -183,6 +183,7 @@ def measure(job: Job, config: Config, folder: Path, number: int) -> dict[str, An
 
 
 def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as one:
         one.bind(("localhost", 0))
         return one.getsockname()[1]

@@ -65,8 +65,6 @@ __all__ = [
     "CHIPS",
     "Chip",
     "Needs",
-    "devices_of",
-    "least_times",
     "needs_of",
     "sampling_needs",
     "training_needs",
@@ -280,7 +278,7 @@ def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def devices_of(topology: str) -> Any:
+def _devices(topology: str) -> Any:
     """The chips of a slice that is not here.
 
     Raises:
@@ -309,7 +307,7 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
-    devices = devices_of(given.topology)
+    devices = _devices(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(
             preset,
@@ -336,7 +334,7 @@ def run(arguments: list[str]) -> None:
         print(line)
 
 
-def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
+def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
     """Seconds that each limit of a chip would take for it if the others did not count."""
     return {
         "arithmetic": needs.flops / chip.flops,
@@ -348,7 +346,7 @@ def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
 def describe(needs: Needs, chip: Chip) -> list[str]:
     """The needs of a chip, and the least time that each of its limits allows."""
     work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
-    times = least_times(needs, chip)
+    times = _least_times(needs, chip)
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
     longest = max(times, key=lambda name: times[name])

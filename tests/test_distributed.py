@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from programs import TRAIN
 
 from lavps_jax import processes, training_run
 from lavps_jax.build import load_network
@@ -29,11 +30,6 @@ from lavps_jax.placement import global_batch, make_mesh, on_all_devices, spread_
 ROOT = Path(__file__).parents[1]
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
 on_one = partial(training_run.run_training, devices=jax.devices()[:1])
-TRAIN = (
-    "import json, sys; from lavps_jax import cli; from lavps_jax.config import from_json; "
-    "from lavps_jax.training_run import run_training; "
-    "cli.main(lambda arguments: print(run_training(from_json(json.loads(arguments[0])))))"
-)
 
 
 def config(run_dir, **changes) -> TrainConfig:

@@ -137,6 +137,26 @@ def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
     assert np.exp(float(weights["critic"]["s"])) == pytest.approx(std, rel=0.1)
 
 
+def test_generator_and_critic_do_not_learn_from_each_others_loss():
+    loss_fn = OneStepLoss(Prior(), Affine(), Denoise(), 0.5, START, 1e-2, 20.0)  # type: ignore[arg-type]
+    begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.1))}
+    weights = {"generator": begin, "critic": dict(begin)}
+
+    def part(weights, name):
+        x_0 = jnp.full((4, 4, 1), 0.3)
+        return loss_fn(weights, jax.random.key(0), {}, x_0, train=True)[1][name]
+
+    for name, learns in (
+        ("critic_loss", "critic"),
+        ("relative_entropy", "generator"),
+        ("neg_log_likelihood", "generator"),
+    ):
+        gradient = jax.grad(part)(weights, name)
+        for network, leaves in gradient.items():
+            size = sum(abs(float(leaf)) for leaf in leaves.values())
+            assert (size > 0) == (network == learns)
+
+
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     """Folders of a prior and a supervised denoiser."""
@@ -209,6 +229,18 @@ def test_an_interrupted_run_and_one_on_more_devices_end_alike(networks, tmp_path
             np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance / 100)
     first = jax.tree.leaves(load_network(denoiser)[1])
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(wanted, first, strict=True))
+
+
+def test_the_generator_is_exported_and_waits_for_the_critic(networks, tmp_path):
+    prior, denoiser = networks
+    run = config(OneStepTask(NETWORK, denoiser, prior, Denoise()), tmp_path / "run", 2)
+    generator = train(dataclasses.replace(run, optimizer=OptimizerConfig(1e-2, warmup_steps=5)))
+    for one, other in zip(
+        jax.tree.leaves(load_network(str(generator))[1]),
+        jax.tree.leaves(load_network(denoiser)[1]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)  # The average rounds.
 
 
 def test_a_network_with_a_pivot_has_gradients(networks, tmp_path):

@@ -1,4 +1,4 @@
-"""Outputs: directories that are complete or absent, and pictures with the right pixels."""
+"""Pictures have the right pixels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from PIL import Image
 from lavps_jax.pictures import StdMap, contact_sheet, save_png
 
 MAGENTA = (255, 0, 255)
-
-
-def _entries(folder):
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 def test_png_of_grey_and_colour(tmp_path):

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from programs import TRAIN
 
 from lavps_jax import training_run
 from lavps_jax.build import load_network, load_prior
@@ -32,11 +33,6 @@ from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, Palette
 from lavps_jax.operators import RandomPixels
 
 ROOT = Path(__file__).parents[1]
-TRAIN = (
-    "import json, sys; from lavps_jax import cli; from lavps_jax.config import from_json; "
-    "from lavps_jax.training_run import run_training; "
-    "cli.main(lambda arguments: print(run_training(from_json(json.loads(arguments[0])))))"
-)
 run_training = partial(training_run.run_training, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
