@@ -65,6 +65,9 @@ __all__ = [
     "CHIPS",
     "Chip",
     "Needs",
+    "compile_only",
+    "devices_of",
+    "least_times",
     "needs_of",
     "sampling_needs",
     "training_needs",
@@ -278,7 +281,7 @@ def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _devices(topology: str) -> Any:
+def devices_of(topology: str) -> Any:
     """The chips of a slice that is not here.
 
     Raises:
@@ -296,6 +299,14 @@ def _devices(topology: str) -> Any:
         raise UserError("topology", topology, remedy) from error
 
 
+def compile_only() -> None:
+    """Sets JAX up for a program that compiles for devices which are not here, and runs nothing."""
+    jax.config.update("jax_platforms", "cpu")
+    # The compiler for TPUs searches for good tilings on every core it finds: on two of them a
+    # training step at 256 pixels takes it a minute without that search, most of an hour with it.
+    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+
+
 def _changed(config: Any, **changes: Any) -> Any:
     return dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
 
@@ -307,7 +318,7 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
-    devices = _devices(given.topology)
+    devices = devices_of(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(
             preset,
@@ -334,7 +345,7 @@ def run(arguments: list[str]) -> None:
         print(line)
 
 
-def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
+def least_times(needs: Needs, chip: Chip) -> dict[str, float]:
     """Seconds that each limit of a chip would take for it if the others did not count."""
     return {
         "arithmetic": needs.flops / chip.flops,
@@ -346,7 +357,7 @@ def _least_times(needs: Needs, chip: Chip) -> dict[str, float]:
 def describe(needs: Needs, chip: Chip) -> list[str]:
     """The needs of a chip, and the least time that each of its limits allows."""
     work, traffic = f"{needs.flops / 1e12:.3f} TFLOP", f"{needs.accessed / 1e9:.1f} GB"
-    times = _least_times(needs, chip)
+    times = least_times(needs, chip)
     fits = "fits" if needs.memory <= chip.memory else "DOES NOT FIT"
     names = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in needs.collectives.items())
     longest = max(times, key=lambda name: times[name])
@@ -361,5 +372,5 @@ def describe(needs: Needs, chip: Chip) -> list[str]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # What runs here runs on the processor.
+    compile_only()
     cli.main(run)
