@@ -3,8 +3,8 @@
 Every training preset is compiled for every slice with the same number of images for a chip, so that
 the rows of one preset say how efficiency falls with the number of chips: the last column is what
 chips wait for each other if nothing is sent while they compute. The samplers are compiled for one
-chip, because sampling does not connect them. Loops are counted once, and the compiler does not search
-for good tilings, see lavps_jax/aot.py.
+chip, because sampling does not connect them. Loops are counted once, and the compiler does not
+search for good tilings, see lavps_jax/aot.py.
 Rows that the file of results holds already are not compiled again, each names its commit; delete it
 to start anew. Prints the table of docs/pods.md.
 

@@ -25,6 +25,7 @@ from lavps_jax.config import (
     LAVPSConfig,
     MGDMConfig,
     MGPSConfig,
+    OneStepConfig,
     PiGDMConfig,
     REDDiffConfig,
     SamplerConfig,
@@ -67,6 +68,10 @@ class Point:
         """Its name, as one of a folder."""
         kept = "".join(c if c.isalnum() or c == "-" else " " for c in self.name)
         return "_".join(kept.split())
+
+
+ONE_STEP = Point("One step (DAVI)", "", OneStepConfig("benchmarks/weights/one_step"))
+"""A generator, trained on motion blur."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ def _images(task: str) -> list[Point]:
     points += [Point("DPS", f"n = {n}", DPSConfig(n)) for n in (25, 100)]
     points += [Point("PiGDM", f"n = {n}", PiGDMConfig(n)) for n in (25, 100)]
     points += [Point("DDNM+", f"n = {n}", DDNMConfig(n)) for n in (25, 100)]
+    # Time travel: every five steps are run four times.
+    points += [Point("DDNM+", "n = 25, 4 times", DDNMConfig(25, travel_length=5, num_travels=4))]
     points += [Point("DDRM", f"n = {n}", DDRMConfig(n)) for n in (21, 101)]
     points += [Point("DiffPIR", f"n = {n}", DiffPIRConfig(n)) for n in (25, 100)]
     points += [Point("RED-diff", f"n = {n}", REDDiffConfig(n)) for n in (100, 1000)]
@@ -161,6 +168,7 @@ def _images(task: str) -> list[Point]:
             for method, denoiser in SUPERVISED.items()
             for n in (10, 25, 100)
         ]
+        points += [ONE_STEP]
     return points
 
 

@@ -70,13 +70,13 @@ def whole(prior, tmp_path_factory):
     return results(folder)
 
 
-def test_three_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
+def test_four_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
     run = (
         "import json, sys; from lavps_jax.config import from_json; "
         "from lavps_jax.sampling_run import run_sampling; "
         "run_sampling(from_json(json.loads(sys.argv[1])))"
     )
-    shares = [config(tmp_path, prior, process_index=i, process_count=3) for i in range(3)]
+    shares = [config(tmp_path, prior, process_index=i, process_count=4) for i in range(4)]
     others = [
         subprocess.Popen([sys.executable, "-c", run, json.dumps(to_json(share))], cwd=ROOT,
                          stdout=subprocess.PIPE, text=True)
