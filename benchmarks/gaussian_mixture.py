@@ -8,7 +8,8 @@ Rows that bound what can be reached: "floor" compares two sets of exact samples,
 posterior denoiser" runs DDIM with E[x_0 | x_t, y] itself. Where the chain starts at N(0, I) even
 the latter does not quite reach the former, because the noised mixture is wider at the last time (by
 up to 0.9 standard deviations for d = 80, 2.9 for d = 800). At d = 800 all chains start from the
-noised mixture itself, of the posterior for the exact denoiser and of the prior for the others.
+noised mixture itself, of the posterior for the exact denoiser and of the prior for the others (DDRM
+too, which elsewhere begins near y). RED-diff is no chain, and begins at A^+ y.
 
 Problems that the file of results holds already are not run again; delete it to start anew. The
 report lies beside it, as .md, .html and .svg.
@@ -64,6 +65,7 @@ from lavps_jax.samplers import (
     Sampler,
     make_sample_fn,
 )
+from lavps_jax.samplers.base import State
 from lavps_jax.schedules import Schedule
 
 DENOISER = UnitMixtureDenoiser()
@@ -138,12 +140,18 @@ class FromMarginal:
         return getattr(self.sampler, name)
 
     def init(self, eps, params, problem):
+        if isinstance(self.sampler, REDDiff):
+            return self.sampler.init(eps, params, problem)
         theta: GaussianMixture = params["theta"]
         alpha_bar = float(Schedule().alpha_bar[-2])
+        if isinstance(self.sampler, DAPS):  # It begins at a level of noise, not at the last time.
+            alpha_bar = 1 / (1 + self.sampler.sigma_max**2)
         bits = jax.lax.bitcast_convert_type(eps[0, 0], jnp.uint32)
         chosen = jax.random.categorical(jax.random.key(jnp.sum(bits)), theta.log_weights)
         std = jnp.sqrt(alpha_bar * theta.std**2 + 1 - alpha_bar)
         x_t = alpha_bar**0.5 * theta.means[chosen] + std * eps
+        if isinstance(self.sampler, DDRM):
+            return State(x_t, jnp.zeros_like(x_t))
         return self.sampler.init(x_t, params, problem)
 
 

@@ -22,8 +22,9 @@ from lavps_jax.samplers.base import (
     check_spectral,
     on_device,
 )
-from lavps_jax.samplers.ddim import DDIMRow, check_eta, ddim_times
-from lavps_jax.schedules import Schedule, bridge_coefficients
+from lavps_jax.samplers.ddim import check_eta, ddim_times
+from lavps_jax.samplers.ddrm import DDRMRow, ddrm_rows, spectral_step
+from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["DDNM", "DDNMNoise", "DDNMRow"]
@@ -34,44 +35,48 @@ class DDNMRow(NamedTuple):
 
     Attributes:
       scale, std: the leap x <- scale x + std noise, float (); 1 and 0 where there is none.
-      ddim: times and bridge.
+      ddrm: times and noise levels.
     """
 
     scale: Any
     std: Any
-    ddim: DDIMRow
+    ddrm: DDRMRow
 
 
 class DDNMNoise(NamedTuple):
-    """Standard normal draws of one step: of the leap back and of the bridge, float (H, W, C)."""
+    """Standard normal draws of one step: of the leap back and of the way on, float (H, W, C)."""
 
     leap: Array
-    bridge: Array
+    fresh: Array
 
 
 @dataclass(frozen=True)
 class DDNM:
     """Denoising diffusion null-space model, for noisy measurements (DDNM+ of the paper).
 
-    Wang et al., ICLR 2023, arXiv:2212.00490, section 3.3. With D = D(x_t, t), A = U diag(s) V^T and
-    the bridge N(c_l x_t + c_s x_0, std^2 I) from t to t_prev given x_0:
+    Wang et al., ICLR 2023, arXiv:2212.00490, section 3.3, with the DDIM step of their program
+    https://github.com/wyhuai/DDNM, which made the results of the paper; its equations are written
+    for the posterior of DDPM instead. With D = D(x_t, t), A = U diag(s) V^T,
+    eps_hat = (x_t - sqrt(alpha_bar[t]) D) / sqrt(1 - alpha_bar[t]), and at t_prev
+    a = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar):
     x_0_hat = D + V diag(lambda) V^T A^+ (y - A D),
-    x_{t_prev} = c_l x_t + c_s x_0_hat + V diag(gamma)^(1/2) V^T noise,
-    lambda = min(1, s std / (c_s sigma_y)), gamma = std^2 - (c_s lambda sigma_y / s)^2.
-    So the noise of y that enters in a direction and the fresh noise have variance std^2 together;
-    in directions that are not seen gamma = std^2. sigma_y -> 0 is DDNM itself, lambda = 1.
+    x_{t_prev} = a x_0_hat + V (diag(d_1) V^T noise + diag(d_2) V^T eps_hat),
+    s = 0: d_1 = eta sigma, d_2 = sqrt(1 - eta^2) sigma,
+    sigma < a sigma_y / s: lambda = sqrt(1 - eta^2) s sigma / (a sigma_y), d_1 = eta sigma, d_2 = 0,
+    otherwise: lambda = 1, d_1 = sqrt(sigma^2 - (a sigma_y / s)^2), d_2 = 0.
+    So the noise of y that enters in a direction that is seen and the fresh noise have variance
+    sigma^2 together. It is the step of `DDRM` with eta_b = 1. sigma_y -> 0 is DDNM itself.
 
     For operators with known singular values. Poisson noise is taken as Gaussian of its typical
-    standard deviation. The paper writes the bridge for eta = 1 and runs its experiments with DDIM;
-    here any eta gives the bridge of Song et al. (2021) around x_0_hat.
+    standard deviation.
 
     Attributes:
       denoise_fn: the prior.
       num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
-      eta: stochasticity in [0, 1].
+      eta: share of the fresh noise, in [0, 1].
       travel_length, num_travels: time travel. Every stretch of travel_length steps is run
-        num_travels times, each time from its noisier end, to which x is noised again; 1 is once.
-        For hard tasks the paper repeats stretches of several steps.
+        num_travels times, each time from its noisier end, to which x is noised again (the authors'
+        program noises D instead); 1 is once.
       schedule: noise schedule.
     """
 
@@ -104,8 +109,7 @@ class DDNM:
         # Where a step does not begin at the time that the one before it reached, x leaps there.
         reached = np.concatenate([t[:1], t_prev[:-1]])
         ratio = np.where(begins, alpha_bar[t] / alpha_bar[reached], 1.0)
-        bridge = bridge_coefficients(alpha_bar, 0, t_prev, t, self.eta)
-        rows = DDNMRow(ratio**0.5, (1 - ratio) ** 0.5, DDIMRow(t, t_prev, bridge))
+        rows = DDNMRow(ratio**0.5, (1 - ratio) ** 0.5, ddrm_rows(t, t_prev, self.schedule))
         return (Segment(on_device(rows)),)
 
     def cost(self) -> Cost:
@@ -128,27 +132,13 @@ class DDNM:
         return DDNMNoise(jax.random.normal(key_leap, shape), jax.random.normal(key, x_shape))
 
     def step(self, noise: DDNMNoise, state, params, problem, segment, row: DDNMRow) -> State:
-        """One step; the state's x_0 is the corrected prediction at t."""
-        operator, sigma_y, (t, _, bridge) = problem.operator, problem.sigma_y, row.ddim
+        """One step; the state's x_0 is the prediction at t."""
         x_t = row.scale * state.x_t + row.std * noise.leap
-        x_0 = denoise(self.denoise_fn, params, problem, x_t, t)
-        noise_of_y = bridge.c_s * sigma_y
-
-        def correction(s: Array) -> Array:
-            exact = s * bridge.std >= noise_of_y
-            return jnp.where(exact, 1, s * bridge.std / jnp.where(exact, 1, noise_of_y))
-
-        def fresh_std(s: Array) -> Array:
-            of_y = noise_of_y * correction(s) / jnp.where(s > 0, s, 1)
-            return jnp.sqrt(jnp.maximum(bridge.std**2 - jnp.where(s > 0, of_y, 0) ** 2, 0))
-
-        residual = operator.project(problem.y - operator.forward(x_0))
-        x_0 = x_0 + operator.spectral_adjoint(lambda s: correction(s) / s, residual)
-        fresh = operator.spectral(fresh_std, noise.bridge)
-        return State(bridge.c_l * x_t + bridge.c_s * x_0 + fresh, x_0)
+        x_0 = denoise(self.denoise_fn, params, problem, x_t, row.ddrm.t)
+        x_t = spectral_step(noise.fresh, x_t, x_0, problem, row.ddrm, self.eta, eta_b=1.0)
+        return State(x_t, x_0)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The prediction at the lowest grid time above 0: the step to 0 adds no noise, and so
-        lambda is 0."""
+        """The prediction at the lowest grid time above 0: at sigma = 0 lambda is 0."""
         t = ddim_times(self.num_steps, self.schedule)[1][-1]
         return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

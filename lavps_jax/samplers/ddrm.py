@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import denoise
@@ -25,7 +26,7 @@ from lavps_jax.samplers.ddim import check_eta, ddim_times
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
-__all__ = ["DDRM", "DDRMRow"]
+__all__ = ["DDRM", "DDRMRow", "ddrm_rows", "spectral_step"]
 
 
 class DDRMRow(NamedTuple):
@@ -42,6 +43,48 @@ class DDRMRow(NamedTuple):
     sigma_prev: Any
     scale: Any
     scale_prev: Any
+
+
+def ddrm_rows(t: np.ndarray, t_prev: np.ndarray, schedule: Schedule) -> DDRMRow:
+    """Steps between these times, int (n,)."""
+    sigma, scale = schedule.sigma, schedule.alpha_bar**0.5
+    return DDRMRow(t, sigma[t], sigma[t_prev], scale[t], scale[t_prev])
+
+
+def spectral_step(
+    noise: Array,
+    x_t: Float[Array, "H W C"],
+    x_0: Float[Array, "H W C"],
+    problem: Problem,
+    row: DDRMRow,
+    eta: float,
+    eta_b: float,
+) -> Float[Array, "H W C"]:
+    """x_{t_prev} of `DDRM` for the prediction x_0 at t."""
+    operator, sigma_y, sigma = problem.operator, problem.sigma_y, row.sigma_prev
+    keep = (1 - eta**2) ** 0.5
+
+    def clear(s: Array) -> Array:
+        return (s * sigma >= sigma_y) & (s > 0)
+
+    def of_y(s: Array) -> Array:
+        faint = keep * sigma * s / jnp.where(clear(s), 1, sigma_y)
+        return jnp.where(clear(s), eta_b, faint)
+
+    def of_x_t(s: Array) -> Array:
+        return jnp.where(s > 0, 0, keep * sigma / row.sigma_t)
+
+    def of_noise(s: Array) -> Array:
+        left = sigma**2 - (eta_b * sigma_y / jnp.where(clear(s), s, 1)) ** 2
+        return jnp.where(clear(s), jnp.sqrt(jnp.maximum(left, 0)), eta * sigma)
+
+    z = (
+        operator.spectral(lambda s: 1 - of_y(s) - of_x_t(s), x_0)
+        + operator.spectral_adjoint(lambda s: of_y(s) / s, operator.project(problem.y))
+        + operator.spectral(of_x_t, x_t / row.scale)
+        + operator.spectral(of_noise, noise)
+    )
+    return row.scale_prev * z
 
 
 @dataclass(frozen=True)
@@ -83,9 +126,7 @@ class DDRM:
 
     def plan(self) -> Plan:
         """One segment."""
-        t, t_prev = ddim_times(self.num_steps, self.schedule)
-        sigma, scale = self.schedule.sigma, self.schedule.alpha_bar**0.5
-        rows = DDRMRow(t, sigma[t], sigma[t_prev], scale[t], scale[t_prev])
+        rows = ddrm_rows(*ddim_times(self.num_steps, self.schedule), self.schedule)
         return (Segment(on_device(rows)),)
 
     def cost(self) -> Cost:
@@ -119,31 +160,9 @@ class DDRM:
 
     def step(self, noise, state, params, problem, segment, row: DDRMRow) -> State:
         """One step; the state's x_0 is the prediction at t."""
-        operator, sigma_y, sigma = problem.operator, problem.sigma_y, row.sigma_prev
         x_0 = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
-        keep = (1 - self.eta**2) ** 0.5
-
-        def clear(s: Array) -> Array:
-            return (s * sigma >= sigma_y) & (s > 0)
-
-        def of_y(s: Array) -> Array:
-            faint = keep * sigma * s / jnp.where(clear(s), 1, sigma_y)
-            return jnp.where(clear(s), self.eta_b, faint)
-
-        def of_x_t(s: Array) -> Array:
-            return jnp.where(s > 0, 0, keep * sigma / row.sigma_t)
-
-        def of_noise(s: Array) -> Array:
-            left = sigma**2 - (self.eta_b * sigma_y / jnp.where(clear(s), s, 1)) ** 2
-            return jnp.where(clear(s), jnp.sqrt(jnp.maximum(left, 0)), self.eta * sigma)
-
-        z = (
-            operator.spectral(lambda s: 1 - of_y(s) - of_x_t(s), x_0)
-            + operator.spectral_adjoint(lambda s: of_y(s) / s, operator.project(problem.y))
-            + operator.spectral(of_x_t, state.x_t / row.scale)
-            + operator.spectral(of_noise, noise)
-        )
-        return State(row.scale_prev * z, x_0)
+        x_t = spectral_step(noise, state.x_t, x_0, problem, row, self.eta, self.eta_b)
+        return State(x_t, x_0)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The prediction at the lowest grid time above 0, which is the step to sigma = 0."""

@@ -107,18 +107,20 @@ def ddnm(sigma_y: float) -> np.ndarray:
             ratio = ALPHA_BAR[t] / ALPHA_BAR[time]
             x = np.sqrt(ratio) * x + np.sqrt(1 - ratio) * noises()
         time = t_prev
-        x_0 = denoised(x, t)
-        weight = ddim(0, 1, t, t_prev, 0.85, 0)  # Of x_0 in the bridge.
-        std = ddim(0, 0, t, t_prev, 0.85, 1)
-        factor, gamma = np.ones(SIZE), np.full(SIZE, std**2)
+        x_0, eta = denoised(x, t), 0.85
+        signal, level = np.sqrt(ALPHA_BAR[t_prev]), np.sqrt(1 - ALPHA_BAR[t_prev])
+        eps_hat = (x - np.sqrt(ALPHA_BAR[t]) * x_0) / np.sqrt(1 - ALPHA_BAR[t])
+        # The factors of the correction, of fresh noise and of eps_hat, in the directions V.
+        factor, fresh, kept = np.ones(SIZE), np.full(SIZE, eta), np.zeros(SIZE)
+        kept[s == 0] = np.sqrt(1 - eta**2)
         for i in range(2):
-            if std < weight * sigma_y / s[i]:
-                factor[i], gamma[i] = s[i] * std / (weight * sigma_y), 0
+            if level < signal * sigma_y / s[i]:
+                factor[i] = s[i] * level * np.sqrt(1 - eta**2) / (signal * sigma_y)
             else:
-                gamma[i] = std**2 - (weight * sigma_y / s[i]) ** 2
-            regimes.add(bool(gamma[i] > 0))
+                fresh[i] = np.sqrt(level**2 - (signal * sigma_y / s[i]) ** 2) / level
+            regimes.add(bool(factor[i] < 1))
         x_0 = x_0 + v * factor @ v.T @ np.linalg.pinv(A) @ (constant(Y) - A @ x_0)
-        x = ddim(x, x_0, t, t_prev, 0.85, 0) + v * np.sqrt(gamma) @ v.T @ noises()
+        x = signal * x_0 + level * (v * fresh @ v.T @ noises() + v * kept @ v.T @ eps_hat)
     assert len(regimes) == 2
     return denoised(x, TIMES[-2])
 
