@@ -72,7 +72,7 @@ DENOISER = UnitMixtureDenoiser()
 """Of the prior."""
 WIDE = 800
 """From this d on, chains start from the noised mixture."""
-UNSETTLED = ("dims", "num_problems", "out")
+UNSETTLED = ("dims", "num_problems", "num_wide_problems", "out")
 """Settings that may differ from those of stored problems."""
 
 
@@ -83,6 +83,8 @@ class Config:
     dims: tuple[tuple[int, int], ...] = tuple((d, d_y) for d in (8, 80, 800) for d_y in (1, 2, 4))
     """Pairs (d, d_y)."""
     num_problems: int = 20
+    num_wide_problems: int = 5
+    """Where d >= 800, which takes minutes for each."""
     num_samples: int = 1000
     num_slices: int = 100
     seed: int = 0
@@ -205,16 +207,18 @@ def main(config: Config) -> None:
     for d, d_y in config.dims:
         rows = found.setdefault(f"{d},{d_y}", [])
         problems = Problems(config, d, d_y)
-        for number in range(len(rows), config.num_problems):
+        count = config.num_wide_problems if d >= WIDE else config.num_problems
+        for number in range(len(rows), count):
             rows.append(problems.measure(number))
             record(config.out, {"settings": settings, "problems": found})
-            console.print(f"d={d}, d_y={d_y}: {len(rows)} of {config.num_problems}")
+            console.print(f"d={d}, d_y={d_y}: {len(rows)} of {count}")
     write_mixture_report(Path(config.out))
     console.print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
 
 
 def _check(config: Config) -> None:
     check_at_least("num_problems", config.num_problems, 1)
+    check_at_least("num_wide_problems", config.num_wide_problems, 1)
     for name in config.methods:
         if name not in METHODS:
             raise UserError("methods", name, f"use some of {', '.join(METHODS)}")

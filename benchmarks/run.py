@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture
+from benchmarks.mixture_report import write_mixture_report
 from benchmarks.record import current_commit, record
 from benchmarks.report import write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
@@ -55,18 +57,25 @@ class Config:
 
 
 def main(arguments: list[str]) -> None:
-    config = cli.from_flags(Config, arguments, prog="python -m benchmarks.run")
+    config, console = cli.from_flags(Config, arguments, prog="python -m benchmarks.run"), Console()
     out = config.out or (config.work if config.quick else "docs/results")
     if config.suite == "gmm":
         small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
         for field in ("tasks", "inception", "clip"):
             if given := getattr(config, field):
                 raise UserError(field, given, "leave it out: mixtures are no images")
-        name = f"{out}/known_posteriors{'_quick' * config.quick}.json"
-        gaussian_mixture.main(gaussian_mixture.Config(methods=config.methods, out=name, **small))
+        name = f"known_posteriors{'_quick' * config.quick}.json"
+        found = Path(config.work) / name
+        of_mixtures = gaussian_mixture.Config(methods=config.methods, out=str(found), **small)
+        gaussian_mixture.main(of_mixtures)
+        if Path(out) != found.parent:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, Path(out) / name)
+            write_mixture_report(Path(out) / name)
+            console.print(f"report: {out}/{Path(name).stem}.html", soft_wrap=True)
         return
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
-    suite, console = SUITES[config.suite], Console()
+    suite = SUITES[config.suite]
     of = networks(config.inception, config.clip)
     if config.quick:
         suite = dataclasses.replace(suite, num_images=2)

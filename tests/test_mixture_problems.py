@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.stats import norm
 from benchmarks import gaussian_mixture
 from benchmarks.mixture_problems import (
     UnitMixtureDenoiser,
+    as_problem,
     draw_case,
     exact_samples,
     mixture,
@@ -91,6 +93,31 @@ def test_chains_that_start_from_the_noised_mixture_reach_the_floor(monkeypatch):
     monkeypatch.setattr(gaussian_mixture, "WIDE", 801)
     wrong = measured(800, 1, name)[name]["distance"]
     assert right[name]["distance"] < right["floor"]["distance"] + 0.25 < 0.25 * wrong
+
+
+@pytest.mark.parametrize("name, time", [("DDRM", 999), ("DAPS", 954), ("DPS, gamma 1", 999)])
+def test_chains_start_from_the_noised_mixture(name, time):
+    theta = mixture(np.array([[40.0] * 8, [-20.0] * 8]), np.log([0.3, 0.7]), np.ones(()))
+    params = {"theta": theta}
+    sampler = gaussian_mixture.FromMarginal(gaussian_mixture.METHODS[name])
+    eps = RNG.standard_normal((4000, 1, 1, 8)).astype(np.float32)
+    start = jax.vmap(lambda one: sampler.init(one, params, as_problem(CASE)).x_t)(eps)
+    alpha_bar = float(Schedule().alpha_bar[time])
+    one_step = start[:, 0, 0] / alpha_bar**0.5
+    of_mixture = 0.3 * 40 - 0.7 * 20
+    spread = (0.21 * 60**2 + (1 + (1 - alpha_bar) / alpha_bar) / 8) ** 0.5
+    averages = np.asarray(one_step.mean(1))
+    assert averages.mean() == pytest.approx(of_mixture, abs=4 * spread / 4000**0.5)
+    assert averages.std() == pytest.approx(spread, rel=0.05)
+
+
+def test_reddiff_is_no_chain():
+    sampler = gaussian_mixture.FromMarginal(gaussian_mixture.METHODS["RED-diff"])
+    theta = mixture(CASE.means, CASE.log_weights, np.ones(()))
+    problem = as_problem(CASE)
+    state = sampler.init(jnp.ones((1, 1, 8)), {"theta": theta}, problem)
+    np.testing.assert_array_equal(state.x_0, problem.x_pinv)
+    assert (state.x_t == 1).all()
 
 
 def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
+from benchmarks import gaussian_mixture
 from benchmarks import run as suite_run
 from benchmarks.figures import Mark, _front
 from benchmarks.intervals import Interval, mean_interval, paired_interval
@@ -126,6 +128,21 @@ def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monk
     flags[flags.index("DING")] = "DPS"
     with pytest.raises(UserError, match="this is another; delete the folder"):
         suite_run.main(flags)
+
+
+def test_mixtures_are_kept_apart_from_their_report(tmp_path, monkeypatch):
+    """So that the report of another commit, as a clone has it, is replaced."""
+    small = partial(gaussian_mixture.Config, dims=((8, 1),), num_problems=1, num_samples=20)
+    monkeypatch.setattr(gaussian_mixture, "Config", small)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "known_posteriors.json").write_text(json.dumps({"commit": "older", "results": {}}))
+    flags = ["--suite", "gmm", "--methods", "prior samples", "--work", str(tmp_path / "work")]
+    suite_run.main([*flags, "--out", str(out)])
+    kept = tmp_path / "work" / "known_posteriors.json"
+    assert (out / "known_posteriors.json").read_bytes() == kept.read_bytes()
+    assert "| prior samples |" in (out / "known_posteriors.md").read_text()
+    assert (out / "known_posteriors.html").is_file() and (out / "known_posteriors.svg").is_file()
 
 
 def test_every_point_has_a_folder_of_its_own():
