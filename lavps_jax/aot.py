@@ -6,8 +6,9 @@
     python -m lavps_jax.aot configs/ffhq256.py --prior configs/ffhq256_prior.py \\
         --amortized configs/ffhq256_amortized.py
 
-It is the program that train.py or sample.py would run there, of the weights' shapes alone. Training
-is compiled over the whole slice; sampling runs one program for each chip, so one chip is enough.
+It is the program that train.py or sample.py would run there, of the weights' shapes alone, but that
+the compiler does not search for good tilings, which takes it far longer. Training is compiled over
+the whole slice; sampling runs one program for each chip, so one chip is enough.
 
 Every loop is counted once: of microbatches one, and of a sampler the first prediction and one step
 of each of its segments, each with one gradient step where it takes any.
@@ -124,6 +125,9 @@ class Config:
     """Side of the images."""
 
 
+_OF_TRAINING = ("num_microbatches", "fsdp", "compute_dtype", "remat")
+
+
 class Needs(NamedTuple):
     """What one chip needs for one call of a compiled program.
 
@@ -162,7 +166,8 @@ def training_needs(
       devices: of a slice, here or not.
 
     Raises:
-      UserError: if the prior is missing, or the run cannot be spread over the devices.
+      UserError: if the prior is missing, the run cannot be spread over the devices, or it needs
+        more memory than they have.
     """
     mesh = make_mesh(config.fsdp, devices=devices)
     check_batch(mesh, config.batch_size, config.num_microbatches)
@@ -195,7 +200,7 @@ def training_needs(
         out_shardings=(shardings, copied(mesh)),
     )
     state = jax.tree.map(_placed, state, shardings)
-    compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
+    compiled = _compiled(train_step.lower(state, frozen, images, rng_key, labels))
     return needs_of(compiled, mesh.size)
 
 
@@ -209,7 +214,8 @@ def sampling_needs(
     """Of one batch of the preset's sampler on one device; arguments as `training_needs`.
 
     Raises:
-      UserError: if the configuration of a network that the sampler needs is missing.
+      UserError: if the configuration of a network that the sampler needs is missing, or it needs
+        more memory than there is.
     """
     denoiser, theta, channels = _abstract_prior(prior)
     sampler, phi = _sampler(config, denoiser, amortized)
@@ -231,7 +237,19 @@ def sampling_needs(
         lambda leaf: _placed(leaf, sharding), (rng_key, index, params, problems, plan)
     )
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    return needs_of(sample_fn.lower(*given).compile())
+    return needs_of(_compiled(sample_fn.lower(*given)))
+
+
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Raises a UserError if the compiler finds that it needs more memory than there is."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = str(error).partition(":")[2].strip()
+        remedy = "lower batch_size, raise num_microbatches or fsdp, use remat, or take more chips"
+        raise UserError("memory of a chip", told, remedy) from error
 
 
 def _sampler(
@@ -302,8 +320,8 @@ def devices_of(topology: str) -> Any:
 def compile_only() -> None:
     """Sets JAX up for a program that compiles for devices which are not here, and runs nothing."""
     jax.config.update("jax_platforms", "cpu")
-    # The compiler for TPUs searches for good tilings on every core it finds: on two of them a
-    # training step at 256 pixels takes it a minute without that search, most of an hour with it.
+    # Without its search for good tilings the compiler for TPUs takes a minute for a training step
+    # at 256 pixels; with it, none was ready after ten.
     jax.config.update("jax_exec_time_optimization_effort", -1.0)
 
 
@@ -318,6 +336,9 @@ def _preset(path: str | None) -> Any:
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
     preset = load_preset(given.preset)
+    for field in _OF_TRAINING if isinstance(preset, SampleConfig) else ("amortized",):
+        if (value := getattr(given, field)) is not None:
+            raise UserError(field, value, f"leave it out: {given.preset} has no use for it")
     devices = devices_of(given.topology)
     if isinstance(preset, TrainConfig):
         preset = _changed(

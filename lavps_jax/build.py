@@ -37,7 +37,7 @@ from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.operators import Mixture, OperatorFamily
 from lavps_jax.samplers import DDIM, MGDM, OneStep, Sampler
 from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
+from lavps_jax.starts import Amortized, BestOf, Conditional, Start, ZeroShot
 from lavps_jax.types import Params, Weights
 
 __all__ = [
@@ -208,15 +208,21 @@ def build_sampler(
                 if not config.amortized:
                     remedy = "give the folder of an exported amortized network"
                     raise UserError("sampler.amortized", "nothing", remedy)
-                model, phi, trained = load_network(config.amortized)
-                if not isinstance(trained.task, AmortizedTask) or trained.schedule != schedule:
-                    remedy = "give an amortized network trained on the schedule of the prior"
+                model, params["phi"], trained = load_network(config.amortized)
+                task, remedy = trained.task, "give an amortized network or a conditional denoiser"
+                if not isinstance(task, AmortizedTask | ConditionalTask):
                     raise UserError("sampler.amortized", config.amortized, remedy)
-                check_image_shape(trained.task.network, image_shape, tiles)
-                _check_grid(config, trained.task)
-                params["phi"] = phi
-                start = build_start(tiled(model, tiles), trained.task, schedule)
-                known = _knows(trained.task, operator, sigma_y)
+                if trained.schedule != schedule:
+                    remedy += " trained on the schedule of the prior"
+                    raise UserError("sampler.amortized", config.amortized, remedy)
+                check_image_shape(task.network, image_shape, tiles)
+                model = tiled(model, tiles)
+                if isinstance(task, AmortizedTask):
+                    _check_grid(config, task)
+                    start = build_start(model, task, schedule)
+                else:
+                    start = Conditional(build_conditional(model, task, schedule))
+                known = _knows(task, operator, sigma_y)
                 best_of = not known if config.best_of is None else config.best_of
                 start = BestOf(start, ZeroShot()) if best_of else start
             sampler: Sampler = build_mgdm(config, prior, start)

@@ -126,7 +126,8 @@ class TrainConfig:
     log_every: int = 50
     """Steps between lines of the log."""
     validate_every: int = 1000
-    """Steps between validations; weights are exported at the same time."""
+    """Steps between validations; at the same time weights are exported, to the folder "weights",
+    and to "best" if no loss before was as low."""
     num_validation_images: int = 128
     """The first ones of `validation_data`."""
     checkpoint_every: int = 500

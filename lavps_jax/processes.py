@@ -169,11 +169,11 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    facts = {
-        **facts,
-        "version of the code": describe_code(),
-        "devices of a process": jax.local_device_count(),
-    }
+    owners = [device.process_index for device in jax.devices()]
+    counts = [owners.count(index) for index in range(jax.process_count())]
+    if len(set(counts)) > 1:  # JAX gathers nothing then.
+        raise UserError("devices of a process", ", ".join(map(str, counts)), "use equal numbers")
+    facts = {**facts, "version of the code": describe_code()}
     names = sorted(facts)
     digests = np.stack(
         [

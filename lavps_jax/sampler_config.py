@@ -82,13 +82,14 @@ class MGDMConfig:
 
 @dataclass(frozen=True)
 class LAVPSConfig(MGDMConfig):
-    """MGDM with an amortized start at the low-noise end (LAVPS)."""
+    """MGDM with the start of a network at the low-noise end (LAVPS)."""
 
     inner_low_noise: InnerConfig = InnerConfig(1)
     amortized: str = ""
-    """Folder of the exported amortized network."""
+    """Folder of the exported amortized network; or of a conditional denoiser: blocks then begin at
+    what it predicts."""
     best_of: bool | None = None
-    """Compare the amortized start with the zero-shot one, for each image and particle. None does
+    """Compare the network's start with the zero-shot one, for each image and particle. None does
     so unless the network was trained on the operator and the sigma_y of this run."""
 
 

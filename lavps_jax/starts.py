@@ -1,4 +1,4 @@
-"""Where the inner fit begins: the block prior, an amortized network, or the better of two."""
+"""Where the inner fit begins: the block prior, what a network says, or the better of two."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.likelihoods import log_likelihood, network_inputs
 from lavps_jax.networks.amortized import InverseRule, MeanUnit
 from lavps_jax.networks.tiled import Model
@@ -17,7 +18,7 @@ from lavps_jax.schedules import Schedule
 from lavps_jax.types import Params, Problem
 from lavps_jax.variational import Block, BlockLossFn
 
-__all__ = ["Amortized", "BestOf", "Start", "ZeroShot", "guidance"]
+__all__ = ["Amortized", "BestOf", "Conditional", "Start", "ZeroShot", "guidance"]
 
 
 _NUM_CG_STEPS = 10
@@ -118,6 +119,30 @@ class Amortized:
         mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
         unit = block.prior_std if self.mean_unit == "prior_std" else 1.0
         return mu + unit * d_mu, rho + d_rho
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """The block prior around what a supervised denoiser predicts (arXiv:2602.07102).
+
+    mu = c_l x_t + c_s D(x_t, t; y), where prior_mean = c_l x_t + c_s x_0 is the mean of the bridge
+    from t to tau; rho = log prior_std.
+
+    Attributes:
+      denoiser: its weights are params["phi"].
+    """
+
+    denoiser: ConditionalDenoiserFn
+
+    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
+        """Cost: one call of the supervised network."""
+        alpha_bar = self.denoiser.schedule.alpha_bar
+        left = jnp.asarray(1 - alpha_bar, jnp.float32)
+        signal = jnp.asarray(alpha_bar**0.5, jnp.float32)[block.tau]
+        c_s = (left[block.t] - left[block.tau]) / (signal * left[block.t])
+        x_0 = self.denoiser(params["phi"], block.x_t, problem, block.t)
+        mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
+        return mu + c_s * (x_0 - block.x_0), rho
 
 
 @dataclass(frozen=True)

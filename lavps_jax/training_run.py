@@ -33,7 +33,7 @@ from lavps_jax.data import (
     load_labels,
 )
 from lavps_jax.errors import UserError, first_words
-from lavps_jax.exported_weights import export_weights
+from lavps_jax.exported_weights import export_weights, read_card
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
 from lavps_jax.placement import (
@@ -66,7 +66,7 @@ _FREE_FIELDS = (
 
 
 def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> AnyPath:
-    """Trains, or goes on from the newest checkpoint of the same run; returns the exported weights.
+    """Trains, or goes on from the newest checkpoint of the same run; returns the last weights.
 
     On all devices of all processes that share the run; process 0 writes the log and the weights.
     SIGTERM ends it after a checkpoint.
@@ -305,8 +305,17 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], me
         "validation": scores,
         "machine": describe_machine(),
     }
-    path = as_path(config.run_dir, "run_dir") / "weights"
-    export_weights(path, ema, card, dtype=config.export_dtype, overwrite=True)
+    run_dir = as_path(config.run_dir, "run_dir")
+    export_weights(run_dir / "weights", ema, card, dtype=config.export_dtype, overwrite=True)
+    if scores["validation_loss"] < _least_loss(run_dir / "best"):
+        export_weights(run_dir / "best", ema, card, dtype=config.export_dtype, overwrite=True)
+
+
+def _least_loss(best: AnyPath) -> float:
+    """Of the validations so far."""
+    if not (best / "card.json").is_file():
+        return math.inf
+    return read_card(best)["validation"]["validation_loss"]
 
 
 class _Log:

@@ -108,6 +108,10 @@ def test_the_description_says_what_decides():
 def test_what_does_not_exist_is_named():
     with pytest.raises(UserError, match="topology: got v1:2x2; use one of v5e, v6e, v5p"):
         aot.run(["configs/ffhq256_prior.py", "--topology", "v1:2x2"])
+    with pytest.raises(UserError, match="amortized: got x; leave it out: configs/ffhq256_prior.py"):
+        aot.run(["configs/ffhq256_prior.py", "--amortized", "x"])
+    with pytest.raises(UserError, match="remat: got layers; leave it out: configs/ffhq256.py"):
+        aot.run(["configs/ffhq256.py", "--remat", "layers"])
     sampling = SampleConfig("p", SyntheticData(), RandomPixels(), MGDMConfig(), "out")
     with pytest.raises(UserError, match="prior: got no preset"):
         sampling_needs(sampling, None, None, 8, jax.devices()[0])
@@ -121,3 +125,8 @@ def test_a_slice_of_tpus_that_is_not_here():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "on 4 chips" in done.stdout and "all-reduce 15.1 MB" in done.stdout
+    done = subprocess.run([*command, "--batch-size", "262144"], cwd=ROOT, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: memory of a chip: got Ran out of memory on HBM" in done.stderr
+    assert "lower batch_size, raise num_microbatches" in done.stderr

@@ -134,7 +134,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(configs):
+def start(configs, num_devices=None):
     """One process for each configuration, connected to each other."""
     address, count = f"localhost:{free_port()}", len(configs)
     shares = [
@@ -143,8 +143,9 @@ def start(configs):
     ]
     return [
         subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(to_json(share))], cwd=ROOT,
+                         env=os.environ | {"JAX_NUM_CPU_DEVICES": str(number)},
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for share in shares
+        for share, number in zip(shares, num_devices or [1] * count, strict=True)
     ]  # fmt: skip
 
 
@@ -215,6 +216,10 @@ def test_processes_that_differ_are_told_apart(tmp_path):
     for _, errors, code in both:
         assert code == 2
         assert "error: seed: got another one in process 1 than in process 0" in errors
+    both = finish(start([config(tmp_path / "run")] * 2, num_devices=(1, 2)))
+    for _, errors, code in both:
+        assert code == 2
+        assert "error: devices of a process: got 1, 2; use equal numbers" in errors
     assert not list(tmp_path.iterdir())
 
 

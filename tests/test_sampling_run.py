@@ -222,6 +222,13 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     images = np.stack([SyntheticData(8, (8, 8, 1), seed=2).open()[i] for i in range(8)]) / 255.0
     ignorant = -10 * np.log10(np.mean((images - images.mean(0)) ** 2))
     assert len(set(names)) == 8 and psnr.mean() > ignorant + 4
+    # As a start it brings y into blocks that nothing is fitted in.
+    blind = MGDMConfig(InnerConfig(0), InnerConfig(0), num_steps=12, high_idx=11)
+    lavps = LAVPSConfig(**vars(blind) | {"amortized": denoiser})
+    found = sample(tmp_path / "start", prior, lavps, operator=Denoise(), num_images=8,
+                   compare_with=(blind,))  # fmt: skip
+    assert found["mean"]["amortized_calls"] == 2 * 9
+    assert found["mean"]["psnr"] > found["compared"][0]["mean"]["psnr"] + 4
 
 
 def test_methods_of_others_with_a_network(prior, tmp_path):

@@ -29,6 +29,7 @@ from lavps_jax.config import (
 )
 from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
 from lavps_jax.operators import RandomPixels
 
@@ -104,6 +105,30 @@ def test_loss_falls(tmp_path):
     with (tmp_path / "run" / "log.csv").open() as file:
         values = [float(r["value"]) for r in csv.DictReader(file) if r["name"] == "validation_loss"]
     assert len(values) == 15 and values[-1] < 0.8 * values[0]
+
+
+def test_the_best_weights_are_kept_over_restarts(tmp_path):
+    # Too fast to stay good: the best weights are not the last ones.
+    optimizer = OptimizerConfig(0.05, schedule="constant", warmup_steps=2, ema_decay=0.1)
+    run = config(tmp_path / "run", num_train_steps=30, optimizer=optimizer, keep_last=10)
+    run_training(run)
+    with (tmp_path / "run" / "log.csv").open() as file:
+        losses = {
+            int(row["step"]): float(row["value"])
+            for row in csv.DictReader(file) if row["name"] == "validation_loss"
+        }  # fmt: skip
+    best = min(losses, key=losses.__getitem__)
+    assert 3 < best < 27
+    card = read_card(tmp_path / "run" / "best")
+    assert card["step"] == best
+    assert card["validation"]["validation_loss"] == pytest.approx(losses[best], rel=1e-5)
+    kept = read_card(tmp_path / "run" / "best")["weights"]["sha256"]
+    assert kept != read_card(tmp_path / "run" / "weights")["weights"]["sha256"]
+    # Run again from step 18 on: nothing better comes.
+    for step in (21, 24, 27, 30):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step), ignore_errors=True)
+    run_training(run)
+    assert read_card(tmp_path / "run" / "best") == card
 
 
 def test_amortized_training_beats_the_block_prior(whole_run, tmp_path):

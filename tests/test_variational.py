@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.conditional import ConditionalDenoiserFn
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser, edm_preconditioning
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import Identity, Inpainting, from_forward, from_function
-from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Amortized, BestOf, ZeroShot, guidance
+from lavps_jax.schedules import Schedule, bridge_coefficients
+from lavps_jax.starts import Amortized, BestOf, Conditional, ZeroShot, guidance
 from lavps_jax.variational import Block, block_loss, fit
 
 SHAPE = (4, 4, 1)
@@ -79,6 +80,31 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
     np.testing.assert_allclose(rho, np.log(0.4) + d_rho, rtol=1e-5, atol=1e-6)
     alpha_bar = Schedule().alpha_bar[[150, 100]]
     np.testing.assert_allclose(seen, np.sqrt(1 / alpha_bar - 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("t, tau", [(150, 100), (11, 10), (2, 1), (999, 3)])
+def test_conditional_start_is_the_bridge_around_the_prediction(t, tau):
+    _, problem, block = gaussian_case()
+    x_0, x_t, wrong = (jax.random.normal(jax.random.key(k), SHAPE) for k in (20, 21, 22))
+
+    def model(phi, z, x_pinv, c_noise, **others):
+        np.testing.assert_array_equal(x_pinv, problem.x_pinv)
+        return phi
+
+    denoiser = ConditionalDenoiserFn(model)  # type: ignore[arg-type]
+    alpha_bar = Schedule().alpha_bar
+    # The raw output with which D = c_skip x_t / sqrt(alpha_bar) + c_out F is x_0.
+    sigma = float(np.sqrt(1 / alpha_bar[t] - 1))
+    c = edm_preconditioning(jnp.float32(sigma))
+    phi = (x_0 - c.c_skip * x_t / np.sqrt(alpha_bar[t])) / c.c_out
+    bridge = bridge_coefficients(alpha_bar, 0, tau, t, 1.0)
+    mean = bridge.c_l * x_t + bridge.c_s * wrong
+    times = jnp.int32(t), jnp.int32(tau)
+    block = block._replace(x_0=wrong, x_t=x_t, prior_mean=mean, t=times[0], tau=times[1])
+    mu, rho = Conditional(denoiser)({"phi": phi}, problem, block, wrong, lambda *_: 0.0)
+    expected = bridge.c_l * x_t + bridge.c_s * x_0
+    np.testing.assert_allclose(mu, expected, atol=1e-3 * np.abs(expected - mean).max())
+    np.testing.assert_allclose(rho, np.log(0.4), rtol=1e-6)
 
 
 def average_of_two(data, x):

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError, check_choices
-from lavps_jax.starts import Amortized, BestOf, Start, ZeroShot
+from lavps_jax.starts import Amortized, BestOf, Conditional, Start, ZeroShot
 from lavps_jax.types import DenoiseFn, Params, Problem
 from lavps_jax.variational import Block, block_loss, draw, fit
 
@@ -83,7 +83,7 @@ def block_draw(
 def start_cost(start: Start) -> tuple[int, int]:
     """(denoiser calls, amortized calls) of a start."""
     match start:
-        case Amortized():
+        case Amortized() | Conditional():
             return 0, 1
         case BestOf():
             both = [start_cost(start.first), start_cost(start.second)]
