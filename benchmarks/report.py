@@ -61,15 +61,18 @@ the low-noise end."""
 SETTINGS = {
     "images": "Other settings are the defaults of docs/samplers.md, for MGDM and LAVPS those of "
     "the presets of Fashion-MNIST; the steps of DAPS are half of theirs for motion blur, as its "
-    "authors have them. MGPS takes its authors' n = 300 on motion blur alone, for the time.",
+    "authors have them. Budgets are ours: MGPS takes its authors' n = 300 on motion blur alone, "
+    "for the time; the n of DPS (1,000), DAPS (200) and FAST-DIPS (50) are not among them.",
     "robustness": "Other settings are those of configs/fashion_mnist.py, the defaults of "
     "docs/samplers.md for DPS and the supervised denoisers. On operators that its network does not "
     "know LAVPS compares starts, with more evaluations.",
 }
 TRAINED = """\
 Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 steps of 16 \
-blocks, Palette's for 3,500 and InvFussion's for 24,500 steps of 32 images. The last two see the \
-measurement and have no likelihood; they were trained on motion blur alone."""
+blocks, Palette's for 3,500, InvFussion's for 24,500, EPS's for EPSSTEPS and the one-step \
+generator's for 1,500 steps of 32 images, on top of Palette's. The last four see the measurement \
+and have no likelihood; EPS was trained on the three tasks and Gaussian blur, the others on motion \
+blur alone."""
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:

@@ -2,7 +2,8 @@
 
 Fashion-MNIST at 32 x 32 with the shipped networks. "images" asks how far a budget goes on tasks the
 amortized networks were trained for; "robustness" asks what networks that know motion blur alone do
-elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion).
+elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion, a generator that
+samples in one step).
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Point:
 
 ONE_STEP = Point("One step (DAVI)", "", OneStepConfig("benchmarks/weights/one_step"))
 """A generator, trained on motion blur."""
+EPS = "benchmarks/weights/pivot"
+"""A denoiser that sees the pivot of a measurement, trained on the three tasks and Gaussian blur."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,10 @@ def _images(task: str) -> list[Point]:
         Point("Guess & Guide", f"guided every {k}", GuessAndGuideConfig(guide_every=k))
         for k in (3, 1)
     ]
+    points += [Point("EPS", f"n = {n}", ConditionalConfig(EPS, n)) for n in (10, 25, 100)]
     if task == "motion blur":
+        start = dataclasses.replace(_lavps(task, 1), amortized=SUPERVISED["Palette"])
+        points += [Point("LAVPS", "K = 1, Palette's start", start)]
         points += [
             Point(method, f"n = {n}", ConditionalConfig(denoiser, n))
             for method, denoiser in SUPERVISED.items()
@@ -179,4 +185,5 @@ def _robustness() -> list[Point]:
         Point("MGDM", "n = 100, K = 3", _mgdm(100, 3)),
         Point("DPS", "n = 100", DPSConfig()),
         *(Point(method, "n = 100", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
+        ONE_STEP,
     ]

@@ -53,7 +53,7 @@ def detect_processes(
     """What flags say, otherwise a step of SLURM, Open MPI, or JAX (a TPU slice).
 
     Raises:
-      UserError: if there is no process of this number.
+      UserError: if there is no process of this number, or Kubernetes only says which one this is.
     """
     if index is None and count is None:
         for one, all_ in (
@@ -62,6 +62,10 @@ def detect_processes(
         ):
             if one in environ and all_ in environ:
                 return Processes(int(environ[one]), int(environ[all_]))
+        if "JOB_COMPLETION_INDEX" in environ and jax.process_count() == 1:
+            # Kubernetes does not say how many pods there are: each would do everything.
+            remedy = "give --process-index $JOB_COMPLETION_INDEX --process-count PODS"
+            raise UserError("process_index, process_count", "a pod of an indexed job", remedy)
         return Processes(jax.process_index(), jax.process_count())
     if index is None or count is None or not 0 <= index < count:
         remedy = "give both, and an index from 0 to process_count - 1"
