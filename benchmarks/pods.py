@@ -1,10 +1,11 @@
 """What the 256-pixel presets need on slices of TPUs, compiled on a machine without any.
 
-Every training preset is compiled for every slice with the same number of images for a chip, so that
-the rows of one preset say how efficiency falls with the number of chips: the last column is what
-chips wait for each other if nothing is sent while they compute. The samplers are compiled for one
-chip, because sampling does not connect them. Loops are counted once, and the compiler does not
-search for good tilings, see lavps_jax/aot.py.
+The presets of training are compiled for every slice with the same number of images for a chip, in
+bfloat16 with remat: the rows of one preset say how efficiency falls with the number of chips. The
+last column is the share of the time that chips wait for each other, if nothing is sent while they
+compute and all of their links are used. The samplers are compiled for one chip, because sampling
+does not connect them. Loops are counted once, and the compiler does not search for good tilings:
+see lavps_jax/aot.py.
 Rows that the file of results holds already are not compiled again, each names its commit; delete it
 to start anew. Prints the table of docs/pods.md.
 
@@ -38,6 +39,11 @@ from lavps_jax.aot import (
 from lavps_jax.config import SampleConfig, TrainConfig, load_preset
 from lavps_jax.errors import UserError
 
+HEAD = """\
+| preset | on | memory, GB | TFLOP | GB of traffic | MB sent | least ms: arithmetic, memory, links \
+| waiting |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+"""Of the table; all but the names are for one chip and one step."""
 SLICES = ("v5e:2x2", "v5e:4x4", "v5e:16x16", "v6e:4x4")
 
 
@@ -105,6 +111,7 @@ def main(config: Config) -> None:
             }
             record(path, rows)
             console.print(f"{name}: {time.perf_counter() - began:.0f} s")
+    print(HEAD)
     for name, row in rows.items():
         print(_line(name, row))
 
@@ -130,8 +137,8 @@ def _preset(name: str | None) -> Any:
 
 def _line(name: str, row: dict[str, Any]) -> str:
     times = row["least times"]
-    alone = max(times["arithmetic"], times["memory"])
-    share = times["links"] / (alone + times["links"])
+    busy = max(times["arithmetic"], times["memory"])
+    waiting = times["links"] / (busy + times["links"])
     cells = [
         name.replace(" on ", " | "),
         f"{row['memory'] / 1e9:.1f} of {row['memory of the chip'] / 1e9:.0f}",
@@ -139,7 +146,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
         f"{row['accessed'] / 1e9:.0f}",
         f"{sum(row['collectives'].values()) / 1e6:.0f}",
         f"{1e3 * times['arithmetic']:.0f}, {1e3 * times['memory']:.0f}, {1e3 * times['links']:.1f}",
-        f"{100 * share:.1f} %",
+        f"{100 * waiting:.1f} %",
     ]
     return "| " + " | ".join(cells) + " |"
 

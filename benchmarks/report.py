@@ -17,6 +17,7 @@ from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_ma
 from benchmarks.record import origin_of
 from benchmarks.suites import SUITES
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import read_card
 from lavps_jax.pictures import contact_sheet
 from lavps_jax.storage import write_file
 
@@ -67,12 +68,18 @@ SETTINGS = {
     "docs/samplers.md for DPS and the supervised denoisers. On operators that its network does not "
     "know LAVPS compares starts, with more evaluations.",
 }
-TRAINED = """\
-Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 steps of 16 \
-blocks, Palette's for 3,500, InvFussion's for 24,500, EPS's for EPSSTEPS and the one-step \
-generator's for 1,500 steps of 32 images, on top of Palette's. The last four see the measurement \
-and have no likelihood; EPS was trained on the three tasks and Gaussian blur, the others on motion \
-blur alone."""
+TRAINED = {
+    "images": "Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 "
+    "steps of 16 blocks; those that see the measurement and have no likelihood for {palette:,} "
+    "(Palette), {invfussion:,} (InvFussion), {pivot:,} (EPS) and {one_step:,} steps (one step, on "
+    "top of Palette) of 32 images. EPS was trained on the three tasks and Gaussian blur, the other "
+    "three on motion blur alone.",
+    "robustness": "Networks were not trained equally long: LAVPS's for 2,000 steps of 16 blocks; "
+    "those that see the measurement and have no likelihood for {palette:,} (Palette), "
+    "{invfussion:,} (InvFussion) and {one_step:,} steps (one step, on top of Palette) of 32 "
+    "images.",
+}
+NETWORKS = Path(__file__).parent / "weights"
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -103,7 +110,11 @@ def write_report(suite: str, work: Path, out: Path) -> None:
     }
     _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
     origin = f"{origin_of(facts)}; weights of this commit's pretrained/ and benchmarks/weights/"
-    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], TRAINED, f"{origin}.")]
+    steps = {
+        card.parent.name: read_card(card.parent)["step"] for card in NETWORKS.glob("*/card.json")
+    }
+    trained = TRAINED[suite].format(**steps)
+    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], trained, f"{origin}.")]
     blocks: list[Block] = [Heading(TITLES[suite], 1), *about]
     draw = _pareto if suite == "images" else _robustness
     blocks += draw(out, tasks, origin)
@@ -172,8 +183,8 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) ->
     }
     robustness_figure(file, qualities, "LPIPS (AlexNet)", origin)
     caption = (
-        "LPIPS by operator. The networks of LAVPS, Palette and InvFussion were trained on the "
-        "first one; LAVPS has the likelihood as well, MGDM and DPS nothing else."
+        "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator were "
+        "trained on the first one; LAVPS has the likelihood as well, MGDM and DPS nothing else."
     )
     return [Heading("Quality by operator"), Figure(file, caption)]
 

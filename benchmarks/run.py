@@ -33,6 +33,7 @@ from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampling_run import run_sampling
+from lavps_jax.storage import write_file
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ def main(arguments: list[str]) -> None:
         name = f"known_posteriors{'_quick' * config.quick}.json"
         found = Path(config.work) / name
         of_mixtures = gaussian_mixture.Config(methods=config.methods, out=str(found), **small)
-        gaussian_mixture.main(of_mixtures)
-        if Path(out) != found.parent:
+        try:
+            gaussian_mixture.main(of_mixtures)
+        except UserError as error:
+            raise _in_work(error) from error
+        if Path(out).resolve() != found.parent.resolve():
             Path(out).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found, Path(out) / name)
+            with write_file(Path(out) / name) as copy:
+                shutil.copyfile(found, copy)
             write_mixture_report(Path(out) / name)
             console.print(f"report: {out}/{Path(name).stem}.html", soft_wrap=True)
         return
@@ -91,6 +96,13 @@ def main(arguments: list[str]) -> None:
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))
     console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
+
+
+def _in_work(error: UserError) -> UserError:
+    """What the suite of mixtures calls `out` lies in `work` here."""
+    if error.field != "out":
+        return error
+    return UserError("work", error.value, "delete this file, or give another folder")
 
 
 def _check_commit(folder: Path) -> None:

@@ -168,7 +168,7 @@ def _images(task: str) -> list[Point]:
     points += [Point("EPS", f"n = {n}", ConditionalConfig(EPS, n)) for n in (10, 25, 100)]
     if task == "motion blur":
         start = dataclasses.replace(_lavps(task, 1), amortized=SUPERVISED["Palette"])
-        points += [Point("LAVPS", "K = 1, Palette's start", start)]
+        points += [Point("LAVPS, Palette's start", "K = 1", start)]
         points += [
             Point(method, f"n = {n}", ConditionalConfig(denoiser, n))
             for method, denoiser in SUPERVISED.items()

@@ -29,13 +29,14 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from lavps_jax import cli
-from lavps_jax.build import build_mgdm, build_start
+from lavps_jax.build import build_mgdm, start_of
 from lavps_jax.build_training import build_loss, build_optimizer, one_step_weights
 from lavps_jax.build_zero_shot import build_zero_shot
 from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalConfig,
+    ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
     OneStepConfig,
@@ -58,7 +59,7 @@ from lavps_jax.placement import (
     spread_weights,
 )
 from lavps_jax.samplers import Sampler, make_sample_fn
-from lavps_jax.starts import BestOf, Start, ZeroShot
+from lavps_jax.starts import BestOf, ZeroShot
 from lavps_jax.training import ChainLoss, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import Weights
 
@@ -200,7 +201,8 @@ def training_needs(
         out_shardings=(shardings, copied(mesh)),
     )
     state = jax.tree.map(_placed, state, shardings)
-    compiled = _compiled(train_step.lower(state, frozen, images, rng_key, labels))
+    remedy = "lower batch_size, raise num_microbatches or fsdp, use remat, or take more chips"
+    compiled = _compiled(train_step.lower(state, frozen, images, rng_key, labels), remedy)
     return needs_of(compiled, mesh.size)
 
 
@@ -237,18 +239,17 @@ def sampling_needs(
         lambda leaf: _placed(leaf, sharding), (rng_key, index, params, problems, plan)
     )
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    return needs_of(_compiled(sample_fn.lower(*given)))
+    return needs_of(_compiled(sample_fn.lower(*given), "lower batch_size or num_particles"))
 
 
-def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def _compiled(lowered: jax.stages.Lowered, remedy: str) -> jax.stages.Compiled:
     """Raises a UserError if the compiler finds that it needs more memory than there is."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        told = str(error).partition(":")[2].strip()
-        remedy = "lower batch_size, raise num_microbatches or fsdp, use remat, or take more chips"
+        told = str(error).partition(":")[2].strip().partition("\n")[0]
         raise UserError("memory of a chip", told, remedy) from error
 
 
@@ -257,10 +258,11 @@ def _sampler(
 ) -> tuple[Sampler, Weights | None]:
     match config.sampler:
         case LAVPSConfig():
-            if amortized is None or not isinstance(amortized.task, AmortizedTask):
+            task = None if amortized is None else amortized.task
+            if amortized is None or not isinstance(task, AmortizedTask | ConditionalTask):
                 raise UserError("amortized", "no preset of an amortized network", "give one")
             model, phi = _abstract(amortized)
-            start: Start = build_start(model, amortized.task, amortized.schedule)
+            start = start_of(model, task, amortized.schedule)
             # The larger program: starts are compared on all operators but one.
             return build_mgdm(config.sampler, denoiser, BestOf(start, ZeroShot())), phi
         case MGDMConfig():

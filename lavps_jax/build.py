@@ -216,12 +216,9 @@ def build_sampler(
                     remedy += " trained on the schedule of the prior"
                     raise UserError("sampler.amortized", config.amortized, remedy)
                 check_image_shape(task.network, image_shape, tiles)
-                model = tiled(model, tiles)
                 if isinstance(task, AmortizedTask):
                     _check_grid(config, task)
-                    start = build_start(model, task, schedule)
-                else:
-                    start = Conditional(build_conditional(model, task, schedule))
+                start = start_of(tiled(model, tiles), task, schedule)
                 known = _knows(task, operator, sigma_y)
                 best_of = not known if config.best_of is None else config.best_of
                 start = BestOf(start, ZeroShot()) if best_of else start
@@ -290,6 +287,13 @@ def build_mgdm(config: MGDMConfig, prior: EDMDenoiser, start: Start) -> MGDM:
         config.num_mixed_steps,
         prior.schedule,
     )
+
+
+def start_of(model: Model, task: AmortizedTask | ConditionalTask, schedule: Schedule) -> Start:
+    """The start that a network gives."""
+    if isinstance(task, ConditionalTask):
+        return Conditional(build_conditional(model, task, schedule))
+    return build_start(model, task, schedule)
 
 
 def build_start(model: Model, task: AmortizedTask, schedule: Schedule) -> Amortized:

@@ -64,7 +64,7 @@ def detect_processes(
                 return Processes(int(environ[one]), int(environ[all_]))
         if "JOB_COMPLETION_INDEX" in environ and jax.process_count() == 1:
             # Kubernetes does not say how many pods there are: each would do everything.
-            remedy = "give --process-index $JOB_COMPLETION_INDEX --process-count PODS"
+            remedy = "give $JOB_COMPLETION_INDEX and the number of pods, or 0 and 1 if it is alone"
             raise UserError("process_index, process_count", "a pod of an indexed job", remedy)
         return Processes(jax.process_index(), jax.process_count())
     if index is None or count is None or not 0 <= index < count:

@@ -118,6 +118,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                 _tell(console, f"warning: {one.message}")
             _tell(console, f"resumed at step {int(state.step)} of {config.num_train_steps}")
         first, skipped = int(state.step), int(state.num_skipped)
+        least = _least_loss(run_dir)
         with (
             StopRequest() as stop,
             Progress(*columns, console=console, disable=not is_first()) as progress,
@@ -157,7 +158,8 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                         raise _diverged(checkpoints, done, skipped)
                     tell(validation_line(done, scores))
                     log.write(done, scores)
-                    _export(config, state, scores, mesh)
+                    _export(config, state, scores, least, mesh)
+                    least = min(least, scores["validation_loss"])
                     began, since = time.perf_counter(), done
                 # After a step that was skipped the weights may have diverged already; the last
                 # ones were validated.
@@ -169,7 +171,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                     raise KeyboardInterrupt("SIGTERM")
     wait_for_all("last checkpoint")
     if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
-        _export(config, state, validate(state.ema), mesh)
+        _export(config, state, validate(state.ema), least, mesh)
     return run_dir / "weights"
 
 
@@ -293,7 +295,10 @@ def _claim_directory(run_dir: AnyPath, config: TrainConfig) -> None:
             temporary.write_text(json.dumps(stored, indent=2) + "\n")
 
 
-def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], mesh: Mesh) -> None:
+def _export(
+    config: TrainConfig, state: TrainState, scores: dict[str, float], least: float, mesh: Mesh
+) -> None:
+    """To "weights", and to "best" if the loss is below the `least` one before."""
     ema = jax.jit(lambda weights: weights, out_shardings=copied(mesh))(
         exported(config.task, state.ema)
     )
@@ -307,15 +312,18 @@ def _export(config: TrainConfig, state: TrainState, scores: dict[str, float], me
     }
     run_dir = as_path(config.run_dir, "run_dir")
     export_weights(run_dir / "weights", ema, card, dtype=config.export_dtype, overwrite=True)
-    if scores["validation_loss"] < _least_loss(run_dir / "best"):
+    if scores["validation_loss"] < least:
         export_weights(run_dir / "best", ema, card, dtype=config.export_dtype, overwrite=True)
 
 
-def _least_loss(best: AnyPath) -> float:
-    """Of the validations so far."""
-    if not (best / "card.json").is_file():
+def _least_loss(run_dir: AnyPath) -> float:
+    """Of the validations so far, as process 0 needs it."""
+    if not is_first():
         return math.inf
-    return read_card(best)["validation"]["validation_loss"]
+    try:
+        return read_card(run_dir / "best")["validation"]["validation_loss"]
+    except (UserError, KeyError):  # There is none yet, or one that is of no use.
+        return math.inf
 
 
 class _Log:

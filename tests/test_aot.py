@@ -16,6 +16,7 @@ from lavps_jax.aot import CHIPS, Needs, describe, sampling_needs, training_needs
 from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
     AmortizedTask,
+    ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
     PriorTask,
@@ -24,7 +25,14 @@ from lavps_jax.config import (
 )
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
-from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
+from lavps_jax.networks import (
+    ConditionalDenoiserConfig,
+    GlobalAttention,
+    HDiTConfig,
+    LevelConfig,
+    PaletteConfig,
+    split,
+)
 from lavps_jax.operators import RandomPixels
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +80,8 @@ def test_training_and_sampling_with_an_amortized_network():
     device = jax.devices()[0]
     lavps = sampling_needs(sample, config(), amortized, 8, device)
     assert not lavps.collectives and lavps.memory > num_bytes(config()) + num_bytes(amortized)
+    supervised = config(ConditionalTask(ConditionalDenoiserConfig(NETWORK), RandomPixels(0.4, 0.6)))
+    assert sampling_needs(sample, config(), supervised, 8, device).flops > 0
     with pytest.raises(UserError, match="amortized: got no preset"):
         sampling_needs(sample, config(), None, 8, device)
     with pytest.raises(UserError, match="prior: got no preset of a prior; give --prior"):
@@ -128,5 +138,6 @@ def test_a_slice_of_tpus_that_is_not_here():
     done = subprocess.run([*command, "--batch-size", "262144"], cwd=ROOT, capture_output=True,
                           text=True)  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: memory of a chip: got Ran out of memory on HBM" in done.stderr
-    assert "lower batch_size, raise num_microbatches" in done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("error: memory of a chip: got Ran out of memory on HBM")
+    assert "lower batch_size, raise num_microbatches" in told

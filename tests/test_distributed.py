@@ -23,6 +23,7 @@ from lavps_jax.build import load_network
 from lavps_jax.config import AmortizedTask, OptimizerConfig, PriorTask, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
 from lavps_jax.operators import RandomPixels
 from lavps_jax.placement import global_batch, make_mesh, on_all_devices, spread_weights
@@ -168,6 +169,7 @@ def test_two_processes_and_four_train_what_one_trains(single, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("validation at step 6") == 1
     assert_close(tmp_path / "run", single)
+    assert read_card(tmp_path / "run" / "best")["step"] == 6
 
     # A checkpoint of two processes, with weights cut between them, restored by four, and by one.
     def back_to_step_3():

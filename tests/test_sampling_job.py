@@ -209,7 +209,7 @@ def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):
 def test_which_process_this_is():
     assert detect_processes(None, None, {}) == (0, 1)
     pod = {"KUBERNETES_SERVICE_HOST": "h", "JOB_COMPLETION_INDEX": "1"}
-    with pytest.raises(UserError, match="give --process-index [$]JOB_COMPLETION_INDEX"):
+    with pytest.raises(UserError, match="give [$]JOB_COMPLETION_INDEX and the number of pods"):
         detect_processes(None, None, pod)
     assert detect_processes(1, 8, pod) == (1, 8)
     assert detect_processes(1, 4, {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8"}) == (1, 4)

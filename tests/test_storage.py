@@ -19,7 +19,7 @@ from lavps_jax.build import load_network
 from lavps_jax.config import DPSConfig, PriorTask, SampleConfig, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
-from lavps_jax.exported_weights import export_weights
+from lavps_jax.exported_weights import export_weights, read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
 from lavps_jax.sampling_run import run_sampling
@@ -319,6 +319,7 @@ def test_training_in_a_bucket_goes_on_and_ends_with_the_same_weights(
     train(bucket)
     told = capsys.readouterr().out
     assert "damaged-6" in told and "resumed at step 4 of 6" in told
+    assert read_card("gs://bucket/run/best") == read_card("gs://bucket/run/weights")
     wanted = load_network(str(tmp_path / "run" / "weights"))[1]
     found = load_network("gs://bucket/run/weights")[1]
     for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):

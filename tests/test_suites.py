@@ -15,6 +15,7 @@ from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.report import _evaluations, write_report
 from benchmarks.suites import SUITES, points_of
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import read_card
 from lavps_jax.pictures import save_png
 
 SCORES = ("psnr", "ssim", "lpips_vgg", "psnr_of_mean", "residual_inside_99", "pixel_std",
@@ -150,6 +151,18 @@ def test_every_point_has_a_folder_of_its_own():
         for task in suite.tasks:
             folders = [point.folder for point in points_of(name, task)]
             assert len(set(folders)) == len(folders) >= 3
+
+
+def test_every_network_of_a_point_is_there():
+    folders = set()
+    for name, suite in SUITES.items():
+        for task in suite.tasks:
+            for sampler in (point.sampler for point in points_of(name, task)):
+                given = (getattr(sampler, f, "") for f in ("amortized", "denoiser", "generator"))
+                folders |= {folder for folder in given if folder}
+    assert len(folders) == 7
+    for folder in folders:
+        assert read_card(folder)["step"] > 0
 
 
 def test_the_front_is_what_no_other_point_beats():

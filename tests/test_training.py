@@ -118,15 +118,15 @@ def test_the_best_weights_are_kept_over_restarts(tmp_path):
             for row in csv.DictReader(file) if row["name"] == "validation_loss"
         }  # fmt: skip
     best = min(losses, key=losses.__getitem__)
-    assert 3 < best < 27
+    assert 3 < best < 30
     card = read_card(tmp_path / "run" / "best")
     assert card["step"] == best
     assert card["validation"]["validation_loss"] == pytest.approx(losses[best], rel=1e-5)
     kept = read_card(tmp_path / "run" / "best")["weights"]["sha256"]
     assert kept != read_card(tmp_path / "run" / "weights")["weights"]["sha256"]
-    # Run again from step 18 on: nothing better comes.
-    for step in (21, 24, 27, 30):
-        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step), ignore_errors=True)
+    # Run again from there: nothing better comes.
+    for step in range(best + 3, 33, 3):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
     run_training(run)
     assert read_card(tmp_path / "run" / "best") == card
 

@@ -65,7 +65,8 @@ class DDNM:
     sigma < a sigma_y / s: lambda = sqrt(1 - eta^2) s sigma / (a sigma_y), d_1 = eta sigma, d_2 = 0,
     otherwise: lambda = 1, d_1 = sqrt(sigma^2 - (a sigma_y / s)^2), d_2 = 0.
     So the noise of y that enters in a direction that is seen and the fresh noise have variance
-    sigma^2 together. It is the step of `DDRM` with eta_b = 1. sigma_y -> 0 is DDNM itself.
+    sigma^2 together. It is the step of `DDRM` with eta_b = 1. At sigma_y = 0 what is measured is
+    put in place: lambda = 1.
 
     For operators with known singular values. Poisson noise is taken as Gaussian of its typical
     standard deviation.

@@ -68,7 +68,7 @@ def spectral_step(
         return (s * sigma >= sigma_y) & (s > 0)
 
     def of_y(s: Array) -> Array:
-        faint = keep * sigma * s / jnp.where(clear(s), 1, sigma_y)
+        faint = keep * sigma * s / jnp.where(clear(s) | (sigma_y == 0), 1, sigma_y)
         return jnp.where(clear(s), eta_b, faint)
 
     def of_x_t(s: Array) -> Array:

@@ -83,8 +83,10 @@ def block_draw(
 def start_cost(start: Start) -> tuple[int, int]:
     """(denoiser calls, amortized calls) of a start."""
     match start:
-        case Amortized() | Conditional():
+        case Amortized():
             return 0, 1
+        case Conditional():
+            return 1, 0
         case BestOf():
             both = [start_cost(start.first), start_cost(start.second)]
             return 2 + sum(c for c, _ in both), sum(a for _, a in both)

@@ -26,6 +26,7 @@ from lavps_jax.samplers import (
     Sampler,
     make_sample_fn,
 )
+from lavps_jax.samplers.base import State
 from lavps_jax.schedules import Schedule
 from lavps_jax.types import Problem
 
@@ -256,6 +257,19 @@ def test_the_samples_have_the_law_of_the_formulas(name):
     assert np.abs(z_scores(samples, law(SIGMA_Y))).max() < 4.5
     # The same comparison finds formulas for a sigma_y that is 10 % larger.
     assert np.abs(z_scores(samples, law(1.1 * SIGMA_Y))).max() > 6
+
+
+@pytest.mark.parametrize("sampler", [DDNM(DENOISER, NUM_STEPS), DDRM(DENOISER, NUM_STEPS)])
+def test_without_noise_what_is_measured_is_put_in_place(sampler):
+    params, problem = linear_problem()
+    problem = make_problem(problem.y, problem.operator, 0.0)
+    row = jax.tree.map(lambda leaf: leaf[2], sampler.plan()[0].rows)
+    eps = jnp.ones((1, 1, SIZE))
+    # Without fresh noise, which has the whole variance in these directions.
+    noise = jax.tree.map(jnp.zeros_like, sampler.noise(jax.random.key(0), eps.shape, None))
+    state = sampler.step(noise, State(eps, eps), params, problem, None, row)
+    scale = ALPHA_BAR[TIMES[3]] ** 0.5
+    np.testing.assert_allclose(A @ np.asarray(state.x_t[0, 0]) / scale, Y, rtol=1e-3, atol=1e-4)
 
 
 def test_reddiff_takes_the_steps_of_adam_on_its_loss():
