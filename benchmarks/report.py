@@ -39,7 +39,7 @@ SETS = {
     "cmmd": "CMMD",
 }
 """Heads of the columns of distances between sets."""
-BUDGETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+BUDGETS = (0.02, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for a sample."""
 TITLES = {
     "images": "How good a sample is for its cost",
@@ -229,7 +229,7 @@ def _advice(measured: Sequence[Entry]) -> Table:
             and paired_interval(entry["per_image"], best["per_image"], QUALITY).low <= 0
         )
         rows.append(
-            (f"{budget:g} s", _name(best), _with_error(_quality(best)), ", ".join(tied) or "none")
+            (f"{budget:g} s", _name(best), _with_error(_quality(best)), "; ".join(tied) or "none")
         )
     return Table(("at most", "best", "LPIPS", "not distinguishable from it"), rows)
 
@@ -261,7 +261,7 @@ def _row(entry: Entry, yardstick: Entry, sets: Sequence[str]) -> tuple[str, ...]
         f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
         *(f"{of_sets[name]:.3g}" if name in of_sets else "" for name in sets),
         f"{calls}, {vjps}",
-        f"{_seconds(entry):.2f}",
+        f"{_seconds(entry):.2g}",
         f"{mean['memory_bytes'] / 1e6:.0f}" if "memory_bytes" in mean else "",
     )
 
@@ -308,8 +308,8 @@ def _panel(
     contact_sheet(file, rows, column_titles=titles, footnote=footnote)
     if suite != "images":
         return Figure(file, "One sample of each.")
-    names = ", ".join(map(_name, shown.values()))
-    caption = f"One sample of each at the best budget of at most {limit:.2f} s: {names}."
+    names = "; ".join(map(_name, shown.values()))
+    caption = f"One sample of each at the best budget of at most {limit:.2g} s: {names}."
     return Figure(file, caption)
 
 
