@@ -15,18 +15,21 @@ from lavps_jax.machine import describe_machine
 __all__ = ["current_commit", "origin_of", "record"]
 
 
-_COMMIT = subprocess.run(
-    ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-    capture_output=True,
-    text=True,
-    cwd=Path(__file__).parent,
-).stdout.strip()
-"""Of the code as it was when the program began."""
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    root = Path(__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root).stdout.strip()
+
+
+_COMMIT = _git("rev-parse", "--short", "HEAD")
+# The reports of one suite do not change what the next one measures.
+_CHANGED = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs/results")
+"""As both were when the program began."""
 
 
 def current_commit() -> str:
     """Of the code that runs, with "-dirty" if it has changes that are not committed."""
-    return _COMMIT or "unknown"
+    return (_COMMIT + "-dirty" * bool(_CHANGED)) or "unknown"
 
 
 def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:

@@ -302,7 +302,7 @@ def _panel(
         rows.append(cells)
     words = "".join(c if c.isalnum() or c == "-" else " " for c in task).split()
     file = out / f"{suite}_{'_'.join(words)}.png"
-    titles = ["reference", "observation", *shown]
+    titles = ["reference", "observation", *(textwrap.fill(name, 16) for name in shown)]
     # About as many letters as fit on the columns.
     footnote = textwrap.fill(origin, 24 * len(titles))
     contact_sheet(file, rows, column_titles=titles, footnote=footnote)

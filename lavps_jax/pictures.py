@@ -92,7 +92,7 @@ def contact_sheet(
       rows: images float (H, W, 1 or 3) in [-1, 1], `StdMap`s, or None for an empty cell; sizes
         may differ (the observation of a super-resolution). Pixels that are not finite are magenta.
       column_titles: one per column, such as "reference", "observation", "mean", "std".
-      row_titles: one per row, or none; they may have several lines.
+      row_titles: one per row, or none. Both may have several lines.
       title: above everything.
       footnote: below everything, small; its lines are not broken.
     """
@@ -116,7 +116,7 @@ def contact_sheet(
     colour_map = colormaps["viridis"].with_extremes(bad="magenta")  # NOT_FINITE
     colours = ScalarMappable(Normalize(0.0, largest or 1.0), colour_map)
     sheet = _Layout.of(
-        cells, len(rows), len(column_titles), row_titles, bool(title), bool(maps), footnote
+        cells, len(rows), column_titles, row_titles, bool(title), bool(maps), footnote
     )
 
     figure = Figure(figsize=(sheet.width / DPI, sheet.height / DPI), dpi=DPI, facecolor="white")
@@ -187,7 +187,7 @@ class _Layout:
         cls,
         cells: Sequence[np.ndarray | StdMap],
         num_rows: int,
-        num_columns: int,
+        column_titles: Sequence[str],
         row_titles: Sequence[str],
         has_title: bool,
         has_bar: bool,
@@ -198,14 +198,15 @@ class _Layout:
         width = max(shape[1] for shape in shapes)
         target = 128 if num_rows <= 16 else 96
         magnified = max(1, round(target / max(height, width)))
+        more_lines = max((name.count("\n") for name in column_titles), default=0)
         longest = max((len(line) for name in row_titles for line in name.split("\n")), default=0)
         return cls(
             cell_width=max(width * magnified, 96),  # Room for the title of the column.
             cell_height=height * magnified,
             num_rows=num_rows,
-            num_columns=num_columns,
+            num_columns=len(column_titles),
             left=MARGIN + 10 * longest + (2 * GAP if longest else 0),
-            top=MARGIN + 24 + (36 if has_title else 0),
+            top=MARGIN + 24 + 18 * more_lines + (36 if has_title else 0),
             right=MARGIN + (84 if has_bar else 0),
             bottom=MARGIN + (10 * len(footnote.split("\n")) if footnote else 0),
         )
