@@ -71,6 +71,20 @@ def test_contact_sheet_shows_every_pixel_equally_large(tmp_path):
     assert (empty == 255).all()
 
 
+def test_contact_sheet_has_room_for_titles_of_two_lines(tmp_path):
+    image = np.zeros((8, 8, 1))
+    inked = []
+    for name, title in (("1.png", "second"), ("2.png", "first\nsecond")):
+        contact_sheet(tmp_path / name, [[image]], column_titles=[title])
+        with Image.open(tmp_path / name) as opened:
+            sheet = np.asarray(opened.convert("L"))
+        rows = np.flatnonzero((sheet < 100).any(1))
+        inked.append((rows[0], len(sheet)))
+    (above, height), (above_two, height_two) = inked
+    assert height_two > height + 10  # The first line is above the second one,
+    assert 5 < above_two < above  # and is not cut.
+
+
 def test_contact_sheet_has_one_scale_for_all_deviations(tmp_path):
     """The largest value of the sheet is brightest; the root mean square joins channels."""
     single, double = np.full((4, 4, 1), 0.1), np.full((4, 4, 2), 0.0)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import read_card
 from lavps_jax.pictures import save_png
 
+ROOT = Path(__file__).parents[1]
 SCORES = ("psnr", "ssim", "lpips_vgg", "psnr_of_mean", "residual_inside_99", "pixel_std",
           "coverage_50")  # fmt: skip
 
@@ -144,6 +150,32 @@ def test_mixtures_are_kept_apart_from_their_report(tmp_path, monkeypatch):
     assert (out / "known_posteriors.json").read_bytes() == kept.read_bytes()
     assert "| prior samples |" in (out / "known_posteriors.md").read_text()
     assert (out / "known_posteriors.html").is_file() and (out / "known_posteriors.svg").is_file()
+
+
+def test_reports_do_not_count_as_changes_of_the_code(tmp_path):
+    def run(*command):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True,
+                              env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"})  # fmt: skip
+        return done.stdout.strip()
+
+    def commit():
+        return run(sys.executable, "-c", "from benchmarks import record as r; "
+                   "print(r.current_commit())")  # fmt: skip
+
+    code, report = tmp_path / "benchmarks" / "record.py", tmp_path / "docs" / "results" / "a.md"
+    for file in (code, report):
+        file.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / "benchmarks" / "record.py", code)
+    report.write_text("1")
+    run("git", "init", "-q")
+    run("git", "add", "-A")
+    run("git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "first")
+    clean = commit()
+    assert clean == run("git", "rev-parse", "--short", "HEAD")
+    report.write_text("2")
+    assert commit() == clean
+    code.write_text(code.read_text() + "# Changed.\n")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_every_point_has_a_folder_of_its_own():

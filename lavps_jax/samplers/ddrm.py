@@ -60,7 +60,7 @@ def spectral_step(
     eta: float,
     eta_b: float,
 ) -> Float[Array, "H W C"]:
-    """x_{t_prev} of `DDRM` for the prediction x_0 at t."""
+    """x_{t_prev} of `DDRM` for the prediction x_0 at t; `noise` is standard normal, like x_t."""
     operator, sigma_y, sigma = problem.operator, problem.sigma_y, row.sigma_prev
     keep = (1 - eta**2) ** 0.5
 
