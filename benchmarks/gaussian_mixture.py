@@ -11,8 +11,9 @@ up to 0.9 standard deviations for d = 80, 2.9 for d = 800). At d = 800 all chain
 noised mixture itself, of the posterior for the exact denoiser and of the prior for the others (DDRM
 too, which elsewhere begins near y). RED-diff is no chain, and begins at A^+ y.
 
-Problems that the file of results holds already are not run again; delete it to start anew. The
-report lies beside it, as .md, .html and .svg.
+Problems that the file of results holds already are not run again; delete it to start anew. It may
+be carried to another machine: what each size was measured on is kept. The report lies beside it, as
+.md, .html and .svg.
 
 Command: python -m benchmarks.gaussian_mixture
 """
@@ -43,7 +44,7 @@ from benchmarks.mixture_problems import (
     scores,
 )
 from benchmarks.mixture_report import write_mixture_report
-from benchmarks.record import current_commit, record
+from benchmarks.record import current_commit, origin_of, provenance, record
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError, check_at_least
@@ -203,14 +204,17 @@ def main(config: Config) -> None:
     console = Console()
     settings = {name: value for name, value in vars(config).items() if name not in UNSETTLED}
     settings = json.loads(json.dumps(settings))  # As they come back from the file.
-    found = _stored(config.out, settings)
+    found, origins = _stored(config.out, settings)
+    origin = origin_of(provenance())
     for d, d_y in config.dims:
         rows = found.setdefault(f"{d},{d_y}", [])
+        made_by = origins.setdefault(f"{d},{d_y}", [])
         problems = Problems(config, d, d_y)
         count = config.num_wide_problems if d >= WIDE else config.num_problems
         for number in range(len(rows), count):
             rows.append(problems.measure(number))
-            record(config.out, {"settings": settings, "problems": found})
+            made_by += [origin] if origin not in made_by else []
+            record(config.out, {"settings": settings, "problems": found, "origins": origins})
             console.print(f"d={d}, d_y={d_y}: {len(rows)} of {count}")
     write_mixture_report(Path(config.out))
     console.print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
@@ -224,10 +228,12 @@ def _check(config: Config) -> None:
             raise UserError("methods", name, f"use some of {', '.join(METHODS)}")
 
 
-def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
-    """Problems measured before, by "d,d_y"."""
+def _stored(
+    path: str, settings: dict[str, Any]
+) -> tuple[dict[str, list[Any]], dict[str, list[str]]]:
+    """Problems measured before, and what each was measured on, by "d,d_y"."""
     if not Path(path).is_file():
-        return {}
+        return {}, {}
     stored = json.loads(Path(path).read_text())
     results = stored["results"]
     if stored["commit"] != current_commit():
@@ -235,7 +241,7 @@ def _stored(path: str, settings: dict[str, Any]) -> dict[str, list[Any]]:
         raise UserError("out", found, "delete it, or give another file")
     if results.get("settings") != settings:
         raise UserError("out", f"{path}, with other settings", "delete it, or give another file")
-    return results["problems"]
+    return results["problems"], results["origins"]
 
 
 if __name__ == "__main__":

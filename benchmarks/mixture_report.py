@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks.figures import interval_figure
 from benchmarks.intervals import mean_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from benchmarks.record import origin_of
 from lavps_jax.errors import UserError
 from lavps_jax.storage import write_file
 
@@ -52,8 +51,10 @@ def write_mixture_report(found: Path) -> None:
         stored = json.loads(found.read_text())
     except FileNotFoundError as error:
         raise UserError("out", found, "run the suite first: it holds no results") from error
-    settings, problems = stored["results"]["settings"], stored["results"]["problems"]
-    origin = origin_of(stored)
+    results = stored["results"]
+    settings, sizes = results["settings"], sorted(results["problems"], key=_numbers)
+    problems = {size: results["problems"][size] for size in sizes}
+    origin = _origin({size: results["origins"][size] for size in sizes})
     counts = sorted({len(rows) for rows in problems.values()})
     about = ABOUT.format(
         counts=" or ".join(map(str, counts)),
@@ -75,6 +76,21 @@ def write_mixture_report(found: Path) -> None:
     for suffix, text in ((".md", to_markdown(blocks)), (".html", to_html(TITLE, blocks))):
         with write_file(found.with_suffix(suffix)) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _numbers(size: str) -> tuple[int, ...]:
+    return tuple(map(int, size.split(",")))
+
+
+def _origin(origins: Mapping[str, Sequence[str]]) -> str:
+    """Whence the results are; of which sizes, if they are not all from the same."""
+    sizes: dict[str, list[str]] = {}
+    for size, made_by in origins.items():
+        for one in made_by:
+            sizes.setdefault(one, []).append(f"({size.replace(',', ', ')})")
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    return "; ".join(f"{' '.join(those)}: {one}" for one, those in sizes.items())
 
 
 def _table(problems: Problems, score: str) -> Table:

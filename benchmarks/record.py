@@ -12,7 +12,7 @@ from typing import Any
 
 from lavps_jax.machine import describe_machine
 
-__all__ = ["current_commit", "origin_of", "record"]
+__all__ = ["current_commit", "origin_of", "provenance", "record"]
 
 
 def _git(*arguments: str) -> str:
@@ -32,20 +32,24 @@ def current_commit() -> str:
     return (_COMMIT + "-dirty" * bool(_CHANGED)) or "unknown"
 
 
-def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
-    """Writes {"command", "commit", "date", "machine", "results"} as JSON to `path`.
+def provenance(data_dir: str | None = None) -> dict[str, Any]:
+    """{"command", "commit", "date", "machine"} of this program.
 
     In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
     changes gives a commit that ends in "-dirty".
     """
     arguments = sys.orig_argv[1:]  # With "-m benchmarks.NAME", which sys.argv lacks.
-    content = {
+    return {
         "command": " ".join(["python", *("DIR" if a == data_dir else a for a in arguments)]),
         "commit": current_commit(),
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
-        "results": results,
     }
+
+
+def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
+    """Writes `provenance` and {"results"} as JSON to `path`."""
+    content = {**provenance(data_dir), "results": results}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -54,7 +58,7 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
 
 
 def origin_of(stored: Mapping[str, Any]) -> str:
-    """In one line, whence what `record` wrote is."""
+    """In one line, what `provenance` or `record` gave."""
     machine = stored["machine"]
     return (
         f"{stored['command']}, commit {stored['commit']}, {stored['date']}, {machine['cores']} "

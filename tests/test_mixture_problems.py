@@ -22,6 +22,7 @@ from benchmarks.mixture_problems import (
     posterior,
     scores,
 )
+from benchmarks.record import origin_of
 from lavps_jax.diffusion import GaussianMixtureDenoiser, add_noise
 from lavps_jax.errors import UserError
 from lavps_jax.schedules import Schedule
@@ -137,6 +138,19 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     assert (tmp_path / "found.json").read_bytes() == first
     with pytest.raises(UserError, match="with other settings; delete it"):
         gaussian_mixture.main(dataclasses.replace(small, num_samples=21))
+    # Carried to another machine, for a size that comes first in the report.
+    monkeypatch.undo()
+    here, there = "cores (", "cores there ("
+    monkeypatch.setattr(
+        gaussian_mixture, "origin_of", lambda one: origin_of(one).replace(here, there)
+    )
+    gaussian_mixture.main(dataclasses.replace(small, dims=((2, 1),)))
+    results = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert results["problems"]["8,1"] == json.loads(first)["results"]["problems"]["8,1"]
+    assert here in results["origins"]["8,1"][0] and there in results["origins"]["2,1"][0]
+    page = (tmp_path / "found.md").read_text()
+    assert page.index("(2, 1): python") < page.index(there) < page.index("(8, 1): python")
+    assert "|  | 2, 1 | 8, 1 |" in page
     monkeypatch.setattr(gaussian_mixture, "current_commit", lambda: "another")
     with pytest.raises(UserError, match="this is another; delete it"):
         gaussian_mixture.main(small)
