@@ -1,0 +1,158 @@
+"""Seconds and memory of one posterior sample at 256 pixels, on the accelerator at hand.
+
+The sampling presets with their networks at full size and random weights, which take the same time
+as trained ones. Seconds are those of one batch over its samples, after a first run, without
+compilation; a row is the faster of two runs. Rows that the file of results holds already are not
+measured again, each names its commit; delete it to start anew. Prints the table of docs/parity.md.
+
+Command: python -m benchmarks.full_size_speed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from benchmarks.record import origin_of, provenance, record
+from lavps_jax import cli
+from lavps_jax.aot import needs_of
+from lavps_jax.build import build_mgdm, start_of
+from lavps_jax.build_zero_shot import build_zero_shot
+from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
+from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.likelihoods import simulate
+from lavps_jax.networks import ComputeDtype, split
+from lavps_jax.samplers import Sampler, make_sample_fn
+from lavps_jax.starts import ZeroShot
+from lavps_jax.types import Params
+
+SIDE = 256
+"""Of the images."""
+HEAD = """\
+| preset | sampler | arithmetic | samples at once | seconds for one | GB |
+| --- | --- | --- | --- | --- | --- |"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    data: tuple[str, ...] = ("ffhq256", "imagenet256")
+    dtypes: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
+    num_particles: tuple[int, ...] = (1, 8)
+    """Samples of one measurement that are drawn at once."""
+    out: str = "docs/results/full_size_speed.json"
+
+
+def networks(data: str) -> tuple[dict[str, Any], Params]:
+    """The prior and the amortized network of the presets, and random weights for them."""
+    models, params = {}, {}
+    for name, key in (("prior", "theta"), ("amortized", "phi")):
+        config = load_preset(f"configs/{data}_{name}.py").task.network
+        models[name], _ = split(nnx.eval_shape(lambda config=config: config.build(nnx.Rngs(0))))
+        params[key] = jax.jit(lambda config=config: split(config.build(nnx.Rngs(0)))[1])()
+    return models, params
+
+
+def sampler_of(
+    data: str, config: LAVPSConfig | MGDMConfig | DPSConfig, models: dict[str, Any], dtype: Any
+) -> Sampler:
+    """The sampler of a preset, on the operator that its network was trained for."""
+    model, start_model = (
+        dataclasses.replace(models[name], compute_dtype=dtype) for name in ("prior", "amortized")
+    )
+    denoiser = EDMDenoiser(model, load_preset(f"configs/{data}_prior.py").schedule)
+    match config:
+        case LAVPSConfig():
+            training = load_preset(f"configs/{data}_amortized.py")
+            return build_mgdm(
+                config, denoiser, start_of(start_model, training.task, training.schedule)
+            )
+        case MGDMConfig():
+            return build_mgdm(config, denoiser, ZeroShot())
+        case _:
+            return build_zero_shot(config, denoiser)
+
+
+class Row(NamedTuple):
+    """What is measured: a sampler of a preset, in one arithmetic, so many samples at once."""
+
+    data: str
+    config: LAVPSConfig | MGDMConfig | DPSConfig
+    dtype: ComputeDtype
+    num_particles: int
+
+    def name(self) -> str:
+        method = type(self.config).__name__.removesuffix("Config")
+        return f"{self.data}, {method}, {self.dtype}, {self.num_particles}"
+
+
+def compiled(row: Row, models: dict[str, Any], params: Params) -> tuple[Any, tuple[Any, ...]]:
+    """The program and what to call it with."""
+    sampler = sampler_of(row.data, row.config, models, row.dtype)
+    operator = load_preset(f"configs/{row.data}.py").operator
+    key = jax.random.key(0)
+    x_0 = jnp.tanh(jax.random.normal(key, (SIDE, SIDE, 3)))
+    problem = simulate(key, x_0, operator.draw(key, x_0.shape), 0.05)
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    given = (key, jnp.zeros(1, jnp.uint32), params, problems, sampler.plan())
+    sample_fn: Any = make_sample_fn(sampler, num_particles=row.num_particles)
+    return sample_fn.lower(*given).compile(), given
+
+
+def seconds(program: Any, given: tuple[Any, ...]) -> float:
+    """Of one call, the faster of two after a first."""
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        jax.block_until_ready(program(*given))
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def main(config: Config) -> None:
+    stored = {}
+    if Path(config.out).exists():
+        stored = json.loads(Path(config.out).read_text())["results"]
+    print(HEAD)
+    for data in config.data:
+        preset = load_preset(f"configs/{data}.py")
+        samplers = (preset.sampler, *preset.compare_with)
+        which = itertools.product(samplers, config.dtypes, config.num_particles)
+        rows = [Row(data, *one) for one in which]
+        measure(data, [row for row in rows if row.name() not in stored], stored, config.out)
+        for row in rows:
+            found = stored[row.name()]
+            cells = row.name().split(", ")
+            print("|", " | ".join(cells), f"| {found['seconds']:.2f} | {found['gigabytes']:.1f} |")
+
+
+def measure(data: str, rows: list[Row], stored: dict[str, Any], out: str) -> None:
+    """Adds the rows to what is stored, and writes it."""
+    if not rows:
+        return
+    models, params = networks(data)
+    with ThreadPoolExecutor() as pool:  # Compilers run at the same time, samplers do not.
+        programs = list(pool.map(lambda row: compiled(row, models, params), rows))
+    for row, (program, given) in zip(rows, programs, strict=True):
+        stored[row.name()] = {
+            "seconds": seconds(program, given) / row.num_particles,
+            "gigabytes": needs_of(program).memory / 1e9,
+            "origin": origin_of(provenance()),
+        }
+        record(out, stored)
+
+
+if __name__ == "__main__":
+    prog = "python -m benchmarks.full_size_speed"
+    cli.main(lambda arguments: main(cli.from_flags(Config, arguments, prog=prog)))
