@@ -3,8 +3,8 @@
 The sampling presets with their networks at full size and random weights, which take the same time
 as trained ones. Seconds are those of one batch over its samples, after a first run, without
 compilation: the faster of two runs, or one run of more than five seconds. Rows that the file of
-results holds already are not measured again, each names its commit; delete it to start anew. Prints
-the table of docs/parity.md.
+results holds already are not measured again, each names its commit; delete it to start anew.
+Compilation takes a minute or more for each. Prints a table of all rows.
 
 Command: python -m benchmarks.full_size_speed
 """
@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +39,8 @@ from lavps_jax.types import Params
 SIDE = 256
 """Of the images."""
 HEAD = """\
-| preset | sampler | arithmetic | samples at once | seconds for one | GB |
-| --- | --- | --- | --- | --- | --- |"""
+| preset | sampler | arithmetic | samples at once | seconds for one | GB | seconds to compile |
+| --- | --- | --- | --- | --- | --- | --- |"""
 
 
 @dataclass(frozen=True)
@@ -98,17 +97,26 @@ class Row(NamedTuple):
         return f"{self.data}, {method}, {self.dtype}, {self.num_particles}"
 
 
-def compiled(row: Row, models: dict[str, Any], params: Params) -> tuple[Any, tuple[Any, ...]]:
-    """The program and what to call it with."""
+def measured(row: Row, models: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile" and "origin"."""
     sampler = sampler_of(row.data, row.config, models, row.dtype)
     operator = load_preset(f"configs/{row.data}.py").operator
+    channels = load_preset(f"configs/{row.data}_prior.py").task.network.in_channels
     key = jax.random.key(0)
-    x_0 = jnp.tanh(jax.random.normal(key, (SIDE, SIDE, 3)))
+    x_0 = jnp.tanh(jax.random.normal(key, (SIDE, SIDE, channels)))
     problem = simulate(key, x_0, operator.draw(key, x_0.shape), 0.05)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     given = (key, jnp.zeros(1, jnp.uint32), params, problems, sampler.plan())
     sample_fn: Any = make_sample_fn(sampler, num_particles=row.num_particles)
-    return sample_fn.lower(*given).compile(), given
+    begin = time.perf_counter()
+    program = sample_fn.lower(*given).compile()
+    to_compile = time.perf_counter() - begin
+    return {
+        "seconds": seconds(program, given) / row.num_particles,
+        "gigabytes": needs_of(program).memory / 1e9,
+        "seconds_to_compile": to_compile,
+        "origin": origin_of(provenance()),
+    }
 
 
 def seconds(program: Any, given: tuple[Any, ...]) -> float:
@@ -128,33 +136,21 @@ def main(config: Config) -> None:
     stored = {}
     if Path(config.out).exists():
         stored = json.loads(Path(config.out).read_text())["results"]
-    print(HEAD)
     for data in config.data:
         preset = load_preset(f"configs/{data}.py")
         samplers = (preset.sampler, *preset.compare_with)
         which = itertools.product(samplers, config.dtypes, config.num_particles)
-        rows = [Row(data, *one) for one in which]
-        measure(data, [row for row in rows if row.name() not in stored], stored, config.out)
+        rows = [row for row in (Row(data, *one) for one in which) if row.name() not in stored]
+        if rows:
+            models, params = networks(data)
         for row in rows:
-            found = stored[row.name()]
-            cells = row.name().split(", ")
-            print("|", " | ".join(cells), f"| {found['seconds']:.2f} | {found['gigabytes']:.1f} |")
-
-
-def measure(data: str, rows: list[Row], stored: dict[str, Any], out: str) -> None:
-    """Adds the rows to what is stored, and writes it."""
-    if not rows:
-        return
-    models, params = networks(data)
-    with ThreadPoolExecutor() as pool:  # Compilers run at the same time, samplers do not.
-        programs = list(pool.map(lambda row: compiled(row, models, params), rows))
-    for row, (program, given) in zip(rows, programs, strict=True):
-        stored[row.name()] = {
-            "seconds": seconds(program, given) / row.num_particles,
-            "gigabytes": needs_of(program).memory / 1e9,
-            "origin": origin_of(provenance()),
-        }
-        record(out, stored)
+            stored[row.name()] = measured(row, models, params)
+            record(config.out, stored)
+            print(row.name(), f"{stored[row.name()]['seconds']:.2f} s", flush=True)
+    print(HEAD)
+    for name, row in stored.items():
+        numbers = f"{row['seconds']:.2f} | {row['gigabytes']:.1f} | {row['seconds_to_compile']:.0f}"
+        print("|", " | ".join(name.split(", ")), f"| {numbers} |")
 
 
 if __name__ == "__main__":

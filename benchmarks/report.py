@@ -76,8 +76,9 @@ TRAINED = {
     "three on motion blur alone.",
     "robustness": "Networks were not trained equally long: LAVPS's for 2,000 steps of 16 blocks; "
     "those that see the measurement and have no likelihood for {palette:,} (Palette), "
-    "{invfussion:,} (InvFussion) and {one_step:,} steps (one step, on top of Palette) of 32 "
-    "images.",
+    "{invfussion:,} (InvFussion), {one_step:,} (one step, on top of Palette) and {pivot:,} steps "
+    "(EPS) of 32 images. EPS was trained on motion blur, Gaussian blur, super-resolution by 2 and "
+    "few pixels, the others on motion blur alone.",
 }
 NETWORKS = Path(__file__).parent / "weights"
 

@@ -3,7 +3,7 @@
 Fashion-MNIST at 32 x 32 with the shipped networks. "images" asks how far a budget goes on tasks the
 amortized networks were trained for; "robustness" asks what networks that know motion blur alone do
 elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion, a generator that
-samples in one step).
+samples in one step), next to a denoiser of linear measurements in general (EPS).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from lavps_jax.operators import (
     HighDynamicRange,
     MotionBlur,
     OperatorFamily,
+    RandomBox,
     RandomPixels,
     SuperResolve,
 )
@@ -98,8 +99,11 @@ UNSEEN: Mapping[str, OperatorFamily] = {
     "straighter motion blur": MotionBlur(size=13, intensity=0.3),
     "gaussian blur": GaussianBlur(9, 1.5),
     "super-resolution": SuperResolve(factor=2),
+    "coarser super-resolution": SuperResolve(factor=4),
     "centre box": CentreBox(),
+    "random box": RandomBox(),
     "few pixels": RandomPixels(),
+    "fewer pixels": RandomPixels(min_observed=0.08, max_observed=0.1),
     "high dynamic range": HighDynamicRange(),
 }
 """What a network trained on motion blur meets."""
@@ -179,11 +183,12 @@ def _images(task: str) -> list[Point]:
 
 
 def _robustness() -> list[Point]:
-    """Networks that know motion blur alone, next to samplers without one."""
+    """Networks that know motion blur alone, one that knows four families, and samplers without."""
     return [
         Point("LAVPS", "K = 1", _lavps("motion blur", 1)),
         Point("MGDM", "n = 100, K = 3", _mgdm(100, 3)),
         Point("DPS", "n = 100", DPSConfig()),
         *(Point(method, "n = 100", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
         ONE_STEP,
+        Point("EPS", "n = 25", ConditionalConfig(EPS, 25)),
     ]
