@@ -2,9 +2,10 @@
 
 The sampling presets with their networks at full size and random weights, which take the same time
 as trained ones. Seconds are those of one batch over its samples, after a first run, without
-compilation: the faster of two runs, or one run of more than five seconds. Rows that the file of
-results holds already are not measured again, each names its commit; delete it to start anew.
-Compilation takes a minute or more for each. Prints a table of all rows.
+compilation: the faster of two runs, or one run of more than five seconds. GB are of the whole
+program, as the compiler counts them. float32 is what JAX makes of it by default: on GPUs products
+in TF32, on TPUs in bfloat16. Rows that the file of results holds already are not measured again;
+delete it to start anew. Prints a table of all rows.
 
 Command: python -m benchmarks.full_size_speed
 """
@@ -23,14 +24,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.record import origin_of, provenance, record
+from benchmarks.record import current_commit, origin_of, provenance, record
 from lavps_jax import cli
-from lavps_jax.aot import needs_of
+from lavps_jax.aot import compiled, needs_of
 from lavps_jax.build import build_mgdm, start_of
 from lavps_jax.build_zero_shot import build_zero_shot
 from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
 from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.likelihoods import simulate
+from lavps_jax.machine import describe_machine
 from lavps_jax.networks import ComputeDtype, split
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.starts import ZeroShot
@@ -98,24 +101,27 @@ class Row(NamedTuple):
 
 
 def measured(row: Row, models: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile" and "origin"."""
+    """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile", or "refused"."""
     sampler = sampler_of(row.data, row.config, models, row.dtype)
-    operator = load_preset(f"configs/{row.data}.py").operator
+    preset = load_preset(f"configs/{row.data}.py")
+    operator = preset.operator
     channels = load_preset(f"configs/{row.data}_prior.py").task.network.in_channels
-    key = jax.random.key(0)
-    x_0 = jnp.tanh(jax.random.normal(key, (SIDE, SIDE, channels)))
-    problem = simulate(key, x_0, operator.draw(key, x_0.shape), 0.05)
+    key, key_image, key_operator, key_noise = jax.random.split(jax.random.key(0), 4)
+    x_0 = jnp.tanh(jax.random.normal(key_image, (SIDE, SIDE, channels)))
+    problem = simulate(key_noise, x_0, operator.draw(key_operator, x_0.shape), preset.sigma_y)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     given = (key, jnp.zeros(1, jnp.uint32), params, problems, sampler.plan())
     sample_fn: Any = make_sample_fn(sampler, num_particles=row.num_particles)
     begin = time.perf_counter()
-    program = sample_fn.lower(*given).compile()
+    try:
+        program = compiled(sample_fn.lower(*given), "use fewer particles")
+    except UserError as error:
+        return {"refused": str(error)}
     to_compile = time.perf_counter() - begin
     return {
         "seconds": seconds(program, given) / row.num_particles,
         "gigabytes": needs_of(program).memory / 1e9,
         "seconds_to_compile": to_compile,
-        "origin": origin_of(provenance()),
     }
 
 
@@ -133,9 +139,9 @@ def seconds(program: Any, given: tuple[Any, ...]) -> float:
 
 
 def main(config: Config) -> None:
-    stored = {}
-    if Path(config.out).exists():
-        stored = json.loads(Path(config.out).read_text())["results"]
+    for number in config.num_particles:
+        check_at_least("num_particles", number, 1)
+    stored = _stored(config.out)
     for data in config.data:
         preset = load_preset(f"configs/{data}.py")
         samplers = (preset.sampler, *preset.compare_with)
@@ -146,11 +152,27 @@ def main(config: Config) -> None:
         for row in rows:
             stored[row.name()] = measured(row, models, params)
             record(config.out, stored)
-            print(row.name(), f"{stored[row.name()]['seconds']:.2f} s", flush=True)
+            print(row.name(), stored[row.name()], flush=True)
     print(HEAD)
     for name, row in stored.items():
-        numbers = f"{row['seconds']:.2f} | {row['gigabytes']:.1f} | {row['seconds_to_compile']:.0f}"
-        print("|", " | ".join(name.split(", ")), f"| {numbers} |")
+        cells = [row.get("refused", "")] * 3
+        if "seconds" in row:
+            cells = [f"{row['seconds']:.2f}", f"{row['gigabytes']:.1f}"]
+            cells += [f"{row['seconds_to_compile']:.0f}"]
+        print("|", " | ".join([*name.split(", "), *cells]), "|")
+    print(origin_of(provenance()))
+
+
+def _stored(path: str) -> dict[str, Any]:
+    """Rows measured before, by the same code on the same machine."""
+    if not Path(path).exists():
+        return {}
+    stored = json.loads(Path(path).read_text())
+    for field, here in (("commit", current_commit()), ("machine", describe_machine())):
+        if stored[field] != here:
+            found = f"{path} of {field} {stored[field]}, this is {here}"
+            raise UserError("out", found, "delete it, or give another file")
+    return stored["results"]
 
 
 if __name__ == "__main__":

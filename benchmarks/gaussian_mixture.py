@@ -223,6 +223,9 @@ def main(config: Config) -> None:
 def _check(config: Config) -> None:
     check_at_least("num_problems", config.num_problems, 1)
     check_at_least("num_wide_problems", config.num_wide_problems, 1)
+    for d, d_y in config.dims:
+        if d < 2 or d % 2 or not 1 <= d_y <= d:
+            raise UserError("dims", f"{d} {d_y}", "give an even d from 2, and a d_y from 1 to d")
     for name in config.methods:
         if name not in METHODS:
             raise UserError("methods", name, f"use some of {', '.join(METHODS)}")

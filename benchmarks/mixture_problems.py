@@ -9,6 +9,7 @@ sigma_y = max(s) times a uniform number, here at least 0.01.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,8 +41,9 @@ class UnitMixtureDenoiser:
         """E[x_0 | x_t], of the shape of x_t."""
         a = jnp.asarray(self.schedule.alpha_bar**0.5, x_t.dtype)[t]
         means = theta.means.reshape(len(theta.means), -1)
-        fit = a * (means @ x_t.reshape(-1)) - a**2 * jnp.sum(means**2, axis=1) / 2
-        mean = (jax.nn.softmax(theta.log_weights + fit) @ means).reshape(x_t.shape)
+        product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        fit = a * product(means, x_t.reshape(-1)) - a**2 * jnp.sum(means**2, axis=1) / 2
+        mean = product(jax.nn.softmax(theta.log_weights + fit), means).reshape(x_t.shape)
         return mean + a * (x_t - a * mean)
 
 

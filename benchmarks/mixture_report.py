@@ -23,7 +23,7 @@ Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact s
 remains is the error of the sampler. Columns are d, d_y; entries are means over {counts} random \
 problems of {samples} samples each ± their 95 % interval. "floor" compares two sets of exact \
 samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] itself, and "prior samples" know \
-nothing of y. At d = 800 chains start from the noised mixture. Settings are the defaults of \
+nothing of y. From d = 800 on chains start from the noised mixture. Settings are the defaults of \
 docs/samplers.md, but for what a row says, and for MGPS, whose fits were tuned to mixtures: \
 benchmarks/gaussian_mixture.py. Samplers with networks are left out: nobody trained them on \
 mixtures."""

@@ -17,7 +17,6 @@ from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_ma
 from benchmarks.record import origin_of
 from benchmarks.suites import SUITES
 from lavps_jax.errors import UserError
-from lavps_jax.exported_weights import read_card
 from lavps_jax.pictures import contact_sheet
 from lavps_jax.storage import write_file
 
@@ -43,7 +42,7 @@ BUDGETS = (0.02, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds for a sample."""
 TITLES = {
     "images": "How good a sample is for its cost",
-    "robustness": "Operators that a network was not trained on",
+    "robustness": "Operators that networks were not trained on",
 }
 ABOUT = """\
 Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw, {particles} \
@@ -63,10 +62,12 @@ SETTINGS = {
     "images": "Other settings are the defaults of docs/samplers.md, for MGDM and LAVPS those of "
     "the presets of Fashion-MNIST; the steps of DAPS are half of theirs for motion blur, as its "
     "authors have them. Budgets are ours: MGPS takes its authors' n = 300 on motion blur alone, "
-    "for the time; the n of DPS (1,000), DAPS (200) and FAST-DIPS (50) are not among them.",
+    "for the time; the n of DPS (1,000) and DAPS (200) are not among them.",
     "robustness": "Other settings are those of configs/fashion_mnist.py, the defaults of "
     "docs/samplers.md for DPS and the supervised denoisers. On operators that its network does not "
-    "know LAVPS compares starts, with more evaluations.",
+    "know LAVPS compares starts, with more evaluations. Every method has one budget here, and of "
+    "the samplers without a network of their own only some are there: the others do not change "
+    "with what networks know.",
 }
 TRAINED = {
     "images": "Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 "
@@ -80,7 +81,6 @@ TRAINED = {
     "(EPS) of 32 images. EPS was trained on motion blur, Gaussian blur, super-resolution by 2 and "
     "few pixels, the others on motion blur alone.",
 }
-NETWORKS = Path(__file__).parent / "weights"
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -111,11 +111,10 @@ def write_report(suite: str, work: Path, out: Path) -> None:
     }
     _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
     origin = f"{origin_of(facts)}; weights of this commit's pretrained/ and benchmarks/weights/"
-    steps = {
-        card.parent.name: read_card(card.parent)["step"] for card in NETWORKS.glob("*/card.json")
-    }
-    trained = TRAINED[suite].format(**steps)
-    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], trained, f"{origin}.")]
+    trained = TRAINED[suite].format(**found[0]["trained"])
+    minutes = sum(one["took"] for one in found) / 60
+    took = f"All of it took {minutes:.0f} minutes: {origin}."
+    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], trained, took)]
     blocks: list[Block] = [Heading(TITLES[suite], 1), *about]
     draw = _pareto if suite == "images" else _robustness
     blocks += draw(out, tasks, origin)
@@ -185,7 +184,8 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) ->
     robustness_figure(file, qualities, "LPIPS (AlexNet)", origin)
     caption = (
         "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator were "
-        "trained on the first one; LAVPS has the likelihood as well, MGDM and DPS nothing else."
+        "trained on the first one alone, EPS's on it, Gaussian blur, super-resolution and few "
+        "pixels. LAVPS has the likelihood as well, and the rest have nothing but the likelihood."
     )
     return [Heading("Quality by operator"), Figure(file, caption)]
 
@@ -303,15 +303,17 @@ def _panel(
         rows.append(cells)
     words = "".join(c if c.isalnum() or c == "-" else " " for c in task).split()
     file = out / f"{suite}_{'_'.join(words)}.png"
-    titles = ["reference", "observation", *(textwrap.fill(name, 16) for name in shown)]
+    named = (f"{textwrap.fill(name, 16)}\n{_seconds(entry):.2g} s" for name, entry in shown.items())
+    titles = ["reference", "observation", *named]
     # About as many letters as fit on the columns.
     footnote = textwrap.fill(origin, 24 * len(titles))
     contact_sheet(file, rows, column_titles=titles, footnote=footnote)
     if suite != "images":
         return Figure(file, "One sample of each.")
     names = "; ".join(map(_name, shown.values()))
-    caption = f"One sample of each at the best budget of at most {limit:.2g} s: {names}."
-    return Figure(file, caption)
+    slower = sorted({entry["method"] for entry in measured} - set(shown))
+    caption = f"One sample of each at its best budget of at most {limit:.2g} s: {names}."
+    return Figure(file, caption + (f" Slower: {', '.join(slower)}." if slower else ""))
 
 
 def _read_png(file: Path) -> np.ndarray:

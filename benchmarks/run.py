@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from lavps_jax.compare_sets import Network, distances, features_of, networks, sa
 from lavps_jax.config import SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import read_card
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.sampling_run import run_sampling
 from lavps_jax.storage import write_file
@@ -89,9 +91,11 @@ def main(arguments: list[str]) -> None:
         if not measured.is_file():
             _check_commit(folder)
             pictures = measured.with_suffix("")
+            begin = time.monotonic()
             found = measure(suite, suite.tasks[task], point, pictures, of)
             names = {"task": task, "method": point.method, "budget": point.budget}
-            record(measured, names | {"folder": point.folder} | found)
+            made = {"folder": point.folder, "trained": _trained(), "took": time.monotonic() - begin}
+            record(measured, names | made | found)
             score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))
@@ -111,6 +115,14 @@ def _check_commit(folder: Path) -> None:
         if (commit := json.loads(file.read_text())["commit"]) != current_commit():
             found = f"{file} of commit {commit}, this is {current_commit()}"
             raise UserError("work", found, "delete the folder, or check that commit out")
+
+
+def _trained() -> dict[str, int]:
+    """Steps of the networks that see the measurement, by their folder."""
+    return {
+        card.parent.name: read_card(card.parent)["step"]
+        for card in (Path(__file__).parent / "weights").glob("*/card.json")
+    }
 
 
 def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:

@@ -3,7 +3,8 @@
 Fashion-MNIST at 32 x 32 with the shipped networks. "images" asks how far a budget goes on tasks the
 amortized networks were trained for; "robustness" asks what networks that know motion blur alone do
 elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion, a generator that
-samples in one step), next to a denoiser of linear measurements in general (EPS).
+samples in one step), next to a denoiser trained on four families (EPS) and samplers with no network
+of their own.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def _images(task: str) -> list[Point]:
     steps = (100, 300) if task == "motion blur" else (100,)  # 300 are its authors', and dear.
     points += [Point("MGPS", f"n = {n}", MGPSConfig(num_steps=n)) for n in steps]
     points += [Point("DING", f"n = {n}", DINGConfig(n)) for n in (25, 50)]
-    points += [Point("FAST-DIPS", f"n = {n}", FastDIPSConfig(n)) for n in (25, 100)]
+    points += [Point("FAST-DIPS", f"n = {n}", FastDIPSConfig(n)) for n in (25, 50, 100)]
     points += [
         Point("Guess & Guide", f"guided every {k}", GuessAndGuideConfig(guide_every=k))
         for k in (3, 1)
@@ -188,6 +189,8 @@ def _robustness() -> list[Point]:
         Point("LAVPS", "K = 1", _lavps("motion blur", 1)),
         Point("MGDM", "n = 100, K = 3", _mgdm(100, 3)),
         Point("DPS", "n = 100", DPSConfig()),
+        Point("DiffPIR", "n = 25", DiffPIRConfig(25)),
+        Point("FAST-DIPS", "n = 25", FastDIPSConfig(25)),
         *(Point(method, "n = 100", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
         ONE_STEP,
         Point("EPS", "n = 25", ConditionalConfig(EPS, 25)),

@@ -67,6 +67,7 @@ __all__ = [
     "CHIPS",
     "Chip",
     "Needs",
+    "compiled",
     "compile_only",
     "devices_of",
     "least_times",
@@ -202,8 +203,8 @@ def training_needs(
     )
     state = jax.tree.map(_placed, state, shardings)
     remedy = "lower batch_size, raise num_microbatches or fsdp, use remat, or take more chips"
-    compiled = _compiled(train_step.lower(state, frozen, images, rng_key, labels), remedy)
-    return needs_of(compiled, mesh.size)
+    program = compiled(train_step.lower(state, frozen, images, rng_key, labels), remedy)
+    return needs_of(program, mesh.size)
 
 
 def sampling_needs(
@@ -239,10 +240,10 @@ def sampling_needs(
         lambda leaf: _placed(leaf, sharding), (rng_key, index, params, problems, plan)
     )
     sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    return needs_of(_compiled(sample_fn.lower(*given), "lower batch_size or num_particles"))
+    return needs_of(compiled(sample_fn.lower(*given), "lower batch_size or num_particles"))
 
 
-def _compiled(lowered: jax.stages.Lowered, remedy: str) -> jax.stages.Compiled:
+def compiled(lowered: jax.stages.Lowered, remedy: str) -> jax.stages.Compiled:
     """Raises a UserError if the compiler finds that it needs more memory than there is."""
     try:
         return lowered.compile()

@@ -154,3 +154,10 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(gaussian_mixture, "current_commit", lambda: "another")
     with pytest.raises(UserError, match="this is another; delete it"):
         gaussian_mixture.main(small)
+
+
+@pytest.mark.parametrize("d, d_y", [(7, 1), (0, 1), (8, 9), (8, 0)])
+def test_sizes_that_do_not_exist_are_named(tmp_path, d, d_y):
+    config = gaussian_mixture.Config(dims=((8, 1), (d, d_y)), out=str(tmp_path / "found.json"))
+    with pytest.raises(UserError, match=f"dims: got {d} {d_y}; give an even d"):
+        gaussian_mixture.main(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +21,10 @@ from lavps_jax.networks import (
     LevelConfig,
     split,
 )
+from lavps_jax.noise import CustomNoise
 from lavps_jax.operators import HighDynamicRange, MotionBlur, RandomPixels, SuperResolve
 from lavps_jax.pivot import pivot
+from lavps_jax.samplers import DDIM
 
 SHAPE = (8, 8, 1)
 SIGMA_Y = 0.1
@@ -79,3 +83,14 @@ def test_a_fresh_network_returns_the_pivot_and_then_corrects_it(perturb):
 def test_operators_that_are_not_linear_are_refused():
     with pytest.raises(UserError, match="operator: got .*; give a linear one"):
         pivot(problem_of(HighDynamicRange()), jnp.zeros(SHAPE), jnp.float32(1.0))
+
+
+@pytest.mark.parametrize("told", [{"pivot": True}, {"sees_measurement": True}])
+def test_a_sampler_says_before_it_runs_what_its_denoiser_cannot_see(told):
+    problem = problem_of(HighDynamicRange())
+    with pytest.raises(UserError, match="takes linear operators only"):
+        DDIM(ConditionalDenoiserFn(lambda *_: None, **told)).check(problem)  # type: ignore[arg-type]
+    palette = DDIM(ConditionalDenoiserFn(lambda *_: None))  # type: ignore[arg-type]
+    palette.check(problem)
+    with pytest.raises(UserError, match="noise: got a log-likelihood"):
+        palette.check(dataclasses.replace(problem, noise=CustomNoise(None, lambda *_: 0.0)))

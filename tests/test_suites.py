@@ -28,6 +28,10 @@ SCORES = ("psnr", "ssim", "lpips_vgg", "psnr_of_mean", "residual_inside_99", "pi
           "coverage_50")  # fmt: skip
 
 
+TRAINED = {"palette": 10, "invfussion": 20, "pivot": 3000, "one_step": 40}
+MADE = {"trained": TRAINED, "took": 90.0}
+
+
 def entry(task, method, budget, lpips, seconds):
     """As benchmarks.run records it; lpips has one number for each image."""
     per_image = [{"name": f"i{k}", "lpips_alex": one} for k, one in enumerate(lpips)]
@@ -39,7 +43,7 @@ def entry(task, method, budget, lpips, seconds):
         "task": task, "method": method, "budget": budget, "folder": method, "sampler": "one",
         "images": len(lpips), "particles": 2, "mean": mean, "per_image": per_image,
         "baseline": {"psnr": 8.0, "lpips_alex": 0.6},
-        "of_sets": {"frechet_alexnet": 1.0, "kernel_alexnet": 0.1},
+        "of_sets": {"frechet_alexnet": 1.0, "kernel_alexnet": 0.1}, **MADE,
     }  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def work(tmp_path):
     write(work, entry("blur it", "LAVPS", "K = 1", [0.11, 0.19, 0.31], 1.0))
     write(work, entry("blur it", "DPS", "", [0.20, 0.30, 0.41], 0.5))
     refused = {"task": "blur it", "method": "DDRM", "budget": "", "folder": "DDRM"}
-    write(work, refused | {"refused": "operator: got Blur; use DPS"})
+    write(work, refused | MADE | {"refused": "operator: got Blur; use DPS"})
     return work
 
 
@@ -82,6 +86,9 @@ def test_the_report_says_what_was_measured(work, tmp_path):
     best, _, tied = advice["| 8 s"]
     assert best == "MGDM, n = 9" and tied == "LAVPS |"
     assert "DDRM: operator: got Blur; use DPS" in text and "commit abc" in text
+    # DPS alone takes no more than half of MGDM's eight seconds but for LAVPS.
+    assert "best budget of at most 4 s: LAVPS, K = 1; DPS. Slower: MGDM." in text
+    assert "3,000 (EPS)" in text and "All of it took 6 minutes" in text
     stored = json.loads((tmp_path / "out" / "images.json").read_text())
     assert len(stored["tasks"]["blur it"]) == 4 and stored["commit"] == "abc"
     page = (tmp_path / "out" / "images.html").read_text()

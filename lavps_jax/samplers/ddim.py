@@ -13,7 +13,16 @@ from jaxtyping import Array, Float
 from lavps_jax.conditional import ConditionalDenoiserFn
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
+from lavps_jax.samplers.base import (
+    Cost,
+    Plan,
+    Segment,
+    State,
+    check_gaussian,
+    check_linear,
+    check_schedule,
+    on_device,
+)
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
@@ -98,7 +107,11 @@ class DDIM:
         return denoise(self.denoise_fn, params, problem, x_t, t)
 
     def check(self, problem: Problem) -> None:
-        """Takes any problem."""
+        """Takes any problem; with a conditional denoiser what its network can see."""
+        if isinstance(self.denoise_fn, ConditionalDenoiserFn):
+            check_gaussian(problem, "a conditional denoiser")
+            if self.denoise_fn.pivot or self.denoise_fn.sees_measurement:
+                check_linear(problem, "a denoiser that sees the operator")
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I) and its denoised image."""
