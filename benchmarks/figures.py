@@ -82,13 +82,13 @@ def pareto_figure(
 def robustness_figure(
     path: Path, tasks: Mapping[str, Mapping[str, Interval]], quality_label: str, origin: str
 ) -> None:
-    """A quality by task, one mark for each method, which tasks hold by name."""
+    """A quality by task, one mark for each method, which tasks hold by name in one order."""
     methods = list(dict.fromkeys(method for found in tasks.values() for method in found))
     with rc_context(STYLE):
         figure = Figure(figsize=(1.5 * len(tasks) + 2, 4.2), layout="constrained")
         axis = figure.subplots()
         for number, method in enumerate(methods):
-            shift = (number - (len(methods) - 1) / 2) * 0.12
+            shift = (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
             places = [i + shift for i, found in enumerate(tasks.values()) if method in found]
             quality = [found[method] for found in tasks.values() if method in found]
             axis.errorbar(
@@ -99,6 +99,9 @@ def robustness_figure(
         axis.set_xticks(range(len(tasks)), [name.replace(" ", "\n", 1) for name in tasks])
         axis.set(ylabel=quality_label, yscale="log")
         axis.grid(axis="y", color="0.9")
+        for edge in range(1, len(tasks)):
+            axis.axvline(edge - 0.5, color="0.8", linewidth=0.8)
+        axis.set_xlim(-0.5, len(tasks) - 0.5)
         figure.legend(loc="outside upper center", ncols=len(methods), frameon=False)
         _save(figure, path, origin)
 

@@ -15,7 +15,7 @@ from benchmarks.figures import Mark, pareto_figure, robustness_figure
 from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from benchmarks.record import origin_of
-from benchmarks.suites import SUITES
+from benchmarks.suites import SUITES, points_of
 from lavps_jax.errors import UserError
 from lavps_jax.pictures import contact_sheet
 from lavps_jax.storage import write_file
@@ -177,8 +177,12 @@ def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> lis
 
 def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
     file = out / "robustness.svg"
+    order = [point.method for point in points_of("robustness", "")]
     qualities = {
-        task: {one["method"]: _quality(one) for one in _measured(entries)}
+        task: {
+            one["method"]: _quality(one)
+            for one in sorted(_measured(entries), key=lambda one: order.index(one["method"]))
+        }
         for task, entries in tasks.items()
     }
     robustness_figure(file, qualities, "LPIPS (AlexNet)", origin)
