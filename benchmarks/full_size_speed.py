@@ -1,4 +1,4 @@
-"""Seconds and memory of one posterior sample at 256 pixels, on the accelerator at hand.
+"""Seconds of a posterior sample at 256 pixels, and the memory for it, on the device at hand.
 
 The sampling presets with their networks at full size and random weights, which take the same time
 as trained ones. Seconds are those of one batch over its samples, after a first run, without
@@ -155,8 +155,9 @@ def main(config: Config) -> None:
             print(row.name(), stored[row.name()], flush=True)
     print(HEAD)
     for name, row in stored.items():
-        cells = [row.get("refused", "")] * 3
-        if "seconds" in row:
+        if "refused" in row:
+            cells = [row["refused"], "", ""]
+        else:
             cells = [f"{row['seconds']:.2f}", f"{row['gigabytes']:.1f}"]
             cells += [f"{row['seconds_to_compile']:.0f}"]
         print("|", " | ".join([*name.split(", "), *cells]), "|")

@@ -63,11 +63,10 @@ SETTINGS = {
     "the presets of Fashion-MNIST; the steps of DAPS are half of theirs for motion blur, as its "
     "authors have them. Budgets are ours: MGPS takes its authors' n = 300 on motion blur alone, "
     "for the time; the n of DPS (1,000) and DAPS (200) are not among them.",
-    "robustness": "Other settings are those of configs/fashion_mnist.py, the defaults of "
-    "docs/samplers.md for DPS and the supervised denoisers. On operators that its network does not "
-    "know LAVPS compares starts, with more evaluations. Every method has one budget here, and of "
-    "the samplers without a network of their own only some are there: the others do not change "
-    "with what networks know.",
+    "robustness": "Other settings are those of configs/fashion_mnist.py for LAVPS and MGDM, else "
+    "the defaults of docs/samplers.md. On operators that its network does not know LAVPS compares "
+    "starts, with more evaluations. Every method has one budget here, and samplers without a "
+    "network of their own are left out but for four.",
 }
 TRAINED = {
     "images": "Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 "

@@ -158,6 +158,9 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("d, d_y", [(7, 1), (0, 1), (8, 9), (8, 0)])
 def test_sizes_that_do_not_exist_are_named(tmp_path, d, d_y):
-    config = gaussian_mixture.Config(dims=((8, 1), (d, d_y)), out=str(tmp_path / "found.json"))
+    config = gaussian_mixture.Config(
+        dims=((d, d_y),), num_problems=1, num_samples=20, methods=("prior samples",),
+        out=str(tmp_path / "found.json"),
+    )  # fmt: skip
     with pytest.raises(UserError, match=f"dims: got {d} {d_y}; give an even d"):
         gaussian_mixture.main(config)
