@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.record import current_commit, origin_of, provenance, record
+from benchmarks.record import origin_of, provenance, record, stored_by_this_code
 from lavps_jax import cli
 from lavps_jax.aot import compiled, needs_of
 from lavps_jax.build import build_mgdm, start_of
@@ -168,11 +167,11 @@ def _stored(path: str) -> dict[str, Any]:
     """Rows measured before, by the same code on the same machine."""
     if not Path(path).exists():
         return {}
-    stored = json.loads(Path(path).read_text())
-    for field, here in (("commit", current_commit()), ("machine", describe_machine())):
-        if stored[field] != here:
-            found = f"{path} of {field} {stored[field]}, this is {here}"
-            raise UserError("out", found, "delete it, or give another file")
+    remedy = "delete it, or give another file"
+    stored = stored_by_this_code("out", Path(path), remedy)
+    if stored["machine"] != describe_machine():
+        found = f"{path} of machine {stored['machine']}, this is {describe_machine()}"
+        raise UserError("out", found, remedy)
     return stored["results"]
 
 

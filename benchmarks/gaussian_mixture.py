@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from benchmarks.mixture_problems import (
     scores,
 )
 from benchmarks.mixture_report import write_mixture_report
-from benchmarks.record import current_commit, origin_of, provenance, record
+from benchmarks.record import origin_of, provenance, record, stored_by_this_code
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError, check_at_least
@@ -68,6 +68,7 @@ from lavps_jax.samplers import (
 )
 from lavps_jax.samplers.base import State
 from lavps_jax.schedules import Schedule
+from lavps_jax.types import Params, Problem
 
 DENOISER = UnitMixtureDenoiser()
 """Of the prior."""
@@ -128,6 +129,7 @@ EXACT: Mapping[str, Sampler] = {
 
 
 METHODS: Mapping[str, Sampler] = {**EXACT, "prior samples": DDIM(DENOISER), **SAMPLERS}
+NAMES = tuple(METHODS)
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,9 @@ class FromMarginal:
 class Problems:
     """The methods compiled for problems of one size."""
 
-    def __init__(self, config: Config, d: int, d_y: int):
+    def __init__(self, config: Config, d: int, d_y: int, methods: Mapping[str, Sampler] = METHODS):
         self.config, self.d, self.d_y = config, d, d_y
-        self.methods: dict[str, Any] = {n: METHODS[n] for n in config.methods or METHODS}
+        self.methods: dict[str, Any] = {n: methods[n] for n in config.methods or methods}
         if d >= WIDE:
             self.methods = {name: FromMarginal(one) for name, one in self.methods.items()}
         self.sample_fns = {
@@ -181,26 +183,45 @@ class Problems:
         slices = int(rng.integers(2**32))
         again = exact_samples(rng, target, config.num_samples)
         found = {"floor": scores(again, target, truth, config.num_slices, slices)}
+        params = self.params(number, case, target)
+        problems = jax.tree.map(lambda leaf: leaf[None], as_problem(case))
         for name in self.methods:
-            samples = self.samples(name, number, case, target)
+            samples = self.samples(name, number, params[name], problems)
+            if name in EXACT:
+                samples = samples @ target.basis.T
             found[name] = scores(samples, target, truth, config.num_slices, slices)
         return found
 
-    def samples(self, name: str, number: int, case: Case, target: Posterior) -> np.ndarray:
-        """Of one method, (n, d)."""
-        theta = mixture(case.means, case.log_weights, np.ones(()))
-        if name in EXACT:
-            theta = mixture(target.means, target.log_weights, target.std[None, None])
+    def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
+        """What each method is given on one problem; of `EXACT` in the posterior's basis."""
+        prior = mixture(case.means, case.log_weights, np.ones(()))
+        exact = mixture(target.means, target.log_weights, target.std[None, None])
+        return {name: {"theta": exact if name in EXACT else prior} for name in self.methods}
+
+    def samples(self, name: str, number: int, params: Params, problems: Problem) -> np.ndarray:
+        """Of one method, (n, d); `problems` is a batch of the one."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
-        problems = jax.tree.map(lambda leaf: leaf[None], as_problem(case))
         plan = self.methods[name].plan()
-        out = self.sample_fns[name](key, jnp.array([number]), {"theta": theta}, problems, plan)
-        samples = np.asarray(out.x_0[0, :, 0, 0], np.float64)
-        return samples @ target.basis.T if name in EXACT else samples
+        out = self.sample_fns[name](key, jnp.array([number]), params, problems, plan)
+        return np.asarray(out.x_0[0, :, 0, 0], np.float64)
 
 
 def main(config: Config) -> None:
-    _check(config)
+    measure_all(config, NAMES, Problems)
+    write_report(Path(config.out))
+    Console().print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
+
+
+write_report = write_mixture_report
+
+
+def measure_all(
+    config: Config,
+    names: Collection[str],
+    problems_of: Callable[[Config, int, int], Problems],
+) -> None:
+    """Measures what `config.out` does not hold yet, on problems of every size."""
+    _check(config, names)
     console = Console()
     settings = {name: value for name, value in vars(config).items() if name not in UNSETTLED}
     settings = json.loads(json.dumps(settings))  # As they come back from the file.
@@ -209,26 +230,24 @@ def main(config: Config) -> None:
     for d, d_y in config.dims:
         rows = found.setdefault(f"{d},{d_y}", [])
         made_by = origins.setdefault(f"{d},{d_y}", [])
-        problems = Problems(config, d, d_y)
+        problems = problems_of(config, d, d_y)
         count = config.num_wide_problems if d >= WIDE else config.num_problems
         for number in range(len(rows), count):
             rows.append(problems.measure(number))
             made_by += [origin] if origin not in made_by else []
             record(config.out, {"settings": settings, "problems": found, "origins": origins})
             console.print(f"d={d}, d_y={d_y}: {len(rows)} of {count}")
-    write_mixture_report(Path(config.out))
-    console.print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, names: Collection[str]) -> None:
     check_at_least("num_problems", config.num_problems, 1)
     check_at_least("num_wide_problems", config.num_wide_problems, 1)
     for d, d_y in config.dims:
         if d < 2 or d % 2 or not 1 <= d_y <= d:
             raise UserError("dims", f"{d} {d_y}", "give an even d from 2, and a d_y from 1 to d")
     for name in config.methods:
-        if name not in METHODS:
-            raise UserError("methods", name, f"use some of {', '.join(METHODS)}")
+        if name not in names:
+            raise UserError("methods", name, f"use some of {', '.join(names)}")
 
 
 def _stored(
@@ -237,13 +256,10 @@ def _stored(
     """Problems measured before, and what each was measured on, by "d,d_y"."""
     if not Path(path).is_file():
         return {}, {}
-    stored = json.loads(Path(path).read_text())
-    results = stored["results"]
-    if stored["commit"] != current_commit():
-        found = f"{path} of commit {stored['commit']}, this is {current_commit()}"
-        raise UserError("out", found, "delete it, or give another file")
+    remedy = "delete it, or give another file"
+    results = stored_by_this_code("out", Path(path), remedy)["results"]
     if results.get("settings") != settings:
-        raise UserError("out", f"{path}, with other settings", "delete it, or give another file")
+        raise UserError("out", f"{path}, with other settings", remedy)
     return results["problems"], results["origins"]
 
 

@@ -25,8 +25,8 @@ problems of {samples} samples each ± their 95 % interval. "floor" compares two 
 samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] itself, and "prior samples" know \
 nothing of y. From d = 800 on chains start from the noised mixture. Settings are the defaults of \
 docs/samplers.md, but for what a row says, and for MGPS, whose fits were tuned to mixtures: \
-benchmarks/gaussian_mixture.py. Samplers with networks are left out: nobody trained them on \
-mixtures."""
+benchmarks/gaussian_mixture.py. LAVPS, which needs a network, has a table of its own: \
+known_posteriors_lavps.md."""
 SCORES = {
     "distance": (
         "Sliced Wasserstein distance to exact samples",
@@ -41,8 +41,11 @@ SCORES = {
 }
 
 
-def write_mixture_report(found: Path) -> None:
+def write_mixture_report(found: Path, title: str = TITLE, about: str = ABOUT) -> None:
     """Beside the JSON of results, under its name: .md, .html and .svg.
+
+    Args:
+      about: what the tables hold, with places for {counts} of problems and of {samples}.
 
     Raises:
       UserError: if there are no results.
@@ -56,7 +59,7 @@ def write_mixture_report(found: Path) -> None:
     problems = {size: results["problems"][size] for size in sizes}
     origin = _origin({size: results["origins"][size] for size in sizes})
     counts = sorted({len(rows) for rows in problems.values()})
-    about = ABOUT.format(
+    about = about.format(
         counts=" or ".join(map(str, counts)),
         samples=settings["num_samples"],
     )
@@ -69,11 +72,11 @@ def write_mixture_report(found: Path) -> None:
     }
     interval_figure(figure, distances, "sliced Wasserstein distance", origin)
     caption = "Sliced Wasserstein distance to exact samples with 95 % intervals; less is better."
-    blocks: list[Block] = [Heading(TITLE, 1), Text(about), Text(origin), Figure(figure, caption)]
+    blocks: list[Block] = [Heading(title, 1), Text(about), Text(origin), Figure(figure, caption)]
     for score, (title, words) in SCORES.items():
         words = words.format(slices=settings["num_slices"])
         blocks += [Heading(title), Text(words), _table(problems, score)]
-    for suffix, text in ((".md", to_markdown(blocks)), (".html", to_html(TITLE, blocks))):
+    for suffix, text in ((".md", to_markdown(blocks)), (".html", to_html(title, blocks))):
         with write_file(found.with_suffix(suffix)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 
-__all__ = ["current_commit", "origin_of", "provenance", "record"]
+__all__ = ["stored_by_this_code", "current_commit", "origin_of", "provenance", "record"]
 
 
 def _git(*arguments: str) -> str:
@@ -30,6 +31,19 @@ _CHANGED = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs/r
 def current_commit() -> str:
     """Of the code that runs, with "-dirty" if it has changes that are not committed."""
     return (_COMMIT + "-dirty" * bool(_CHANGED)) or "unknown"
+
+
+def stored_by_this_code(field: str, path: Path, remedy: str) -> dict[str, Any]:
+    """What `record` has written to `path`.
+
+    Raises:
+      UserError: of `field`, if other code than this has written it.
+    """
+    stored = json.loads(path.read_text())
+    if stored["commit"] != current_commit():
+        found = f"{path} of commit {stored['commit']}, this is {current_commit()}"
+        raise UserError(field, found, remedy)
+    return stored
 
 
 def provenance(data_dir: str | None = None) -> dict[str, Any]:

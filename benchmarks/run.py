@@ -4,8 +4,8 @@
 
 What is done already is kept in `work`: the same command goes on after an interruption, and measures
 only with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
-`SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`; that of
-"gmm" is called `known_posteriors`.
+`SUITE.html` (one page with everything in it), `SUITE_*.svg` and `SUITE.json` in `out`; those of
+"gmm" are called `known_posteriors` and, of LAVPS, `known_posteriors_lavps`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from benchmarks import gaussian_mixture
-from benchmarks.mixture_report import write_mixture_report
-from benchmarks.record import current_commit, record
+from benchmarks import gaussian_mixture, lavps_mixture
+from benchmarks.record import record, stored_by_this_code
 from benchmarks.report import write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
@@ -63,23 +62,8 @@ def main(arguments: list[str]) -> None:
     config, console = cli.from_flags(Config, arguments, prog="python -m benchmarks.run"), Console()
     out = config.out or (config.work if config.quick else "docs/results")
     if config.suite == "gmm":
-        small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
-        for field in ("tasks", "inception", "clip"):
-            if given := getattr(config, field):
-                raise UserError(field, given, "leave it out: mixtures are no images")
-        name = f"known_posteriors{'_quick' * config.quick}.json"
-        found = Path(config.work) / name
-        of_mixtures = gaussian_mixture.Config(methods=config.methods, out=str(found), **small)
-        try:
-            gaussian_mixture.main(of_mixtures)
-        except UserError as error:
-            raise _in_work(error) from error
-        if Path(out).resolve() != found.parent.resolve():
-            Path(out).mkdir(parents=True, exist_ok=True)
-            with write_file(Path(out) / name) as copy:
-                shutil.copyfile(found, copy)
-            write_mixture_report(Path(out) / name)
-            console.print(f"report: {out}/{Path(name).stem}.html", soft_wrap=True)
+        for path in _mixtures(config, Path(out)):
+            console.print(f"report: {path.with_suffix('.html')}", soft_wrap=True)
         return
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
     suite = SUITES[config.suite]
@@ -102,6 +86,42 @@ def main(arguments: list[str]) -> None:
     console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
 
 
+def _mixtures(config: Config, out: Path) -> Iterator[Path]:
+    """Measures mixtures in `work`, and writes results and their reports to `out`.
+
+    Yields:
+      The results in `out` of every table; a quick run leaves LAVPS out, which has to be trained.
+
+    Raises:
+      UserError: if a method does not exist, or what is given is for images.
+    """
+    for field in ("tasks", "inception", "clip"):
+        if given := getattr(config, field):
+            raise UserError(field, given, "leave it out: mixtures are no images")
+    tables = [gaussian_mixture] if config.quick else [gaussian_mixture, lavps_mixture]
+    known = dict.fromkeys(name for table in tables for name in table.NAMES)
+    for name in config.methods:
+        if name not in known:
+            raise UserError("methods", name, f"use some of {', '.join(known)}")
+    small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
+    for table in tables:
+        chosen = tuple(name for name in config.methods if name in table.NAMES)
+        if config.methods and not chosen:
+            continue
+        usual = Path(table.Config().out)
+        found = Path(config.work) / f"{usual.stem}{'_quick' * config.quick}.json"
+        try:
+            table.main(table.Config(methods=chosen, out=str(found), **small))
+        except UserError as error:
+            raise _in_work(error) from error
+        if out.resolve() != found.parent.resolve():
+            out.mkdir(parents=True, exist_ok=True)
+            with write_file(out / found.name) as copy:
+                shutil.copyfile(found, copy)
+            table.write_report(out / found.name)
+        yield out / found.name
+
+
 def _in_work(error: UserError) -> UserError:
     """What the suite of mixtures calls `out` lies in `work` here."""
     if error.field != "out":
@@ -112,9 +132,7 @@ def _in_work(error: UserError) -> UserError:
 def _check_commit(folder: Path) -> None:
     """Raises a UserError if results in the folder are of other code than this."""
     for file in folder.glob("*/*.json"):
-        if (commit := json.loads(file.read_text())["commit"]) != current_commit():
-            found = f"{file} of commit {commit}, this is {current_commit()}"
-            raise UserError("work", found, "delete the folder, or check that commit out")
+        stored_by_this_code("work", file, "delete the folder, or check that commit out")
 
 
 def _trained() -> dict[str, int]:

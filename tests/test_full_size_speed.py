@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from benchmarks import full_size_speed
+from benchmarks import full_size_speed, record
 from lavps_jax.config import DPSConfig, load_preset
 from lavps_jax.errors import UserError
 
@@ -37,6 +37,6 @@ def test_rows_are_measured_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(full_size_speed, "measured", None)
     full_size_speed.main(config)
     assert json.loads(out.read_text())["results"] == found
-    monkeypatch.setattr(full_size_speed, "current_commit", lambda: "another")
+    monkeypatch.setattr(record, "current_commit", lambda: "another")
     with pytest.raises(UserError, match="this is another; delete it"):
         full_size_speed.main(config)

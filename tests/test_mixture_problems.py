@@ -12,7 +12,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from benchmarks import gaussian_mixture
+from benchmarks import gaussian_mixture, record
 from benchmarks.mixture_problems import (
     UnitMixtureDenoiser,
     as_problem,
@@ -151,7 +151,7 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     page = (tmp_path / "found.md").read_text()
     assert page.index("(2, 1): python") < page.index(there) < page.index("(8, 1): python")
     assert "|  | 2, 1 | 8, 1 |" in page
-    monkeypatch.setattr(gaussian_mixture, "current_commit", lambda: "another")
+    monkeypatch.setattr(record, "current_commit", lambda: "another")
     with pytest.raises(UserError, match="this is another; delete it"):
         gaussian_mixture.main(small)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gaussian_mixture
+from benchmarks import gaussian_mixture, lavps_mixture, record
 from benchmarks import run as suite_run
 from benchmarks.figures import Mark, _front
 from benchmarks.intervals import Interval, mean_interval, paired_interval
@@ -137,7 +137,7 @@ def test_a_suite_measures_goes_on_and_keeps_to_one_commit(tmp_path, capsys, monk
     assert "DiffPIR, n = 25" in (tmp_path / "images.md").read_text()
     monkeypatch.setattr(suite_run, "measure", None)  # Nothing is left to do.
     suite_run.main(flags)
-    monkeypatch.setattr(suite_run, "current_commit", lambda: "another")
+    monkeypatch.setattr(record, "current_commit", lambda: "another")
     suite_run.main(flags)
     flags[flags.index("DING")] = "DPS"
     with pytest.raises(UserError, match="this is another; delete the folder"):
@@ -157,6 +157,18 @@ def test_mixtures_are_kept_apart_from_their_report(tmp_path, monkeypatch):
     assert (out / "known_posteriors.json").read_bytes() == kept.read_bytes()
     assert "| prior samples |" in (out / "known_posteriors.md").read_text()
     assert (out / "known_posteriors.html").is_file() and (out / "known_posteriors.svg").is_file()
+    assert not (out / "known_posteriors_lavps.md").exists()  # It has no such row.
+
+
+def test_lavps_has_a_table_of_its_own(tmp_path, monkeypatch):
+    small = partial(lavps_mixture.Config, dims=((8, 1),), num_problems=1, num_samples=20)
+    monkeypatch.setattr(lavps_mixture, "Config", small)
+    monkeypatch.setattr(lavps_mixture, "NUM_TRAIN_STEPS", 1)
+    flags = ["--suite", "gmm", "--methods", "LAVPS K=0", "--work", str(tmp_path / "work")]
+    suite_run.main([*flags, "--out", str(tmp_path)])
+    text = (tmp_path / "known_posteriors_lavps.md").read_text()
+    assert text.startswith("# LAVPS against") and "| LAVPS K=0 |" in text
+    assert not (tmp_path / "known_posteriors.md").exists()
 
 
 def test_reports_do_not_count_as_changes_of_the_code(tmp_path):
