@@ -40,6 +40,8 @@ from lavps_jax.types import Params
 
 SIDE = 256
 """Of the images."""
+NETWORKS = {"prior": "theta", "amortized": "phi"}
+"""Presets of networks, and what samplers call their weights."""
 HEAD = """\
 | preset | sampler | arithmetic | samples at once | seconds for one | GB | seconds to compile |
 | --- | --- | --- | --- | --- | --- | --- |"""
@@ -59,7 +61,7 @@ class Config:
 def networks(data: str) -> tuple[dict[str, Any], Params]:
     """The prior and the amortized network of the presets, and random weights for them."""
     models, params = {}, {}
-    for name, key in (("prior", "theta"), ("amortized", "phi")):
+    for name, key in NETWORKS.items():
         config = load_preset(f"configs/{data}_{name}.py").task.network
         models[name], _ = split(nnx.eval_shape(lambda config=config: config.build(nnx.Rngs(0))))
         params[key] = jax.jit(lambda config=config: split(config.build(nnx.Rngs(0)))[1])()
@@ -67,18 +69,15 @@ def networks(data: str) -> tuple[dict[str, Any], Params]:
 
 
 def sampler_of(
-    data: str, config: LAVPSConfig | MGDMConfig | DPSConfig, models: dict[str, Any], dtype: Any
+    data: str, config: LAVPSConfig | MGDMConfig | DPSConfig, models: dict[str, Any]
 ) -> Sampler:
     """The sampler of a preset, on the operator that its network was trained for."""
-    model, start_model = (
-        dataclasses.replace(models[name], compute_dtype=dtype) for name in ("prior", "amortized")
-    )
-    denoiser = EDMDenoiser(model, load_preset(f"configs/{data}_prior.py").schedule)
+    denoiser = EDMDenoiser(models["prior"], load_preset(f"configs/{data}_prior.py").schedule)
     match config:
         case LAVPSConfig():
             training = load_preset(f"configs/{data}_amortized.py")
             return build_mgdm(
-                config, denoiser, start_of(start_model, training.task, training.schedule)
+                config, denoiser, start_of(models["amortized"], training.task, training.schedule)
             )
         case MGDMConfig():
             return build_mgdm(config, denoiser, ZeroShot())
@@ -101,7 +100,11 @@ class Row(NamedTuple):
 
 def measured(row: Row, models: dict[str, Any], params: Params) -> dict[str, Any]:
     """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile", or "refused"."""
-    sampler = sampler_of(row.data, row.config, models, row.dtype)
+    models = {
+        name: dataclasses.replace(model, compute_dtype=row.dtype) for name, model in models.items()
+    }
+    params = {key: models[name].rounded(params[key]) for name, key in NETWORKS.items()}
+    sampler = sampler_of(row.data, row.config, models)
     preset = load_preset(f"configs/{row.data}.py")
     operator = preset.operator
     channels = load_preset(f"configs/{row.data}_prior.py").task.network.in_channels

@@ -127,7 +127,8 @@ class Config:
     """Side of the images."""
 
 
-_OF_TRAINING = ("num_microbatches", "fsdp", "compute_dtype", "remat")
+_OF_BOTH = ("batch_size", "compute_dtype")
+_OF_TRAINING = ("num_microbatches", "fsdp", "remat")
 
 
 class Needs(NamedTuple):
@@ -220,7 +221,7 @@ def sampling_needs(
       UserError: if the configuration of a network that the sampler needs is missing, or it needs
         more memory than there is.
     """
-    denoiser, theta, channels = _abstract_prior(prior)
+    denoiser, theta, channels = _abstract_prior(prior, config.compute_dtype)
     sampler, phi = _sampler(config, denoiser, amortized)
     params = {"theta": theta} | ({} if phi is None else {"phi": phi})
     x_0 = jax.ShapeDtypeStruct((side, side, channels), jnp.float32)
@@ -262,7 +263,7 @@ def _sampler(
             task = None if amortized is None else amortized.task
             if amortized is None or not isinstance(task, AmortizedTask | ConditionalTask):
                 raise UserError("amortized", "no preset of an amortized network", "give one")
-            model, phi = _abstract(amortized)
+            model, phi = _abstract(amortized, config.compute_dtype)
             start = start_of(model, task, amortized.schedule)
             # The larger program: starts are compared on all operators but one.
             return build_mgdm(config.sampler, denoiser, BestOf(start, ZeroShot())), phi
@@ -274,8 +275,10 @@ def _sampler(
             return build_zero_shot(config.sampler, denoiser), None
 
 
-def _abstract(config: TrainConfig) -> tuple[Any, Weights]:
-    return split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
+def _abstract(config: TrainConfig, dtype: ComputeDtype = "float32") -> tuple[Any, Weights]:
+    model, weights = split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
+    model = dataclasses.replace(model, compute_dtype=dtype)
+    return model, jax.eval_shape(model.rounded, weights)
 
 
 def _channels(config: TrainConfig) -> int:
@@ -286,11 +289,13 @@ def _channels(config: TrainConfig) -> int:
             return task.network.backbone.in_channels
 
 
-def _abstract_prior(config: TrainConfig | None) -> tuple[EDMDenoiser, Weights, int]:
+def _abstract_prior(
+    config: TrainConfig | None, dtype: ComputeDtype = "float32"
+) -> tuple[EDMDenoiser, Weights, int]:
     """(denoiser, theta, channels of an image)."""
     if config is None or not isinstance(config.task, PriorTask):
         raise UserError("prior", "no preset of a prior", "give --prior configs/NAME_prior.py")
-    model, theta = _abstract(config)
+    model, theta = _abstract(config, dtype)
     return EDMDenoiser(model, config.schedule), theta, _channels(config)
 
 
@@ -328,8 +333,10 @@ def compile_only() -> None:
     jax.config.update("jax_exec_time_optimization_effort", -1.0)
 
 
-def _changed(config: Any, **changes: Any) -> Any:
-    return dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+def _changed(preset: Any, given: Config, fields: tuple[str, ...]) -> Any:
+    """The preset with what is given of these fields."""
+    changes = {name: getattr(given, name) for name in fields}
+    return dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
 
 
 def _preset(path: str | None) -> Any:
@@ -344,20 +351,13 @@ def run(arguments: list[str]) -> None:
             raise UserError(field, value, f"leave it out: {given.preset} has no use for it")
     devices = devices_of(given.topology)
     if isinstance(preset, TrainConfig):
-        preset = _changed(
-            preset,
-            batch_size=given.batch_size,
-            num_microbatches=given.num_microbatches,
-            fsdp=given.fsdp,
-            compute_dtype=given.compute_dtype,
-            remat=given.remat,
-        )
+        preset = _changed(preset, given, (*_OF_BOTH, *_OF_TRAINING))
         needs = training_needs(preset, _preset(given.prior), given.image_size, devices)
         parts = preset.num_microbatches
         what = f"a training step of {preset.batch_size} images on {len(devices)} chips"
         what += f", of which one part of {parts} is counted" if parts > 1 else ""
     elif isinstance(preset, SampleConfig):
-        preset = _changed(preset, batch_size=given.batch_size)
+        preset = _changed(preset, given, _OF_BOTH)
         presets = (_preset(given.prior), _preset(given.amortized))
         needs = sampling_needs(preset, *presets, given.image_size, devices[0])
         what = f"{preset.batch_size} images x {preset.num_particles} particles on one chip"

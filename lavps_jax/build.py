@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import load_weights, read_card
 from lavps_jax.networks import (
+    ComputeDtype,
     ConditionalDenoiserConfig,
     HDiTConfig,
     PaletteConfig,
@@ -96,8 +98,14 @@ def check_image_shape(
         raise UserError("tile", tiles.side, remedy)
 
 
-def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
+def load_network(
+    path: str, compute_dtype: ComputeDtype = "float32"
+) -> tuple[PureModel, Weights, TrainConfig]:
     """An exported network, its weights, and the configuration that trained it.
+
+    Args:
+      path: folder of the export.
+      compute_dtype: in which the network computes; the weights are rounded to it.
 
     Raises:
       UserError: if there is none at `path`, or it is damaged.
@@ -106,7 +114,8 @@ def load_network(path: str) -> tuple[PureModel, Weights, TrainConfig]:
     # The structure is all that is needed: drawing initial weights would be wasted work.
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     model, weights = split(abstract)
-    return model, load_weights(path, weights), config
+    model = dataclasses.replace(model, compute_dtype=compute_dtype)
+    return model, model.rounded(load_weights(path, weights)), config
 
 
 def _stored_config(path: str) -> TrainConfig:
@@ -148,7 +157,10 @@ def _side(data: DataConfig) -> int | None:
 
 
 def load_prior(
-    path: str, image_shape: tuple[int, ...] | None = None, tiles: Tiles | None = None
+    path: str,
+    image_shape: tuple[int, ...] | None = None,
+    tiles: Tiles | None = None,
+    compute_dtype: ComputeDtype = "float32",
 ) -> tuple[EDMDenoiser, Weights]:
     """The exported diffusion prior at `path` as a denoiser and its weights theta.
 
@@ -156,11 +168,12 @@ def load_prior(
       path: folder of the export.
       image_shape: (H, W, C) of images that it has to take, if known.
       tiles: evaluate it on tiles of larger images.
+      compute_dtype: as of `load_network`.
 
     Raises:
       UserError: if there is none, or it does not take images of `image_shape`.
     """
-    model, weights, config = load_network(path)
+    model, weights, config = load_network(path, compute_dtype)
     network = _prior_task(path, config).network
     if image_shape is not None:
         check_image_shape(network, image_shape, tiles)
@@ -183,6 +196,7 @@ def build_sampler(
     operator: OperatorFamily | None = None,
     sigma_y: float | None = None,
     tiles: Tiles | None = None,
+    compute_dtype: ComputeDtype = "float32",
 ) -> tuple[Sampler, Params]:
     """A sampler and the weights it needs.
 
@@ -194,6 +208,7 @@ def build_sampler(
       operator, sigma_y: what measurements will be of, None if unknown: LAVPS compares starts on
         all that its network was not trained on, unless the config says otherwise.
       tiles: evaluate amortized and conditional networks on tiles, as the prior.
+      compute_dtype: of amortized and conditional networks, as of `load_network`.
 
     Raises:
       UserError: if a network it needs is missing, or was trained for another task, schedule or
@@ -208,7 +223,7 @@ def build_sampler(
                 if not config.amortized:
                     remedy = "give the folder of an exported amortized network"
                     raise UserError("sampler.amortized", "nothing", remedy)
-                model, params["phi"], trained = load_network(config.amortized)
+                model, params["phi"], trained = load_network(config.amortized, compute_dtype)
                 task, remedy = trained.task, "give an amortized network or a conditional denoiser"
                 if not isinstance(task, AmortizedTask | ConditionalTask):
                     raise UserError("sampler.amortized", config.amortized, remedy)
@@ -227,7 +242,7 @@ def build_sampler(
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"
                 raise UserError("sampler.denoiser", "nothing", remedy)
-            model, phi, trained = load_network(config.denoiser)
+            model, phi, trained = load_network(config.denoiser, compute_dtype)
             if not isinstance(trained.task, ConditionalTask):
                 remedy = "give a conditional denoiser"
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
@@ -239,7 +254,7 @@ def build_sampler(
             if not config.generator:
                 remedy = "give the folder of an exported generator"
                 raise UserError("sampler.generator", "nothing", remedy)
-            model, phi, trained = load_network(config.generator)
+            model, phi, trained = load_network(config.generator, compute_dtype)
             if not isinstance(trained.task, OneStepTask):
                 raise UserError("sampler.generator", config.generator, "give a generator")
             if tiles is not None:  # Nothing would make the tiles of one sample agree.

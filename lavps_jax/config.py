@@ -209,6 +209,8 @@ class SampleConfig:
     on; None evaluates them on whole images."""
     tile_overlap: int = 8
     """Pixels that neighbouring tiles share."""
+    compute_dtype: ComputeDtype = "float32"
+    """In which networks compute; bfloat16 is faster on accelerators, and halves the weights."""
     lpips_vgg: bool = False
     """Also score LPIPS with VGG16, which some papers report; `lpips_alex` is that of AlexNet."""
     compare: bool = True

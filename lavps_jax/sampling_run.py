@@ -133,7 +133,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
             f"--tile {side} evaluates it on parts of that size."
         )
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
-    prior, theta = load_prior(config.prior, measured.image_shape, tiles)
+    prior, theta = load_prior(config.prior, measured.image_shape, tiles, config.compute_dtype)
     samplers = (config.sampler, *(config.compare_with if config.compare else ()))
     # The operators of given measurements may be any of their kind, and starts are learned
     # without classes.
@@ -145,7 +145,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
     built = [
         build_sampler(
             sampler, prior, theta, measured.image_shape,
-            operator=operator, sigma_y=sigma_y, tiles=tiles,
+            operator=operator, sigma_y=sigma_y, tiles=tiles, compute_dtype=config.compute_dtype,
         )
         for sampler in samplers
     ]  # fmt: skip

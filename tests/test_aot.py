@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,11 @@ def num_bytes(config) -> int:
     return 4 * sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
+def bytes_given(lowered) -> int:
+    leaves = jax.tree.leaves(lowered.args_info)
+    return sum(math.prod(one.shape) * one.dtype.itemsize for one in leaves)
+
+
 def test_gradients_are_all_that_goes_between_devices():
     needs = training_needs(config(), None, 8, jax.devices())
     assert set(needs.collectives) == {"all-reduce"}
@@ -70,7 +77,7 @@ def test_cut_weights_need_less_memory_and_are_gathered():
         training_needs(config(num_microbatches=4), None, 8, jax.devices())
 
 
-def test_training_and_sampling_with_an_amortized_network():
+def test_training_and_sampling_with_an_amortized_network(monkeypatch):
     task = AmortizedTask(PaletteConfig(NETWORK), "no folder", RandomPixels(0.4, 0.6), num_steps=12,
                          high_idx=4, states="chain")  # fmt: skip
     amortized, data = config(task), SyntheticData(32, (8, 8, 1))
@@ -80,6 +87,17 @@ def test_training_and_sampling_with_an_amortized_network():
     device = jax.devices()[0]
     lavps = sampling_needs(sample, config(), amortized, 8, device)
     assert not lavps.collectives and lavps.memory > num_bytes(config()) + num_bytes(amortized)
+    # A compiler for CPUs widens products in bfloat16, and copies the weights for that.
+    weights = num_bytes(config()) + num_bytes(amortized)
+    with monkeypatch.context() as patch:
+        patch.setattr(aot, "compiled", lambda lowered, remedy: lowered)
+        patch.setattr(aot, "needs_of", bytes_given)
+        whole, half = (
+            sampling_needs(dataclasses.replace(sample, compute_dtype=dtype), config(), amortized, 8,
+                           device)
+            for dtype in ("float32", "bfloat16")
+        )  # fmt: skip
+    assert 0.45 * weights < whole - half <= 0.5 * weights
     supervised = config(ConditionalTask(ConditionalDenoiserConfig(NETWORK), RandomPixels(0.4, 0.6)))
     assert sampling_needs(sample, config(), supervised, 8, device).flops > 0
     with pytest.raises(UserError, match="amortized: got no preset"):

@@ -208,6 +208,23 @@ def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-3)
 
 
+def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
+    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
+                         high_idx=6)  # fmt: skip
+    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
+                        inner_low_noise=InnerConfig(2))  # fmt: skip
+    denoiser, theta = load_prior(prior, compute_dtype="bfloat16")
+    params = build_sampler(lavps, denoiser, theta, (8, 8, 1), compute_dtype="bfloat16")[1]
+    for weights in params.values():
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(weights)} == {"bfloat16", "float32"}
+    whole, half = (
+        np.array([row["psnr"] for row in sample(tmp_path / dtype, prior, lavps,
+                                                compute_dtype=dtype)["per_image"]])
+        for dtype in ("float32", "bfloat16")
+    )  # fmt: skip
+    assert 0 < np.abs(half - whole).max() < 0.5
+
+
 @pytest.mark.parametrize("pivot", [False, True])
 def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     network = HDiTConfig(1, 1, 2, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)

@@ -13,7 +13,6 @@ from jax.extend.core import jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
 from lavps_jax.networks import PaletteConfig, PureModel, UNetConfig, split, trainable_mask
-from lavps_jax.networks.pure import _rounded
 
 UNET = UNetConfig(
     block_channels=(4, 8), attention=(False, True), layers_per_block=1, norm_num_groups=2
@@ -168,11 +167,18 @@ def test_sums_of_gradients_are_wide(config):
     assert len(long) > 9 and all(dtypes(one) == {"float32"} for one in long)
 
 
-def test_parameters_are_rounded_and_frequencies_are_not(config):
-    weights = split(config.build(nnx.Rngs(0)))[1]
+def test_parameters_are_rounded_and_frequencies_are_not(config, perturb):
+    model, weights = split(config.build(nnx.Rngs(0)))
+    weights = perturb(weights)
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (model.rounded(weights), weights)),
+                                      strict=True))  # fmt: skip
+    half = dataclasses.replace(model, compute_dtype="bfloat16")
     trained = jax.tree.leaves(trainable_mask(weights))
-    for keep, leaf in zip(trained, jax.tree.leaves(_rounded(weights)), strict=True):
+    for keep, leaf in zip(trained, jax.tree.leaves(half.rounded(weights)), strict=True):
         assert leaf.dtype == (jnp.bfloat16 if keep else jnp.float32)
+    # Rounded beforehand or in every call, it is the same network.
+    evaluate = jax.jit(partial(evaluated, half, config))
+    np.testing.assert_array_equal(evaluate(half.rounded(weights)), evaluate(weights))
 
 
 def test_what_is_computed_again_is_not_kept(config):
