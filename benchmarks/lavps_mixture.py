@@ -1,10 +1,8 @@
 """LAVPS against posteriors that are known exactly, with networks trained for the problem.
 
-The problems, rows and scores of `gaussian_mixture`. For every problem a small network learns the
-starts of MGDM's inner fits, for its prior and its matrix, on measurements drawn from them; a second
-one learns those of another matrix and noise, and is then used where it does not belong. Both are
-trained with the published loss, on blocks of the forward process. "conditional start" begins the
-fits at what a perfect supervised denoiser predicts.
+The problems and scores of `gaussian_mixture`. For every problem a small network learns the starts
+of all of MGDM's fits, for its prior, matrix and noise, on measurements drawn from them; a second
+one learns those of another matrix and noise, and is then used where it does not belong.
 
 Problems that the file of results holds already are not run again; delete it to start anew.
 
@@ -17,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +23,20 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float
-from rich.console import Console
 
-from benchmarks import gaussian_mixture
-from benchmarks.gaussian_mixture import DENOISER, EXACT, Problems
+from benchmarks import mixture_tables
+from benchmarks.gaussian_mixture import DENOISER, METHODS, Problems, mgdm
 from benchmarks.mixture_problems import Case, Posterior, as_problem, draw_case, mixture
-from benchmarks.mixture_report import write_mixture_report
 from lavps_jax import cli
 from lavps_jax.amortized_training import AmortizedLoss
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser, add_noise
 from lavps_jax.networks import split
-from lavps_jax.samplers import MGDM, Inner, Sampler
+from lavps_jax.samplers import MGDM, Sampler
+from lavps_jax.samplers.mgdm import make_block
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import Amortized, BestOf, Conditional, Start, ZeroShot
 from lavps_jax.types import Params, PRNGKey, Problem, Weights
+from lavps_jax.variational import block_loss
 
 NUM_TRAIN_STEPS = 1500
 BATCH_SIZE = 128
@@ -47,22 +45,23 @@ WIDTH, DEPTH = 256, 3
 """Of the networks."""
 SPREAD = (8.0**2 * 2 + 1) ** 0.5
 """Standard deviation of a coordinate of the prior, if its components had equal weights."""
-ELSEWHERE = "network of another matrix"
-"""In the names of rows."""
 TITLE = "LAVPS against posteriors that are known exactly"
-ABOUT = """\
+ABOUT = f"""\
 Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: the \
-problems of known_posteriors.md. Columns are d, d_y; entries are means over {counts} random \
-problems of {samples} samples each ± their 95 % interval. K is the number of gradient steps in \
-every fit, lr their learning rate. The networks of LAVPS are perceptrons, trained for every \
-problem anew on measurements of its prior by its matrix, or, where a row says so, by another one: \
-benchmarks/lavps_mixture.py. "conditional start" begins at what a perfect supervised denoiser \
-predicts, "exact posterior denoiser" is DDIM with it, and "floor" compares two sets of exact \
-samples."""
+problems of known_posteriors.md. Columns are d, d_y; entries are means over {{counts}} random \
+problems of {{samples}} samples each ± their 95 % interval. K is the number of gradient steps in \
+every fit, of learning rate 0.1; Adam's first one moves every number by just that, also where the \
+start is right. With K = 0 a block is drawn from what the start says. LAVPS starts every fit with \
+a perceptron that was trained for the prior, the matrix and the noise of the problem, on \
+{NUM_TRAIN_STEPS * BATCH_SIZE:,} blocks of other measurements: the most that amortization can \
+know. "Trained elsewhere" was trained for the same prior, but another random matrix and noise; it \
+still sees a Gauss-Newton step of the right ones. "conditional start" begins at what a perfect \
+supervised denoiser predicts, "exact posterior denoiser" is DDIM with it, and "floor" compares two sets of \
+exact samples. Settings: benchmarks/lavps_mixture.py."""
 
 
 @dataclass(frozen=True)
-class Config(gaussian_mixture.Config):
+class Config(mixture_tables.Config):
     """Which problems to measure."""
 
     dims: tuple[tuple[int, int], ...] = tuple((d, d_y) for d in (8, 80) for d_y in (1, 2, 4))
@@ -110,6 +109,12 @@ class StartNetwork(nnx.Module):
         return d_mu.reshape(x_0.shape), d_rho.reshape(x_0.shape)
 
 
+def amortized_start(d: int, seed: int) -> tuple[Amortized, Weights]:
+    """A start for images (1, 1, d), and weights with which it is the zero-shot one."""
+    model, weights = split(StartNetwork(d, rngs=nnx.Rngs(seed)))
+    return Amortized(model, mean_unit="prior_std", guidance=True), weights
+
+
 class Known(NamedTuple):
     """A family of one operator."""
 
@@ -119,39 +124,46 @@ class Known(NamedTuple):
         return self.operator
 
 
-@partial(jax.jit, static_argnames="start")
+@partial(jax.jit, static_argnames=("start", "num_steps"))
 def train(
-    rng_key: PRNGKey, weights: Weights, theta: GaussianMixture, problem: Problem, start: Amortized
+    rng_key: PRNGKey,
+    weights: Weights,
+    theta: GaussianMixture,
+    problem: Problem,
+    start: Amortized,
+    num_steps: int,
 ) -> Weights:
     """Weights of a start that knows the prior, the operator and sigma_y of a problem, not its y.
 
-    Every block counts with the inverse of what the block prior loses on it: otherwise the noisiest
-    decide alone, whose squared residuals are the largest.
+    The loss is `AmortizedLoss`; every block is weighted by 1 / (d + |loss of the block prior|), at
+    a draw of its own. Without weights the noisiest blocks, of the largest residuals, decide alone.
     """
     operator: Any = Known(problem.operator)
     sigma_y: Any = problem.sigma_y  # Any number, though a configuration has a float.
+    num_times = MGDM(DENOISER).num_steps
     loss = AmortizedLoss(
-        DENOISER,
-        start,
-        operator,
-        sigma_y,
-        num_steps=MGDM(DENOISER).num_steps,
-        low_idx=1,
-        high_idx=MGDM(DENOISER).num_steps - 2,
+        DENOISER, start, operator, sigma_y, num_times, low_idx=1, high_idx=num_times - 2
     )
     d = theta.means.shape[-1]
 
     def of_one(weights: Weights, rng_key: PRNGKey) -> Array:
-        key_component, key_x_0, key = jax.random.split(rng_key, 3)
-        component = jax.random.categorical(key_component, theta.log_weights)
-        x_0 = theta.means[component] + theta.std * jax.random.normal(key_x_0, (1, 1, d))
-        found, metrics = loss(weights, key, theta, x_0, train=True)
-        return found / (d + jnp.abs(metrics["block_loss_at_prior"]))
+        keys = jax.random.split(rng_key, 6)
+        component = jax.random.categorical(keys[0], theta.log_weights)
+        x_0, noise, eps, eps_weight = jax.random.normal(keys[1], (4, 1, 1, d))
+        x_0 = theta.means[component] + theta.std * x_0
+        posed = loss.problem(keys[2], x_0)
+        row = loss.row(jax.random.randint(keys[3], (), loss.low_idx, loss.high_idx))
+        x_t = add_noise(noise, x_0, row.t, start.schedule)
+        block = make_block(row, DENOISER(theta, x_t, row.t), x_t)
+        params = {"theta": theta}
+        at_prior = ZeroShot()(params, posed, block, eps, None)
+        scale = d + jnp.abs(block_loss(*at_prior, eps_weight, DENOISER, params, posed, block))
+        return loss.on_block(weights, theta, posed, block, eps, None)[0] / scale
 
     def of_batch(weights: Weights, rng_key: PRNGKey) -> Array:
         return jax.vmap(of_one, (None, 0))(weights, jax.random.split(rng_key, BATCH_SIZE)).mean()
 
-    schedule = optax.cosine_decay_schedule(PEAK_LR, NUM_TRAIN_STEPS)
+    schedule = optax.cosine_decay_schedule(PEAK_LR, num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
     def step(carry: tuple[Weights, Any], rng_key: PRNGKey) -> tuple[tuple[Weights, Any], None]:
@@ -159,7 +171,7 @@ def train(
         update, state = optimizer.update(jax.grad(of_batch)(weights, rng_key), state, weights)
         return (optax.apply_updates(weights, update), state), None
 
-    keys = jax.random.split(rng_key, NUM_TRAIN_STEPS)
+    keys = jax.random.split(rng_key, num_steps)
     return jax.lax.scan(step, (weights, optimizer.init(weights)), keys)[0][0]
 
 
@@ -178,71 +190,81 @@ class PerfectDenoiser:
         return product(x_0, basis.T)
 
 
-def methods(start: Start) -> Mapping[str, Sampler]:
-    """All rows, for an amortized start."""
-    zero_shot = ZeroShot()
+@dataclass(frozen=True)
+class Row:
+    """MGDM with a start other than its own.
 
-    def mgdm(num_inner_steps: int, learning_rate: float, start: Start = zero_shot) -> MGDM:
-        inner = Inner(num_inner_steps, learning_rate, start)
-        return MGDM(DENOISER, inner, inner)
+    Attributes:
+      num_inner_steps: K.
+      start: what a network of this very matrix says, one of another matrix and noise, or a
+        perfect supervised denoiser.
+      best_of: whether it is compared with the zero-shot start in every block.
+    """
 
-    perfect: Any = PerfectDenoiser()
-    exact = "exact posterior denoiser, 100 steps"
-    other = f"LAVPS K=1, lr 0.1, {ELSEWHERE}"
-    return {
-        exact: EXACT[exact],
-        "MGDM K=1, lr 0.1": mgdm(1, 0.1),
-        "MGDM K=5, lr 0.1": mgdm(5, 0.1),
-        "LAVPS K=0": mgdm(0, 0.1, start),
-        "LAVPS K=1, lr 0.1": mgdm(1, 0.1, start),
-        "LAVPS K=3, lr 0.1": mgdm(3, 0.1, start),
-        "conditional start, K=1, lr 0.1": mgdm(1, 0.1, Conditional(perfect)),
-        other: mgdm(1, 0.1, start),
-        f"{other}, better of two starts": mgdm(1, 0.1, BestOf(start, zero_shot)),
-    }
+    num_inner_steps: int
+    start: Literal["known", "elsewhere", "perfect"]
+    best_of: bool = False
+
+    def sampler(self, amortized: Start) -> MGDM:
+        perfect: Any = PerfectDenoiser()
+        start = Conditional(perfect) if self.start == "perfect" else amortized
+        return mgdm(self.num_inner_steps, 0.1, BestOf(start, ZeroShot()) if self.best_of else start)
+
+
+ROWS: Mapping[str, Row] = {
+    "LAVPS K=0": Row(0, "known"),
+    "LAVPS K=1": Row(1, "known"),
+    "LAVPS K=3": Row(3, "known"),
+    "conditional start, K=0": Row(0, "perfect"),
+    "conditional start, K=1": Row(1, "perfect"),
+    "LAVPS K=1, trained elsewhere": Row(1, "elsewhere"),
+    "LAVPS K=1, trained elsewhere, better of two starts": Row(1, "elsewhere", best_of=True),
+}
+
+
+def methods(d: int) -> Mapping[str, Sampler]:
+    """All rows, of problems of size d; some are those of `gaussian_mixture`."""
+    start = amortized_start(d, 0)[0]
+    zero_shot = (f"MGDM K={steps}, lr 0.1" for steps in (1, 3, 5))
+    others = {name: METHODS[name] for name in ("exact posterior denoiser, 100 steps", *zero_shot)}
+    return others | {name: row.sampler(start) for name, row in ROWS.items()}
 
 
 class TrainedProblems(Problems):
     """The methods compiled for problems of one size, with networks for each of them."""
 
-    def __init__(self, config: gaussian_mixture.Config, d: int, d_y: int):
-        model, self.untrained = split(StartNetwork(d, rngs=nnx.Rngs(config.seed)))
-        self.start = Amortized(model, mean_unit="prior_std", guidance=True)
-        super().__init__(config, d, d_y, methods(self.start))
+    def __init__(self, config: mixture_tables.Config, d: int, d_y: int):
+        super().__init__(config, d, d_y, methods(d))
+        self.start, self.untrained = amortized_start(d, config.seed)
 
     def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
-        rng = np.random.default_rng([self.config.seed, self.d, self.d_y, number, 1])
-        other = draw_case(rng, self.d, self.d_y)
-        theta = mixture(case.means, case.log_weights, np.ones(()))
-        keys = jax.random.split(jax.random.key(rng.integers(2**32)))
-        known, elsewhere = (
-            train(key, self.untrained, theta, as_problem(one), self.start)
-            for key, one in zip(keys, (case, other), strict=True)
-        )
-        exact = mixture(target.means, target.log_weights, target.std[None, None])
-        posterior = exact, jnp.asarray(target.basis, jnp.float32)
-
-        def phi(name: str) -> Any:
-            if name.startswith("conditional start"):
-                return posterior
-            return elsewhere if ELSEWHERE in name else known
-
         params = super().params(number, case, target)
-        return {name: {**given, "phi": phi(name)} for name, given in params.items()}
+        starts = {row.start for name, row in ROWS.items() if name in self.methods}
+        phi = {start: self._phi(start, number, case, target) for start in starts}
+        return {
+            name: given | {"phi": phi[ROWS[name].start]} if name in ROWS else given
+            for name, given in params.items()
+        }
+
+    def _phi(self, start: str, number: int, case: Case, target: Posterior) -> Any:
+        if start == "perfect":
+            exact = mixture(target.means, target.log_weights, target.std[None, None])
+            return exact, jnp.asarray(target.basis, jnp.float32)
+        elsewhere = start == "elsewhere"
+        rng = np.random.default_rng([self.config.seed, self.d, self.d_y, number, 1 + elsewhere])
+        learned = draw_case(rng, self.d, self.d_y) if elsewhere else case
+        theta = mixture(case.means, case.log_weights, np.ones(()))
+        key = jax.random.key(rng.integers(2**32))
+        return train(key, self.untrained, theta, as_problem(learned), self.start, NUM_TRAIN_STEPS)
 
 
-NAMES = tuple(methods(ZeroShot()))
+COSTS = {name: one.cost() for name, one in methods(2).items()}
+TABLE = mixture_tables.Table(TITLE, ABOUT, COSTS, TrainedProblems)
 
 
 def main(config: Config) -> None:
-    gaussian_mixture.measure_all(config, NAMES, TrainedProblems)
-    write_report(Path(config.out))
-    Console().print(f"report: {Path(config.out).with_suffix('.html')}", soft_wrap=True)
-
-
-def write_report(found: Path) -> None:
-    """As `write_mixture_report`."""
-    write_mixture_report(found, TITLE, ABOUT)
+    TABLE.measure(config)
+    TABLE.report(Path(config.out))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from benchmarks.figures import interval_figure
 from benchmarks.intervals import mean_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from lavps_jax.errors import UserError
+from lavps_jax.samplers.base import Cost
 from lavps_jax.storage import write_file
 
 __all__ = ["write_mixture_report"]
@@ -17,16 +18,6 @@ __all__ = ["write_mixture_report"]
 Problems = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
 """By "d,d_y": of every problem, the scores of every row."""
 
-TITLE = "Samplers against posteriors that are known exactly"
-ABOUT = """\
-Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: what \
-remains is the error of the sampler. Columns are d, d_y; entries are means over {counts} random \
-problems of {samples} samples each ± their 95 % interval. "floor" compares two sets of exact \
-samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] itself, and "prior samples" know \
-nothing of y. From d = 800 on chains start from the noised mixture. Settings are the defaults of \
-docs/samplers.md, but for what a row says, and for MGPS, whose fits were tuned to mixtures: \
-benchmarks/gaussian_mixture.py. LAVPS, which needs a network, has a table of its own: \
-known_posteriors_lavps.md."""
 SCORES = {
     "distance": (
         "Sliced Wasserstein distance to exact samples",
@@ -41,11 +32,18 @@ SCORES = {
 }
 
 
-def write_mixture_report(found: Path, title: str = TITLE, about: str = ABOUT) -> None:
+EVALUATIONS = ("denoiser", "derivatives of it", "network")
+COST = """\
+Of one sample, as the methods are set here. Evaluations inside of a derivative are counted, too; \
+"network" is one that was trained to see the measurement."""
+
+
+def write_mixture_report(found: Path, title: str, about: str, costs: Mapping[str, Cost]) -> None:
     """Beside the JSON of results, under its name: .md, .html and .svg.
 
     Args:
       about: what the tables hold, with places for {counts} of problems and of {samples}.
+      costs: of the methods, by their names.
 
     Raises:
       UserError: if there are no results.
@@ -73,9 +71,12 @@ def write_mixture_report(found: Path, title: str = TITLE, about: str = ABOUT) ->
     interval_figure(figure, distances, "sliced Wasserstein distance", origin)
     caption = "Sliced Wasserstein distance to exact samples with 95 % intervals; less is better."
     blocks: list[Block] = [Heading(title, 1), Text(about), Text(origin), Figure(figure, caption)]
-    for score, (title, words) in SCORES.items():
+    for score, (heading, words) in SCORES.items():
         words = words.format(slices=settings["num_slices"])
-        blocks += [Heading(title), Text(words), _table(problems, score)]
+        blocks += [Heading(heading), Text(words), _table(problems, score)]
+    rows = next(iter(problems.values()))[0]
+    cost = [(name, *map(str, costs[name])) for name in rows if name in costs]
+    blocks += [Heading("Evaluations"), Text(COST), Table(("", *EVALUATIONS), cost)]
     for suffix, text in ((".md", to_markdown(blocks)), (".html", to_html(title, blocks))):
         with write_file(found.with_suffix(suffix)) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -62,9 +62,7 @@ def main(arguments: list[str]) -> None:
     config, console = cli.from_flags(Config, arguments, prog="python -m benchmarks.run"), Console()
     out = config.out or (config.work if config.quick else "docs/results")
     if config.suite == "gmm":
-        for path in _mixtures(config, Path(out)):
-            console.print(f"report: {path.with_suffix('.html')}", soft_wrap=True)
-        return
+        return _mixtures(config, Path(out))
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
     suite = SUITES[config.suite]
     of = networks(config.inception, config.clip)
@@ -86,44 +84,54 @@ def main(arguments: list[str]) -> None:
     console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
 
 
-def _mixtures(config: Config, out: Path) -> Iterator[Path]:
+def _mixtures(config: Config, out: Path) -> None:
     """Measures mixtures in `work`, and writes results and their reports to `out`.
 
-    Yields:
-      The results in `out` of every table; a quick run leaves LAVPS out, which has to be trained.
-
     Raises:
-      UserError: if a method does not exist, or what is given is for images.
+      UserError: if a method does not exist, what is given is for images, or results in `work` are
+        of other code.
     """
     for field in ("tasks", "inception", "clip"):
         if given := getattr(config, field):
             raise UserError(field, given, "leave it out: mixtures are no images")
-    tables = [gaussian_mixture] if config.quick else [gaussian_mixture, lavps_mixture]
-    known = dict.fromkeys(name for table in tables for name in table.NAMES)
+    known = dict.fromkeys((*gaussian_mixture.TABLE.costs, *lavps_mixture.TABLE.costs))
     for name in config.methods:
         if name not in known:
-            raise UserError("methods", name, f"use some of {', '.join(known)}")
+            raise UserError("methods", name, f"use some of {'; '.join(known)}")
+    trained = [name for name in config.methods if name not in gaussian_mixture.TABLE.costs]
+    if config.quick and trained:
+        raise UserError("methods", trained[0], "leave --quick out: networks have to be trained")
+    tables: list[Any] = []
+    if not config.methods or len(trained) < len(config.methods):
+        tables.append(gaussian_mixture)
+    if trained or not (config.quick or config.methods):
+        tables.append(lavps_mixture)
     small = {"dims": ((8, 1), (8, 2)), "num_problems": 2} if config.quick else {}
+    runs = []
     for table in tables:
-        chosen = tuple(name for name in config.methods if name in table.NAMES)
-        if config.methods and not chosen:
-            continue
-        usual = Path(table.Config().out)
-        found = Path(config.work) / f"{usual.stem}{'_quick' * config.quick}.json"
+        usual = table.Config()
+        found = Path(config.work) / f"{Path(usual.out).stem}{'_quick' * config.quick}.json"
+        chosen = tuple(name for name in config.methods if name in table.TABLE.costs)
+        runs.append(
+            (table.TABLE, dataclasses.replace(usual, methods=chosen, out=str(found), **small))
+        )
+    for table, settings in runs:
         try:
-            table.main(table.Config(methods=chosen, out=str(found), **small))
+            table.check(settings)
         except UserError as error:
             raise _in_work(error) from error
-        if out.resolve() != found.parent.resolve():
+    for table, settings in runs:
+        table.measure(settings)
+        found, report = Path(settings.out), out / Path(settings.out).name
+        if report.resolve() != found.resolve():
             out.mkdir(parents=True, exist_ok=True)
-            with write_file(out / found.name) as copy:
+            with write_file(report) as copy:
                 shutil.copyfile(found, copy)
-            table.write_report(out / found.name)
-        yield out / found.name
+        table.report(report)
 
 
 def _in_work(error: UserError) -> UserError:
-    """What the suite of mixtures calls `out` lies in `work` here."""
+    """What a table of mixtures calls `out` lies in `work` here."""
     if error.field != "out":
         return error
     return UserError("work", error.value, "delete this file, or give another folder")

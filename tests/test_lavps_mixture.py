@@ -10,19 +10,44 @@ from benchmarks import lavps_mixture
 from benchmarks.mixture_problems import as_problem, draw_case, mixture, posterior
 from lavps_jax.schedules import Schedule
 
-ELSEWHERE = "LAVPS K=1, lr 0.1, network of another matrix"
-
 
 def test_a_network_learns_what_one_gradient_step_misses(monkeypatch):
     monkeypatch.setattr(lavps_mixture, "NUM_TRAIN_STEPS", 300)
-    names = ("MGDM K=1, lr 0.1", "LAVPS K=0", ELSEWHERE)
+    zero_shot, known, elsewhere = names = (
+        "MGDM K=1, lr 0.1", "LAVPS K=0", "LAVPS K=1, trained elsewhere"
+    )  # fmt: skip
     config = lavps_mixture.Config(num_samples=400, methods=names)
     found = lavps_mixture.TrainedProblems(config, 8, 2).measure(0)
     distances = {name: row["distance"] for name, row in found.items()}
-    assert distances["LAVPS K=0"] < 0.2 * distances["MGDM K=1, lr 0.1"]
-    assert distances["LAVPS K=0"] < distances["floor"] + 0.3
-    # The network is what makes the difference, not the start as such.
-    assert distances[ELSEWHERE] > 3 * distances["LAVPS K=0"]
+    assert distances[known] < 0.2 * distances[zero_shot]
+    assert distances[known] < distances["floor"] + 0.3
+    # What was learned is what makes the difference, not the network.
+    assert distances[elsewhere] > 3 * distances[known]
+
+
+def test_every_row_is_given_the_weights_that_its_name_says(monkeypatch):
+    case = draw_case(np.random.default_rng(3), 8, 2)
+    target = posterior(case)
+
+    def learned(rng_key, weights, theta, problem, start, num_steps):
+        assert np.allclose(theta.log_weights, case.log_weights)  # The prior is always right.
+        return np.allclose(problem.sigma_y, case.sigma_y)
+
+    monkeypatch.setattr(lavps_mixture, "train", learned)
+    found = lavps_mixture.TrainedProblems(lavps_mixture.Config(), 8, 2).params(0, case, target)
+    phi = {name: params.get("phi") for name, params in found.items()}
+    assert {name for name, one in phi.items() if one is True} == {
+        "LAVPS K=0", "LAVPS K=1", "LAVPS K=3"
+    }  # fmt: skip
+    assert {name for name, one in phi.items() if one is False} == {
+        "LAVPS K=1, trained elsewhere", "LAVPS K=1, trained elsewhere, better of two starts"
+    }  # fmt: skip
+    assert phi["MGDM K=1, lr 0.1"] is None
+    np.testing.assert_allclose(phi["conditional start, K=0"][1], target.basis, atol=1e-6)
+    # What no row needs is not trained.
+    monkeypatch.setattr(lavps_mixture, "train", None)
+    few = lavps_mixture.Config(methods=("conditional start, K=1",))
+    assert list(lavps_mixture.TrainedProblems(few, 8, 2).params(0, case, target)) == [*few.methods]
 
 
 def test_the_perfect_denoiser_is_the_mean_given_state_and_measurement():

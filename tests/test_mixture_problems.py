@@ -12,7 +12,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from benchmarks import gaussian_mixture, record
+from benchmarks import gaussian_mixture, mixture_tables, record
 from benchmarks.mixture_problems import (
     UnitMixtureDenoiser,
     as_problem,
@@ -142,7 +142,7 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.undo()
     here, there = "cores (", "cores there ("
     monkeypatch.setattr(
-        gaussian_mixture, "origin_of", lambda one: origin_of(one).replace(here, there)
+        mixture_tables, "origin_of", lambda one: origin_of(one).replace(here, there)
     )
     gaussian_mixture.main(dataclasses.replace(small, dims=((2, 1),)))
     results = json.loads((tmp_path / "found.json").read_text())["results"]

@@ -167,7 +167,10 @@ def test_lavps_has_a_table_of_its_own(tmp_path, monkeypatch):
     flags = ["--suite", "gmm", "--methods", "LAVPS K=0", "--work", str(tmp_path / "work")]
     suite_run.main([*flags, "--out", str(tmp_path)])
     text = (tmp_path / "known_posteriors_lavps.md").read_text()
-    assert text.startswith("# LAVPS against") and "| LAVPS K=0 |" in text
+    assert text.startswith("# LAVPS against") and "| LAVPS K=0 | 98 | 0 | 97 |" in text
+    assert "<title>LAVPS against" in (tmp_path / "known_posteriors_lavps.html").read_text()
+    with pytest.raises(UserError, match="methods: got LAVPS K=0; leave --quick out"):
+        suite_run.main([*flags, "--quick"])
     assert not (tmp_path / "known_posteriors.md").exists()
 
 
