@@ -56,8 +56,8 @@ a perceptron that was trained for the prior, the matrix and the noise of the pro
 {NUM_TRAIN_STEPS * BATCH_SIZE:,} blocks of other measurements: the most that amortization can \
 know. "Trained elsewhere" was trained for the same prior, but another random matrix and noise; it \
 still sees a Gauss-Newton step of the right ones. "conditional start" begins at what a perfect \
-supervised denoiser predicts, "exact posterior denoiser" is DDIM with it, and "floor" compares two sets of \
-exact samples. Settings: benchmarks/lavps_mixture.py."""
+supervised denoiser predicts, "exact posterior denoiser" is DDIM with it, and "floor" compares two \
+sets of exact samples. Settings: benchmarks/lavps_mixture.py."""
 
 
 @dataclass(frozen=True)
