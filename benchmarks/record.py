@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 
-__all__ = ["stored_by_this_code", "current_commit", "origin_of", "provenance", "record"]
+__all__ = ["current_commit", "origin_of", "provenance", "record", "stored_by_this_code"]
 
 
 def _git(*arguments: str) -> str:
@@ -24,13 +25,15 @@ def _git(*arguments: str) -> str:
 
 _COMMIT = _git("rev-parse", "--short", "HEAD")
 # The reports of one suite do not change what the next one measures.
-_CHANGED = _git("status", "--porcelain", "--untracked-files=no", "--", ":!docs/results")
+_CHANGES = _git("diff", "HEAD", "--", ":!docs/results")
 """As both were when the program began."""
 
 
 def current_commit() -> str:
-    """Of the code that runs, with "-dirty" if it has changes that are not committed."""
-    return (_COMMIT + "-dirty" * bool(_CHANGED)) or "unknown"
+    """Of the code that runs; with "-dirty-" and a sum of changes that are not committed."""
+    if not _CHANGES:
+        return _COMMIT or "unknown"
+    return f"{_COMMIT}-dirty-{hashlib.sha256(_CHANGES.encode()).hexdigest()[:7]}"
 
 
 def stored_by_this_code(field: str, path: Path, remedy: str) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def provenance(data_dir: str | None = None) -> dict[str, Any]:
     """{"command", "commit", "date", "machine"} of this program.
 
     In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
-    changes gives a commit that ends in "-dirty".
+    changes gives a commit with "-dirty-" in it.
     """
     arguments = sys.orig_argv[1:]  # With "-m benchmarks.NAME", which sys.argv lacks.
     return {

@@ -197,7 +197,10 @@ def test_reports_do_not_count_as_changes_of_the_code(tmp_path):
     report.write_text("2")
     assert commit() == clean
     code.write_text(code.read_text() + "# Changed.\n")
-    assert commit() == f"{clean}-dirty"
+    changed = commit()
+    assert changed.startswith(f"{clean}-dirty-")
+    code.write_text(code.read_text() + "# Changed again.\n")
+    assert commit() not in (changed, clean)
 
 
 def test_every_point_has_a_folder_of_its_own():
