@@ -72,13 +72,16 @@ class Config(mixture_tables.Config):
 class StartNetwork(nnx.Module):
     """(d_mu / prior_std, d_rho) from all that an amortized start may see, as one vector.
 
+    A chain may stray further from y than the blocks of training did. So the guidance is brought to
+    order one, and d_mu back to its size; and fits are at most twice as wide as the block prior.
+
     Args:
       d: numbers of an image (1, 1, d).
     """
 
     def __init__(self, d: int, *, rngs: nnx.Rngs):
         zeros = nnx.initializers.zeros
-        self.first = nnx.Linear(4 * d + 2, WIDTH, rngs=rngs)
+        self.first = nnx.Linear(4 * d + 3, WIDTH, rngs=rngs)
         self.blocks = nnx.List(
             nnx.Sequential(
                 nnx.LayerNorm(WIDTH, rngs=rngs),
@@ -100,13 +103,15 @@ class StartNetwork(nnx.Module):
         guidance: Float[Array, "1 1 D"],
         **_: Any,  # Nothing else that a start may see is there.
     ) -> tuple[Float[Array, "1 1 D"], Float[Array, "1 1 D"]]:
-        images = (x_0 / SPREAD, z / jnp.hypot(sigma_t, SPREAD), x_pinv / SPREAD, guidance)
-        noise = jnp.log(jnp.stack([sigma_t, sigma_tau])) / 2
-        h = self.first(jnp.concatenate([*map(jnp.ravel, images), noise]))
+        size = jnp.sqrt(1 + jnp.mean(guidance**2))
+        images = (x_0 / SPREAD, z / jnp.hypot(sigma_t, SPREAD), x_pinv / SPREAD, guidance / size)
+        scalars = jnp.log(jnp.stack([sigma_t, sigma_tau, size])) / 2
+        h = self.first(jnp.concatenate([*map(jnp.ravel, images), scalars]))
         for block in self.blocks:
             h = h + block(h)
-        d_mu, d_rho = jnp.split(self.last(h), 2)
-        return d_mu.reshape(x_0.shape), d_rho.reshape(x_0.shape)
+        d_mu, narrower = jnp.split(self.last(h), 2)
+        d_rho = jnp.log(2.0) - jax.nn.softplus(narrower)
+        return size * d_mu.reshape(x_0.shape), d_rho.reshape(x_0.shape)
 
 
 def amortized_start(d: int, seed: int) -> tuple[Amortized, Weights]:
@@ -164,7 +169,9 @@ def train(
         return jax.vmap(of_one, (None, 0))(weights, jax.random.split(rng_key, BATCH_SIZE)).mean()
 
     schedule = optax.cosine_decay_schedule(PEAK_LR, num_steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    # Where sigma_y is small, a gradient may overflow.
+    optimizer = optax.apply_if_finite(clipped, max_consecutive_errors=num_steps)
 
     def step(carry: tuple[Weights, Any], rng_key: PRNGKey) -> tuple[tuple[Weights, Any], None]:
         weights, state = carry
