@@ -41,7 +41,7 @@ from benchmarks.mixture_problems import (
     posterior,
     scores,
 )
-from benchmarks.mixture_tables import WIDE, Config, Table
+from benchmarks.mixture_tables import WIDE, Config, MixtureTable
 from lavps_jax import cli
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.samplers import (
@@ -193,7 +193,7 @@ class Problems:
         return np.asarray(out.x_0[0, :, 0, 0], np.float64)
 
 
-TABLE = Table(TITLE, ABOUT, {name: one.cost() for name, one in METHODS.items()}, Problems)
+TABLE = MixtureTable(TITLE, ABOUT, {name: one.cost() for name, one in METHODS.items()}, Problems)
 
 
 def main(config: Config) -> None:

@@ -52,7 +52,7 @@ problems of known_posteriors.md. Columns are d, d_y; entries are means over {{co
 problems of {{samples}} samples each ± their 95 % interval. K is the number of gradient steps in \
 every fit, of learning rate 0.1; Adam's first one moves every number by just that, also where the \
 start is right. With K = 0 a block is drawn from what the start says. LAVPS starts every fit with \
-a perceptron that was trained for the prior, the matrix and the noise of the problem, on \
+a perceptron that was trained for the prior, the matrix and the noise of the problem, on up to \
 {NUM_TRAIN_STEPS * BATCH_SIZE:,} blocks of other measurements: the most that amortization can \
 know. "Trained elsewhere" was trained for the same prior, but another random matrix and noise; it \
 still sees a Gauss-Newton step of the right ones. "conditional start" begins at what a perfect \
@@ -114,10 +114,10 @@ class StartNetwork(nnx.Module):
         return size * d_mu.reshape(x_0.shape), d_rho.reshape(x_0.shape)
 
 
-def amortized_start(d: int, seed: int) -> tuple[Amortized, Weights]:
-    """A start for images (1, 1, d), and weights with which it is the zero-shot one."""
-    model, weights = split(StartNetwork(d, rngs=nnx.Rngs(seed)))
-    return Amortized(model, mean_unit="prior_std", guidance=True), weights
+def amortized_start(d: int) -> Amortized:
+    """A start for images (1, 1, d)."""
+    model, _ = split(nnx.eval_shape(lambda: StartNetwork(d, rngs=nnx.Rngs(0))))
+    return Amortized(model, mean_unit="prior_std", guidance=True)
 
 
 class Known(NamedTuple):
@@ -231,7 +231,7 @@ ROWS: Mapping[str, Row] = {
 
 def methods(d: int) -> Mapping[str, Sampler]:
     """All rows, of problems of size d; some are those of `gaussian_mixture`."""
-    start = amortized_start(d, 0)[0]
+    start = amortized_start(d)
     zero_shot = (f"MGDM K={steps}, lr 0.1" for steps in (1, 3, 5))
     others = {name: METHODS[name] for name in ("exact posterior denoiser, 100 steps", *zero_shot)}
     return others | {name: row.sampler(start) for name, row in ROWS.items()}
@@ -242,7 +242,8 @@ class TrainedProblems(Problems):
 
     def __init__(self, config: mixture_tables.Config, d: int, d_y: int):
         super().__init__(config, d, d_y, methods(d))
-        self.start, self.untrained = amortized_start(d, config.seed)
+        self.start = amortized_start(d)
+        self.untrained = split(StartNetwork(d, rngs=nnx.Rngs(config.seed)))[1]
 
     def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
         params = super().params(number, case, target)
@@ -266,7 +267,7 @@ class TrainedProblems(Problems):
 
 
 COSTS = {name: one.cost() for name, one in methods(2).items()}
-TABLE = mixture_tables.Table(TITLE, ABOUT, COSTS, TrainedProblems)
+TABLE = mixture_tables.MixtureTable(TITLE, ABOUT, COSTS, TrainedProblems)
 
 
 def main(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""What `gaussian_mixture` has found, as Markdown, a figure and one HTML page."""
+"""What a table of mixtures holds, as Markdown, a figure and one HTML page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lavps_jax.storage import write_file
 
 __all__ = ["write_mixture_report"]
 
-Problems = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
+Found = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
 """By "d,d_y": of every problem, the scores of every row."""
 
 SCORES = {
@@ -42,6 +42,8 @@ def write_mixture_report(found: Path, title: str, about: str, costs: Mapping[str
     """Beside the JSON of results, under its name: .md, .html and .svg.
 
     Args:
+      found: the JSON, of `MixtureTable.measure`.
+      title: of the page.
       about: what the tables hold, with places for {counts} of problems and of {samples}.
       costs: of the methods, by their names.
 
@@ -97,7 +99,7 @@ def _origin(origins: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{' '.join(those)}: {one}" for one, those in sizes.items())
 
 
-def _table(problems: Problems, score: str) -> Table:
+def _table(problems: Found, score: str) -> Table:
     names = next(iter(problems.values()))[0]
     lines = [
         (name, *(_summary([one[name][score] for one in rows]) for rows in problems.values()))

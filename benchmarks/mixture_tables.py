@@ -15,7 +15,7 @@ from benchmarks.record import origin_of, provenance, record, stored_by_this_code
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.samplers.base import Cost
 
-__all__ = ["WIDE", "Config", "Problems", "Table"]
+__all__ = ["WIDE", "Config", "MixtureTable", "ProblemsOfSize"]
 
 WIDE = 800
 """From this d on, chains start from the noised mixture."""
@@ -40,7 +40,7 @@ class Config:
     out: str = "docs/results/known_posteriors.json"
 
 
-class Problems(Protocol):
+class ProblemsOfSize(Protocol):
     """Random problems of one size."""
 
     def measure(self, number: int) -> dict[str, dict[str, float]]:
@@ -49,7 +49,7 @@ class Problems(Protocol):
 
 
 @dataclass(frozen=True)
-class Table:
+class MixtureTable:
     """Rows of methods, columns of sizes.
 
     Attributes:
@@ -61,7 +61,7 @@ class Table:
     title: str
     about: str
     costs: Mapping[str, Cost]
-    problems_of: Callable[[Config, int, int], Problems]
+    problems_of: Callable[[Config, int, int], ProblemsOfSize]
 
     def measure(self, config: Config) -> None:
         """Measures what `config.out` does not hold yet.
@@ -70,7 +70,7 @@ class Table:
           UserError: as `check`.
         """
         found, origins = self.check(config)
-        origin, console = origin_of(provenance()), Console()
+        settings, origin, console = self._settings(config), origin_of(provenance()), Console()
         for d, d_y in config.dims:
             rows = found.setdefault(f"{d},{d_y}", [])
             made_by = origins.setdefault(f"{d},{d_y}", [])
@@ -79,7 +79,7 @@ class Table:
             for number in range(len(rows), count):
                 rows.append(problems.measure(number))
                 made_by += [origin] if origin not in made_by else []
-                results = {"settings": _settings(config), "problems": found, "origins": origins}
+                results = {"settings": settings, "problems": found, "origins": origins}
                 record(config.out, results)
                 console.print(f"d={d}, d_y={d_y}: {len(rows)} of {count}")
 
@@ -103,8 +103,8 @@ class Table:
             return {}, {}
         remedy = "delete it, or give another file"
         results = stored_by_this_code("out", Path(config.out), remedy)["results"]
-        if results.get("settings") != _settings(config):
-            raise UserError("out", f"{config.out}, with other settings", remedy)
+        if results.get("settings") != self._settings(config):
+            raise UserError("out", f"{config.out}, of another table or settings", remedy)
         return results["problems"], results["origins"]
 
     def report(self, found: Path) -> None:
@@ -112,8 +112,7 @@ class Table:
         write_mixture_report(found, self.title, self.about, self.costs)
         Console().print(f"report: {found.with_suffix('.html')}", soft_wrap=True)
 
-
-def _settings(config: Config) -> dict[str, Any]:
-    """As they come back from the file of results."""
-    settings = {name: value for name, value in vars(config).items() if name not in _UNSETTLED}
-    return json.loads(json.dumps(settings))
+    def _settings(self, config: Config) -> dict[str, Any]:
+        """What all stored problems share, as it comes back from the file of results."""
+        settings = {name: value for name, value in vars(config).items() if name not in _UNSETTLED}
+        return json.loads(json.dumps({"table": self.title, **settings}))

@@ -89,7 +89,7 @@ def _mixtures(config: Config, out: Path) -> None:
 
     Raises:
       UserError: if a method does not exist, what is given is for images, or results in `work` are
-        of other code.
+        of other code or settings.
     """
     for field in ("tasks", "inception", "clip"):
         if given := getattr(config, field):

@@ -210,7 +210,8 @@ class SampleConfig:
     tile_overlap: int = 8
     """Pixels that neighbouring tiles share."""
     compute_dtype: ComputeDtype = "float32"
-    """In which networks compute; bfloat16 is faster on accelerators, and halves the weights."""
+    """In which networks compute; bfloat16 is faster on accelerators, with weights of half the
+    memory."""
     lpips_vgg: bool = False
     """Also score LPIPS with VGG16, which some papers report; `lpips_alex` is that of AlexNet."""
     compare: bool = True
@@ -224,6 +225,7 @@ class SampleConfig:
     """Other samplers that restore the same measurements."""
 
     def __post_init__(self):
+        check_choices(self)
         if self.sigma_y != "estimate":
             check_positive("sigma_y", self.sigma_y)
             if self.sigma_y < 1e-6:  # What is below has no square in float32.

@@ -136,7 +136,7 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(gaussian_mixture.Problems, "measure", None)  # Nothing is left to do.
     gaussian_mixture.main(small)
     assert (tmp_path / "found.json").read_bytes() == first
-    with pytest.raises(UserError, match="with other settings; delete it"):
+    with pytest.raises(UserError, match="of another table or settings; delete it"):
         gaussian_mixture.main(dataclasses.replace(small, num_samples=21))
     # Carried to another machine, for a size that comes first in the report.
     monkeypatch.undo()

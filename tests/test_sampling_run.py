@@ -25,6 +25,8 @@ from lavps_jax.config import (
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
+    OneStepConfig,
+    OneStepTask,
     OptimizerConfig,
     PiGDMConfig,
     PriorTask,
@@ -44,8 +46,10 @@ from lavps_jax.networks import (
     HDiTConfig,
     LevelConfig,
     PaletteConfig,
+    PureModel,
     split,
 )
+from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import Denoise, GaussianBlur, HighDynamicRange, RandomPixels, SuperResolve
 from lavps_jax.sampling_run import _names, run_sampling
 
@@ -208,21 +212,54 @@ def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-3)
 
 
-def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
-    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6)  # fmt: skip
-    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
-                        inner_low_noise=InnerConfig(2))  # fmt: skip
-    denoiser, theta = load_prior(prior, compute_dtype="bfloat16")
-    params = build_sampler(lavps, denoiser, theta, (8, 8, 1), compute_dtype="bfloat16")[1]
+def models_of(sampler) -> list[PureModel]:
+    """All networks that a sampler evaluates."""
+    if isinstance(sampler, PureModel):
+        return [sampler]
+    if not dataclasses.is_dataclass(sampler):
+        return []
+    fields = [getattr(sampler, one.name) for one in dataclasses.fields(sampler)]
+    return [model for field in fields for model in models_of(field)]
+
+
+@pytest.mark.parametrize("kind", ["amortized", "conditional start", "conditional", "one step"])
+def test_half_precision_reaches_every_network(prior, tmp_path, kind):
+    known = RandomPixels(0.4, 0.6)
+    supervised = ConditionalTask(ConditionalDenoiserConfig(NETWORK), known)
+    task, sampler_of = {
+        "amortized": (
+            AmortizedTask(PaletteConfig(NETWORK), prior, known, num_steps=12, high_idx=6),
+            lambda path: LAVPSConfig(amortized=path, num_steps=12, high_idx=6),
+        ),
+        "conditional start": (supervised, lambda path: LAVPSConfig(amortized=path)),
+        "conditional": (supervised, lambda path: ConditionalConfig(denoiser=path)),
+        "one step": (
+            OneStepTask(ConditionalDenoiserConfig(NETWORK), "none", prior, known),
+            lambda path: OneStepConfig(generator=path),
+        ),
+    }[kind]
+    path = untrained(tmp_path / "network", task)
+    tiles = None if kind == "one step" else Tiles(8, 4)
+    denoiser, theta = load_prior(prior, tiles=tiles, compute_dtype="bfloat16")
+    sampler, params = build_sampler(
+        sampler_of(path), denoiser, theta, (16, 16, 1), tiles=tiles, compute_dtype="bfloat16"
+    )
+    models = models_of(sampler)
+    assert len(models) >= 1 and {model.compute_dtype for model in models} == {"bfloat16"}
     for weights in params.values():
         assert {leaf.dtype.name for leaf in jax.tree.leaves(weights)} == {"bfloat16", "float32"}
+
+
+def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
+    sampler = MGDMConfig(num_steps=12, high_idx=6, inner_low_noise=InnerConfig(2))
     whole, half = (
-        np.array([row["psnr"] for row in sample(tmp_path / dtype, prior, lavps,
+        np.array([row["psnr"] for row in sample(tmp_path / dtype, prior, sampler,
                                                 compute_dtype=dtype)["per_image"]])
         for dtype in ("float32", "bfloat16")
     )  # fmt: skip
     assert 0 < np.abs(half - whole).max() < 0.5
+    with pytest.raises(UserError, match="compute_dtype: got 'bf16'; use one of 'float32'"):
+        sample(tmp_path / "bf16", prior, sampler, compute_dtype="bf16")
 
 
 @pytest.mark.parametrize("pivot", [False, True])

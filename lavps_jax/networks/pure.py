@@ -32,9 +32,9 @@ class PureModel:
 
     Attributes:
       graphdef: the `flax.nnx.GraphDef` of the network.
-      compute_dtype: of the products and of what passes between layers. Weights, noise levels,
-        norms, softmax and the output keep their own dtype, and sums over tokens or pixels are
-        taken in float32; the gradient of a weight is rounded to this dtype once.
+      compute_dtype: of the products and of what passes between layers. The weights it is given,
+        noise levels, norms, softmax and the output keep their own dtype, and sums over tokens or
+        pixels are taken in float32; the gradient of a weight is rounded to this dtype once.
       remat: what a backward pass computes again instead of keeping it: nothing, or all but what
         `keep` marks, the outputs of the layers.
     """
