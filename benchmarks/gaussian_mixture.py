@@ -37,8 +37,9 @@ from benchmarks.mixture_problems import (
     as_problem,
     draw_case,
     exact_samples,
-    mixture,
     posterior,
+    posterior_mixture,
+    prior_mixture,
     scores,
 )
 from benchmarks.mixture_tables import WIDE, Config, MixtureTable
@@ -181,8 +182,7 @@ class Problems:
 
     def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
         """What each method is given on one problem; of `EXACT` in the posterior's basis."""
-        prior = mixture(case.means, case.log_weights, np.ones(()))
-        exact = mixture(target.means, target.log_weights, target.std[None, None])
+        prior, exact = prior_mixture(case), posterior_mixture(target)
         return {name: {"theta": exact if name in EXACT else prior} for name in self.methods}
 
     def samples(self, name: str, number: int, params: Params, problems: Problem) -> np.ndarray:

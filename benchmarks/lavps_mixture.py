@@ -26,7 +26,14 @@ from jaxtyping import Array, Float
 
 from benchmarks import mixture_tables
 from benchmarks.gaussian_mixture import DENOISER, METHODS, Problems, mgdm
-from benchmarks.mixture_problems import Case, Posterior, as_problem, draw_case, mixture
+from benchmarks.mixture_problems import (
+    Case,
+    Posterior,
+    as_problem,
+    draw_case,
+    posterior_mixture,
+    prior_mixture,
+)
 from lavps_jax import cli
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser, add_noise
@@ -152,7 +159,7 @@ def train(
     d = theta.means.shape[-1]
 
     def of_one(weights: Weights, rng_key: PRNGKey) -> Array:
-        keys = jax.random.split(rng_key, 6)
+        keys = jax.random.split(rng_key, 4)
         component = jax.random.categorical(keys[0], theta.log_weights)
         x_0, noise, eps, eps_weight = jax.random.normal(keys[1], (4, 1, 1, d))
         x_0 = theta.means[component] + theta.std * x_0
@@ -213,6 +220,7 @@ class Row:
     best_of: bool = False
 
     def sampler(self, amortized: Start) -> MGDM:
+        """With this start where it is not the perfect denoiser's."""
         perfect: Any = PerfectDenoiser()
         start = Conditional(perfect) if self.start == "perfect" else amortized
         return mgdm(self.num_inner_steps, 0.1, BestOf(start, ZeroShot()) if self.best_of else start)
@@ -256,13 +264,11 @@ class TrainedProblems(Problems):
 
     def _phi(self, start: str, number: int, case: Case, target: Posterior) -> Any:
         if start == "perfect":
-            exact = mixture(target.means, target.log_weights, target.std[None, None])
-            return exact, jnp.asarray(target.basis, jnp.float32)
+            return posterior_mixture(target), jnp.asarray(target.basis, jnp.float32)
         elsewhere = start == "elsewhere"
         rng = np.random.default_rng([self.config.seed, self.d, self.d_y, number, 1 + elsewhere])
         learned = draw_case(rng, self.d, self.d_y) if elsewhere else case
-        theta = mixture(case.means, case.log_weights, np.ones(()))
-        key = jax.random.key(rng.integers(2**32))
+        key, theta = jax.random.key(rng.integers(2**32)), prior_mixture(case)
         return train(key, self.untrained, theta, as_problem(learned), self.start, NUM_TRAIN_STEPS)
 
 

@@ -132,6 +132,16 @@ def mixture(means: np.ndarray, log_weights: np.ndarray, std: np.ndarray) -> Gaus
     )
 
 
+def prior_mixture(case: Case) -> GaussianMixture:
+    """The prior of a problem over images (1, 1, d), in float32."""
+    return mixture(case.means, case.log_weights, np.ones(()))
+
+
+def posterior_mixture(target: Posterior) -> GaussianMixture:
+    """The posterior over images (1, 1, d) in its own basis, in float32."""
+    return mixture(target.means, target.log_weights, target.std[None, None])
+
+
 def scores(
     samples: np.ndarray, target: Posterior, truth: np.ndarray, num_slices: int, seed: int
 ) -> dict[str, float]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import lavps_mixture
-from benchmarks.mixture_problems import as_problem, draw_case, mixture, posterior
+from benchmarks.mixture_problems import as_problem, draw_case, posterior, posterior_mixture
 from lavps_jax.schedules import Schedule
 
 
@@ -23,6 +23,22 @@ def test_a_network_learns_what_one_gradient_step_misses(monkeypatch):
     assert distances[known] < distances["floor"] + 0.3
     # What was learned is what makes the difference, not the network.
     assert distances[elsewhere] > 3 * distances[known]
+
+
+def test_a_start_is_the_zero_shot_one_until_it_is_trained_and_never_much_wider(perturb):
+    untrained = lavps_mixture.TrainedProblems(lavps_mixture.Config(methods=("LAVPS K=0",)), 8, 2)
+    images = jax.random.normal(jax.random.key(0), (4, 1, 1, 8))
+
+    def found(weights, guidance):
+        sigma = jnp.float32(2.0)
+        return untrained.start.model(weights, *images[:3], sigma, 0.9 * sigma, guidance)
+
+    for change in found(untrained.untrained, images[3]):
+        np.testing.assert_allclose(change, 0, atol=1e-6)
+    wild = perturb(untrained.untrained)
+    (near, _), (far, narrow) = (found(wild, images[3] * size) for size in (1e3, 1e6))
+    assert np.abs(far).max() > 100 * np.abs(near).max()  # The shift grows with the guidance.
+    assert narrow.max() <= np.log(2) + 1e-6 and narrow.min() < -1
 
 
 def test_every_row_is_given_the_weights_that_its_name_says(monkeypatch):
@@ -54,8 +70,7 @@ def test_the_perfect_denoiser_is_the_mean_given_state_and_measurement():
     rng = np.random.default_rng(3)
     case = draw_case(rng, 6, 2)
     target = posterior(case)
-    exact = mixture(target.means, target.log_weights, target.std[None, None])
-    weights = exact, jnp.asarray(target.basis, jnp.float32)
+    weights = posterior_mixture(target), jnp.asarray(target.basis, jnp.float32)
     t = 250
     a2 = Schedule().alpha_bar[t]
     x_t = np.sqrt(a2) * case.means[7] + np.sqrt(1 - a2) * rng.standard_normal(6)
