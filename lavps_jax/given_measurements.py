@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import numpy as np
 from lavps_jax.build import NetworkShape
 from lavps_jax.config import SampleConfig
 from lavps_jax.data.files import FILE_SUFFIXES, ImageFile, read_image
-from lavps_jax.errors import UNREADABLE, UserError
+from lavps_jax.errors import UserError
+from lavps_jax.given_files import read_folder, read_npz
 from lavps_jax.likelihoods import check_light, make_problem, photon_problem
 from lavps_jax.measurements import Measured, name_seeds
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y
@@ -56,7 +55,7 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     """
     path, file, steps = str(config.observations), None, [0.0]
     if Path(path).is_dir():
-        files, names = _read_folder(Path(path))
+        files, names = read_folder(Path(path))
         pixels = [_as_measurements(file, takes) for file in files]
         if pixels[0].shape[0] > 1:
             remedy = "give colour images one by one: this prior takes grey ones"
@@ -69,7 +68,7 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         if len(arrays["y"]) > 1:
             names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
     else:
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
     for name, array in arrays.items():
         _check_finite(name, array)
@@ -108,24 +107,6 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
     problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
     return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file)
-
-
-def _read_folder(path: Path) -> tuple[list[ImageFile], list[str]]:
-    """All image files below a folder, ordered by their path, and their names."""
-    found = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in FILE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not found:
-        remedy = f"give a folder with {', '.join(FILE_SUFFIXES)} files"
-        raise UserError("observations", path, remedy)
-    files = [read_image(file) for file in found]
-    for one, file in zip(files, found, strict=True):
-        if one.pixels.shape != files[0].pixels.shape:
-            remedy = f"give images of one shape, {files[0].pixels.shape}, or one by one"
-            raise UserError("observations", f"{file} of shape {one.pixels.shape}", remedy)
-    return files, [file.relative_to(path).as_posix() for file in found]
 
 
 def _step(file: ImageFile) -> float:
@@ -169,36 +150,6 @@ def _room(
     top, left = (height - x_shape[0]) // 2, (width - x_shape[1]) // 2
     same = (height, width) == tuple(x_shape[:2])
     return (height, width), None if same else (top, left)
-
-
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        remedy = f"give an .npz file, a folder, or an image ({', '.join(FILE_SUFFIXES)})"
-        raise UserError("observations", path, remedy) from error
-    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
-        remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it, or an image "
-        remedy += f"({', '.join(FILE_SUFFIXES)})"
-        raise UserError("observations", path, remedy) from error
-    y = arrays.get("y")
-    if y is None or y.ndim < 2 or not y.size:
-        found = f"{path} with {sorted(arrays)}" if y is None else f"y of shape {y.shape}"
-        raise UserError("observations", found, 'give an array "y" with measurements on axis 0')
-    for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.inexact) and name in ("y", "x_0", "kernel"):
-            remedy = "give floats; images are in [-1, 1]"
-            raise UserError(name, f"dtype {array.dtype}", remedy)
-        elif array.dtype.kind not in "buifc":
-            raise UserError(name, f"dtype {array.dtype}", "give numbers")
-    return {name: _in_single_precision(array) for name, array in arrays.items()}
-
-
-def _in_single_precision(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "c":
-        return array.astype(np.complex64)
-    return array.astype(np.int32) if array.dtype.kind in "ui" else array.astype(np.float32)
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:
