@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lavps_jax.data.files import FILE_SUFFIXES, ImageFile, read_image
+from lavps_jax.data.files import ImageFile, read_image
 from lavps_jax.errors import UNREADABLE, UserError
 
 __all__ = ["read_folder", "read_npz"]
@@ -19,10 +19,10 @@ def read_folder(path: Path) -> tuple[list[ImageFile], list[str]]:
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.suffix.lower() in FILE_SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     )
     if not found:
-        remedy = f"give a folder with {', '.join(FILE_SUFFIXES)} files"
+        remedy = f"give a folder with {', '.join(IMAGE_SUFFIXES)} files"
         raise UserError("observations", path, remedy)
     files = [read_image(file) for file in found]
     for one, file in zip(files, found, strict=True):
@@ -37,11 +37,11 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
-        remedy = f"give an .npz file, a folder, or an image ({', '.join(FILE_SUFFIXES)})"
+        remedy = f"give an .npz file, a folder, or an image ({', '.join(IMAGE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
     except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         remedy = "give an .npz file of arrays of numbers, as numpy.savez writes it, or an image "
-        remedy += f"({', '.join(FILE_SUFFIXES)})"
+        remedy += f"({', '.join(IMAGE_SUFFIXES)})"
         raise UserError("observations", path, remedy) from error
     y = arrays.get("y")
     if y is None or y.ndim < 2 or not y.size:

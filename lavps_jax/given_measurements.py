@@ -12,7 +12,7 @@ import numpy as np
 
 from lavps_jax.build import NetworkShape
 from lavps_jax.config import SampleConfig
-from lavps_jax.data.files import FILE_SUFFIXES, ImageFile, read_image
+from lavps_jax.data.files import ImageFile, read_image
 from lavps_jax.errors import UserError
 from lavps_jax.given_files import read_folder, read_npz
 from lavps_jax.likelihoods import check_light, make_problem, photon_problem
@@ -61,7 +61,7 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
             remedy = "give colour images one by one: this prior takes grey ones"
             raise UserError("observations", path, remedy)
         arrays, steps = {"y": np.concatenate(pixels)}, [_step(file) for file in files]
-    elif Path(path).suffix.lower() in FILE_SUFFIXES:
+    elif Path(path).suffix.lower() in IMAGE_SUFFIXES:
         file = read_image(path)
         arrays, steps = {"y": _as_measurements(file, takes)}, [_step(file)]
         names = [Path(path).stem]

@@ -1,4 +1,4 @@
-"""Image files of any depth, read without loss and written in the same depth."""
+"""Photos, masks and kernels from files of any depth, and photos written in the same depth."""
 
 from __future__ import annotations
 
@@ -7,202 +7,187 @@ from typing import NamedTuple
 
 import numpy as np
 import tifffile
-from jaxtyping import Float
-from PIL import Image, ImageOps
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
-from lavps_jax.data.images import to_uint8
-from lavps_jax.errors import UNREADABLE, UserError, first_words
+from lavps_jax.data.decoding import Decoded, decode
+from lavps_jax.data.value_range import DEPTHS, ValueRange, range_of
+from lavps_jax.errors import UserError
 
-__all__ = ["FILE_SUFFIXES", "ImageFile", "read_image", "write_image"]
+__all__ = ["ImageFile", "in_8_bits", "read_image", "read_kernel", "read_mask", "write_image"]
 
-FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
-"""What `read_image` reads, in lower case."""
-_TIFF = (".tif", ".tiff")
-_ORIENTATION = 274
-_COLOUR_TYPE_GREY = 0
-_DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""ITU-R BT.601, as in JPEG."""
+_WHITE_LEVEL = 50717
+"""Number of the TIFF field."""
 
 
 class ImageFile(NamedTuple):
     """An image as it was read.
 
     Attributes:
-      pixels: float32 (H, W, C) in [-1, 1], C = 1 or 3; of a float .npy file as they are.
+      pixels: float32 (H, W, C) in units of images, C = 1 or 3: -1 is black and 1 is white.
       alpha: how opaque each pixel is, (H, W), uint8, uint16 or float32 as in the file; None if the
         file does not say.
       bits: per channel, 8 or 16, or 32 of a file of floats.
+      value_range: the numbers of black and white in the file; None: all that the depth has room
+        for, and -1 and 1 of floats.
+      profile: the ICC profile of its colours, if it has one.
     """
 
     pixels: Float[np.ndarray, "H W C"]
     alpha: np.ndarray | None
     bits: int
+    value_range: ValueRange | None = None
+    profile: bytes | None = None
+
+    @property
+    def black_and_white(self) -> ValueRange:
+        """The numbers of black and white in the file."""
+        whole = (-1.0, 1.0) if self.bits == 32 else (0.0, 2.0**self.bits - 1)
+        return self.value_range or whole
+
+    @property
+    def step(self) -> float:
+        """Distance of neighbouring grey levels in units of images; 0 of floats."""
+        black, white = self.black_and_white
+        return 0.0 if self.bits == 32 else 2 / (white - black)
 
 
-def read_image(path: str | Path) -> ImageFile:
-    """Reads a PNG, JPEG, WebP, BMP, TIFF or .npy file, turned as its EXIF data say.
+def read_image(
+    path: str | Path, value_range: ValueRange | None = None, *, field: str = "observations"
+) -> ImageFile:
+    """Reads a photo: what `decode` reads, in the units that `range_of` finds.
 
-    A .npy file holds (H, W) or (H, W, C): floats in [-1, 1], uint8 or uint16. Floats between 0 and
-    1 alone are refused, because they are most likely meant to range from black to white.
+    Colours are not converted: the networks see the numbers of the file as they are, sRGB or not, as
+    they saw those of their training images; `write_image` gives them the profile back.
+
+    Args:
+      value_range: the numbers of black and white, where the file is not to decide.
+      field: what errors are about.
 
     Raises:
-      UserError: if there is no such file, it is damaged, or has a depth, kind of colours or number
-        of channels that cannot be kept.
+      UserError: see `decode` and `range_of`.
     """
-    path = Path(path)
-    try:
-        if path.suffix.lower() in _TIFF:
-            array = _read_tiff(path)
-        elif path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
-        else:
-            array = _read_picture(path)
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError("observations", path, "give an existing file") from error
-    except UNREADABLE as error:
-        remedy = f"give an image file: {first_words(error)}"
-        raise UserError("observations", path, remedy) from error
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or not array.size:
-        remedy = "give (H, W), or 1 to 4 channels: grey or RGB, with or without alpha"
-        raise UserError("observations", f"{path} of shape {array.shape}", remedy)
-    if array.dtype not in _DEPTHS and not np.issubdtype(array.dtype, np.floating):
-        remedy = "save it with 8 or 16 bits, or floats in [-1, 1]"
-        raise UserError("observations", f"{path} of {array.dtype}", remedy)
-    alpha = None
-    if array.shape[-1] in (2, 4):
-        array, alpha = array[..., :-1], array[..., -1]
-    bits = _DEPTHS.get(array.dtype, 32)
-    if bits == 32:
-        if 0 <= array.min() and array.max() <= 1:
-            remedy = "map it to [-1, 1] with 2 x - 1; from 0 to 1 is only the brighter half"
-            raise UserError("observations", f"{path} with floats in [0, 1]", remedy)
-        alpha = None if alpha is None else alpha.astype(np.float32)
-        return ImageFile(array.astype(np.float32), alpha, bits)
-    half = (2**bits - 1) / 2
-    return ImageFile((array / half - 1).astype(np.float32), alpha, bits)
+    numbers, alpha, white, profile = decode(path, field)
+    black, white = range_of(numbers, value_range, white, field=field, found=str(path))
+    half = (white - black) / 2
+    pixels = (numbers / half - (black + white) / (white - black)).astype(np.float32)
+    bits = DEPTHS.get(numbers.dtype, 32)
+    if alpha is not None and bits == 32:
+        alpha = alpha.astype(np.float32)
+    return ImageFile(pixels, alpha, bits, (black, white), profile)
+
+
+def in_8_bits(
+    decoded: Decoded,
+    value_range: ValueRange | None,
+    *,
+    field: str,
+    found: str,
+    flag: str = "--value-range",
+) -> UInt8[np.ndarray, "H W C"]:
+    """A picture of any depth with the 8 bits of data sets, rounded; alpha and profile are dropped.
+
+    Raises:
+      UserError: see `range_of`; or if a number is not finite.
+    """
+    numbers = decoded.numbers
+    black, white = range_of(
+        numbers, value_range, decoded.white, field=field, found=found, flag=flag
+    )
+    if numbers.dtype == np.uint8 and (black, white) == (0, 255):
+        return numbers
+    if not np.isfinite(numbers).all():
+        raise UserError(field, f"{found} with numbers that are not finite", "remove or replace it")
+    return np.rint(255 * np.clip((numbers - black) / (white - black), 0, 1)).astype(np.uint8)
+
+
+def read_mask(path: str | Path, field: str) -> Bool[np.ndarray, "H W"]:
+    """Reads which pixels are seen: those that are rather white than black, and not transparent.
+
+    White is that of the file; or 1, if no number is larger, as in a file of ones and zeros.
+
+    Raises:
+      UserError: see `decode`; or if floats are above 1.
+    """
+    numbers, alpha, white, _ = decode(path, field)
+    if np.issubdtype(numbers.dtype, np.floating) and not numbers.max() <= 1:
+        raise UserError(field, f"{path} with floats up to {numbers.max():g}", "give ones and zeros")
+    limit = white or _largest(numbers)
+    seen = _grey(numbers) >= (1 if numbers.max() <= 1 else limit) / 2
+    return seen if alpha is None else seen & (alpha >= _largest(alpha) / 2)
+
+
+def read_kernel(path: str | Path, field: str) -> Float[np.ndarray, "k l"]:
+    """Reads the image of a point with the sum 1, of a picture in colour its grey.
+
+    Raises:
+      UserError: see `decode`; or if it is transparent, not finite, or has no positive sum.
+    """
+    numbers, alpha, _, _ = decode(path, field)
+    if alpha is not None and np.any(alpha < _largest(alpha)):
+        raise UserError(field, f"{path} with transparent pixels", "save it without alpha")
+    kernel = _grey(numbers)
+    if not np.isfinite(kernel).all() or not kernel.sum() > 0:
+        found = f"{path} of shape {kernel.shape} with the sum {kernel.sum():g}"
+        raise UserError(field, found, "give finite numbers (k, k) with a positive sum")
+    return kernel / kernel.sum()
 
 
 def write_image(stem: str | Path, x: Float[np.ndarray, "H W C"], like: ImageFile) -> Path:
-    """Writes an image in the depth of `like`, with its alpha if it has one.
+    """Writes an image in the depth and the numbers of `like`, with its alpha and its profile.
 
     Args:
       stem: the file without its suffix: .png for 8 bits, .tif for 16, .npy for floats.
-      x: float (H, W, 1) or (H, W, 3) in [-1, 1]; clipped, except for floats.
+      x: float (H, W, 1) or (H, W, 3) in units of images; clipped, except for floats.
 
     Returns:
       The file that was written.
     """
+    black, white = like.black_and_white
+    numbers = np.asarray(x, np.float64) * ((white - black) / 2) + (black + white) / 2
     if like.bits == 32:
-        pixels = np.asarray(x)
-    elif like.bits == 8:
-        pixels = to_uint8(x)
+        numbers = numbers.astype(np.float32)
+    elif not np.isfinite(numbers).all():
+        raise ValueError("write_image: the image has values that are not finite")
     else:
-        levels = 2**like.bits - 1
-        pixels = np.rint(np.clip((np.asarray(x, np.float64) + 1) / 2, 0, 1) * levels)
-        pixels = pixels.astype(np.uint16)
+        kind = np.uint8 if like.bits == 8 else np.uint16
+        numbers = np.rint(np.clip(numbers, black, white)).astype(kind)
     if like.alpha is not None:
-        pixels = np.concatenate([pixels, _resized(like.alpha, pixels.shape)[..., None]], axis=-1)
+        numbers = np.concatenate([numbers, _resized(like.alpha, numbers.shape)[..., None]], axis=-1)
+    squeezed = numbers[..., 0] if numbers.shape[-1] == 1 else numbers
     if like.bits == 32:
         path = Path(f"{stem}.npy")
-        np.save(path, pixels)
-        return path
-    if like.bits == 8:
+        np.save(path, numbers)
+    elif like.bits == 8:
         path = Path(f"{stem}.png")
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
-        return path
-    path = Path(f"{stem}.tif")
-    colours = "rgb" if pixels.shape[-1] >= 3 else "minisblack"
-    extra = ["unassalpha"] if like.alpha is not None else None
-    squeezed = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    tifffile.imwrite(
-        path, squeezed, photometric=colours, extrasamples=extra, planarconfig=None
-        if squeezed.ndim == 2 else "contig",
-    )  # fmt: skip
+        Image.fromarray(squeezed).save(path, icc_profile=like.profile)
+    else:
+        path = Path(f"{stem}.tif")
+        count = numbers.shape[-1]
+        declared = [(_WHITE_LEVEL, "I", count, (int(white),) * count, True)]
+        tifffile.imwrite(
+            path,
+            squeezed,
+            photometric="rgb" if count >= 3 else "minisblack",
+            extrasamples=["unassalpha"] if like.alpha is not None else None,
+            planarconfig=None if squeezed.ndim == 2 else "contig",
+            iccprofile=like.profile,
+            extratags=declared if white != 65535 else (),
+        )
     return path
 
 
-def _read_tiff(path: Path) -> np.ndarray:
-    with tifffile.TiffFile(path) as file:
-        if len(file.pages) > 1:
-            remedy = "save the page to restore alone"
-            raise UserError("observations", f"{path} with {len(file.pages)} pages", remedy)
-        page = file.pages.first
-        _check_tiff(path, page)
-        array = page.asarray()
-        tag = page.tags.get(_ORIENTATION)
-        orientation = int(tag.value) if tag is not None else 1
-    if page.axes == "SYX":  # Each channel is stored as a plane of its own.
-        array = np.moveaxis(array, 0, -1)
-    if array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        if array.dtype not in _DEPTHS:
-            found = f"{path} of {array.dtype}, where the smallest number is white"
-            raise UserError("observations", found, "save it with 8 or 16 bits")
-        grey = array[..., :1] if page.extrasamples else array  # A view: alpha stays.
-        np.subtract(np.iinfo(array.dtype).max, grey, out=grey)
-    return _turned(array, orientation)
+def _grey(numbers: np.ndarray) -> Float[np.ndarray, "H W"]:
+    if numbers.shape[-1] == 1:
+        return numbers[..., 0].astype(np.float64)
+    return numbers @ _LUMA
 
 
-def _check_tiff(path: Path, page: tifffile.TiffPage) -> None:
-    """Refuses what would be read as other colours than it shows."""
-    kinds = tifffile.PHOTOMETRIC
-    # The decoder of JPEG turns these colours into RGB.
-    is_jpeg = page.photometric == kinds.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
-    if page.photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB) and not is_jpeg:
-        kind = getattr(page.photometric, "name", page.photometric)
-        raise UserError(
-            "observations", f"{path}, a TIFF of {kind} colours", "save it as grey or RGB"
-        )
-    if page.axes not in ("YX", "YXS", "SYX"):
-        found = f"{path}, a TIFF with the axes {page.axes}"
-        raise UserError("observations", found, "save one image, grey or RGB")
-    extra, num_colours = page.extrasamples, 3 if page.photometric == kinds.RGB or is_jpeg else 1
-    if len(extra) > 1 or page.samplesperpixel != num_colours + len(extra):
-        found = f"{path}, a TIFF of {page.samplesperpixel} channels"
-        raise UserError("observations", found, "save it as grey or RGB, with or without alpha")
-    if tifffile.EXTRASAMPLE.ASSOCALPHA in extra:
-        found = f"{path}, whose colours are multiplied by alpha"
-        raise UserError("observations", found, "save it with straight (unassociated) alpha")
-    if page.bitspersample not in (1, 8, 16, 32, 64):
-        # These numbers are not scaled to 8 or 16 bits when they are read.
-        found = f"{path}, a TIFF of {page.bitspersample} bits"
-        raise UserError("observations", found, "save it with 8 or 16 bits")
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        header = file.read(26)
-    with Image.open(path) as opened:
-        is_png = opened.format == "PNG"
-        if is_png and header[24:25] == b"\x10" and header[25] != _COLOUR_TYPE_GREY:
-            # Pillow would drop half of the bits without a word.
-            raise UserError("observations", f"{path}, a colour PNG of 16 bits", "save it as TIFF")
-        picture: Image.Image = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I;16"):
-        return np.asarray(picture, np.uint16)
-    has_alpha = picture.has_transparency_data
-    grey = picture.mode in ("1", "L", "LA", "La")
-    picture = picture.convert(("LA" if has_alpha else "L") if grey else
-                              ("RGBA" if has_alpha else "RGB"))  # fmt: skip
-    return np.asarray(picture)
-
-
-def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """As the EXIF orientation (1 to 8) says that the image is shown."""
-    if orientation in (2, 3):
-        array = array[:, ::-1]
-    if orientation in (3, 4):
-        array = array[::-1]
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    if orientation in (6, 7):
-        array = array[:, ::-1]
-    if orientation in (7, 8):
-        array = array[::-1]
-    return array
+def _largest(numbers: np.ndarray) -> float:
+    """The largest number of its type, 1 of floats."""
+    return np.iinfo(numbers.dtype).max if numbers.dtype.kind in "ui" else 1.0
 
 
 def _resized(alpha: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

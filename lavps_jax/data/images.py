@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
 
 from lavps_jax.errors import UserError
 
@@ -14,7 +15,9 @@ __all__ = [
     "ArraySource",
     "ImageSource",
     "check_padding",
+    "check_size",
     "checked_index",
+    "fitted",
     "in_memory",
     "pad_image",
     "to_float",
@@ -138,3 +141,25 @@ def check_padding(size: int, height: int, width: int) -> None:
     if size < max(height, width):
         remedy = f"give at least the size of the images, {height}x{width}"
         raise UserError("data.pad_to", size, remedy)
+
+
+def fitted(
+    image: UInt8[np.ndarray, "H W C"], size: int | None, channels: int
+) -> UInt8[np.ndarray, "size size channels"]:
+    """The image in grey (1 channel) or RGB (3), and its central square in another size.
+
+    Args:
+      size: pixels of a side, resized with an antialiasing filter; None leaves the size alone.
+    """
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    found = np.asarray(picture)
+    return found[..., None] if found.ndim == 2 else found
+
+
+def check_size(size: int | None) -> None:
+    """Raises UserError if images cannot be resized to it."""
+    if size is not None and size < 1:
+        raise UserError("data.size", size, "give a whole number from 1")

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from lavps_jax.data.decoding import decode_bytes
+from lavps_jax.data.files import in_8_bits
+from lavps_jax.data.folder_data import FolderData
 from lavps_jax.data.images import (
     ArraySource,
     ImageSource,
     check_padding,
+    check_size,
     checked_index,
+    fitted,
     pad_image,
 )
-from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
+from lavps_jax.errors import UNREADABLE, UserError, first_words
 
 __all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-ORIENTATION = 0x0112
-"""Number of the EXIF field; 5 to 8 swap rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TfdsData:
         import tensorflow_datasets as tfds  # Takes seconds, and only this source needs it.
         from google.protobuf.json_format import ParseError
 
-        _check_size(self.size)
+        check_size(self.size)
         try:
             builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, ImportError) as error:
@@ -128,12 +128,11 @@ class _TfdsSource:
         index = checked_index(index, len(self))
         try:
             encoded = self.records[index]["image"]
-            with Image.open(io.BytesIO(encoded)) as opened:
-                picture = opened.convert("L" if self.image_shape[-1] == 1 else "RGB")
         except UNREADABLE as error:
             raise _damaged(self.name(index), error) from error
-        picture = picture if self.size is None else _square(picture, self.size)
-        return pad_image(_to_array(picture), self.pad_to)
+        decoded = decode_bytes(encoded, self.name(index), "data.name")
+        image = in_8_bits(decoded, None, field="data.name", found=self.name(index))
+        return pad_image(fitted(image, self.size, self.image_shape[-1]), self.pad_to)
 
     def name(self, index: int, /) -> str:
         return f"{self.prefix}-{checked_index(index, len(self)):05d}"
@@ -141,134 +140,6 @@ class _TfdsSource:
     def label(self, index: int, /) -> int | None:
         record = self.records[checked_index(index, len(self))]
         return int(record["label"]) if self.has_classes else None
-
-
-@dataclass(frozen=True)
-class FolderData:
-    """All PNG, JPEG and WebP images below a folder, ordered by their path.
-
-    EXIF orientation is applied, transparency is dropped.
-
-    Attributes:
-      path: the folder; sub-folders are searched too.
-      size: centre crop to a square and resize to this many pixels; None takes the images as they
-        are, which must then have one size.
-      channels: 1 converts to grey, 3 to RGB; None takes the images as they are, which must then
-        be all grey or all colour.
-      classes: a text file that gives the class of every image: lines of its path below the folder
-        and a number from 0. None: the classes are unknown.
-    """
-
-    path: str
-    size: int | None = None
-    channels: Literal[1, 3] | None = None
-    classes: str | None = None
-
-    def open(self) -> ImageSource:
-        """Looks at the header of every image.
-
-        Raises:
-          UserError: if the folder has no image, or an image is unreadable, or images differ in
-            size or in being grey, or one has no class in the file of classes; the message names
-            the file.
-        """
-        check_choices(self)
-        root = Path(self.path)
-        if not root.is_dir():
-            raise UserError("data.path", self.path, "give the path of an existing folder")
-        _check_size(self.size)
-        files = sorted(
-            file
-            for file in root.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-        )
-        if not files:
-            raise UserError("data.path", self.path, "give a folder with PNG, JPEG or WebP images")
-        labels = None if self.classes is None else _read_classes(Path(self.classes), root, files)
-        source = _FolderSource(root, tuple(files), self.size, self.channels, (0, 0, 0), labels)
-        shapes = [source.header_shape(file) for file in files]
-        for file, shape in zip(files, shapes, strict=True):
-            _check_same_shape(file, shape, files[0], shapes[0])
-        return dataclasses.replace(source, image_shape=shapes[0])
-
-
-def _read_classes(path: Path, root: Path, files: list[Path]) -> tuple[int, ...]:
-    """The class of every file."""
-    try:
-        lines = [line.rsplit(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
-        known = {name: int(number) for name, number in lines}
-    except (OSError, ValueError) as error:
-        remedy = "give a text file with lines of a path below data.path and a number"
-        raise UserError("data.classes", path, remedy) from error
-    names = [file.relative_to(root).as_posix() for file in files]
-    missing = [name for name in names if known.get(name, -1) < 0]
-    if missing:
-        raise UserError("data.classes", path, f"add a line with the class (from 0) of {missing[0]}")
-    return tuple(known[name] for name in names)
-
-
-@dataclass(frozen=True, eq=False)
-class _FolderSource:
-    root: Path
-    files: tuple[Path, ...]
-    size: int | None
-    channels: int | None
-    image_shape: tuple[int, int, int]
-    labels: tuple[int, ...] | None
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        file = self.files[checked_index(index, len(self))]
-        try:
-            with Image.open(file) as opened:
-                picture: Image.Image = ImageOps.exif_transpose(opened)
-                picture = picture.convert("L" if self.image_shape[-1] == 1 else "RGB")
-        except UNREADABLE as error:
-            raise UserError("image", file, f"remove or replace it: {first_words(error)}") from error
-        image = _to_array(picture if self.size is None else _square(picture, self.size))
-        if image.shape != self.image_shape:
-            # A PNG may say after its pixels, unseen by `header_shape`, that it is turned.
-            raise UserError("image", f"{file} of another size when decoded", "set data.size")
-        return image
-
-    def name(self, index: int, /) -> str:
-        return self.files[checked_index(index, len(self))].relative_to(self.root).as_posix()
-
-    def label(self, index: int, /) -> int | None:
-        index = checked_index(index, len(self))
-        return None if self.labels is None else self.labels[index]
-
-    def header_shape(self, file: Path) -> tuple[int, int, int]:
-        """The shape the image will have, without decoding its pixels."""
-        try:
-            with Image.open(file) as opened:
-                width, height = opened.size
-                mode = opened.mode
-                # Without this condition `getexif` would decode the pixels of a PNG.
-                exif = opened.getexif() if "exif" in opened.info else {}
-                turned = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
-        except UNREADABLE as error:
-            raise UserError("image", file, f"remove or replace it: {first_words(error)}") from error
-        if mode.startswith(("I", "F")):
-            # Pillow clips these at 255 instead of scaling them.
-            raise UserError("image", file, f"save it with 8 bits per channel, not as mode {mode}")
-        channels = self.channels or (1 if mode in ("1", "L", "LA", "La") else 3)
-        if self.size is not None:
-            return self.size, self.size, channels
-        return (width, height, channels) if turned else (height, width, channels)
-
-
-def _check_same_shape(file: Path, shape: tuple, first_file: Path, first: tuple) -> None:
-    if shape[:2] != first[:2]:
-        found = f"{file} of {shape[0]}x{shape[1]} pixels (height x width)"
-        remedy = f"set data.size, because {first_file.name} has {first[0]}x{first[1]}"
-        raise UserError("image", found, remedy)
-    if shape[2] != first[2]:
-        kind = {1: "grey", 3: "colour"}
-        remedy = f"set data.channels to 1 or 3, because {first_file.name} is {kind[first[2]]}"
-        raise UserError("image", f"{file}, which is {kind[shape[2]]}", remedy)
 
 
 @dataclass(frozen=True)
@@ -337,18 +208,3 @@ class SyntheticData:
 
 
 DataConfig = TfdsData | FolderData | ShippedData | SyntheticData
-
-
-def _check_size(size: int | None) -> None:
-    if size is not None and size < 1:
-        raise UserError("data.size", size, "give a whole number from 1")
-
-
-def _square(picture: Image.Image, size: int) -> Image.Image:
-    """The central square, resized with an antialiasing filter."""
-    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-
-
-def _to_array(picture: Image.Image) -> np.ndarray:
-    image = np.asarray(picture)
-    return image[..., None] if image.ndim == 2 else image

@@ -75,9 +75,16 @@ class MeasurementOperator(Node):
 
     Attributes:
       x_shape: shape (H, W, C) of the image, static.
+    Raises:
+      UserError: if x_shape is that of a stack, or of no image.
     """
 
     x_shape: tuple[int, ...] = struct.field(pytree_node=False, kw_only=True)
+
+    def __post_init__(self):
+        if len(self.x_shape) != 3 or min(self.x_shape) < 1:
+            remedy = "give (H, W, C) of one image; jax.vmap takes a stack of them"
+            raise UserError("x_shape", self.x_shape, remedy)
 
     def forward(self, x: Float[Array, "H W C"]) -> Array:
         """The noiseless measurement A(x) of an image (H, W, C), any shape, real or complex."""

@@ -6,13 +6,21 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Shaped
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["Blur", "CircularBlur", "check_kernel", "check_kernel_size", "gaussian_kernel"]
+__all__ = [
+    "Blur",
+    "CircularBlur",
+    "check_kernel",
+    "check_kernel_size",
+    "check_kernel_sum",
+    "gaussian_kernel",
+    "squared_kernel",
+]
 
 
 class Blur(LinearOperator):
@@ -24,7 +32,8 @@ class Blur(LinearOperator):
     singular, so it amplifies noise in y; use `ridge(y, weight)` for a noisy y.
 
     Attributes:
-      kernel: float (k, k), k odd with k//2 < min(H, W); usually non-negative with sum 1.
+      kernel: float (k, k), k odd with k//2 < min(H, W); usually non-negative with sum 1. It is
+        taken as it is: another sum makes images brighter or darker.
       x_shape: shape (H, W, C) of the image, static.
     Raises:
       UserError: if the kernel is not square with an odd side, or too wide for the image.
@@ -33,6 +42,7 @@ class Blur(LinearOperator):
     kernel: Float[Array, "k k"]
 
     def __post_init__(self):
+        super().__post_init__()
         # A stack of operators is built here too: look at the last axes only.
         shape = getattr(self.kernel, "shape", ())
         if len(shape) < 2:
@@ -69,7 +79,7 @@ class CircularBlur(LinearOperator):
     ten roundings of the largest count as not seen.
 
     Attributes:
-      kernel: float (k, k), k odd, k <= min(H, W).
+      kernel: float (k, k), k odd, k <= min(H, W), taken as it is.
       x_shape: shape (H, W, C) of the image, static.
     Raises:
       UserError: if the kernel is not square with an odd side, or larger than the image.
@@ -78,6 +88,7 @@ class CircularBlur(LinearOperator):
     kernel: Float[Array, "k k"]
 
     def __post_init__(self):
+        super().__post_init__()
         shape = getattr(self.kernel, "shape", ())
         if len(shape) < 2:
             return
@@ -185,6 +196,32 @@ def check_kernel(kernel: Float[Array, "k k"], x_shape: tuple[int, ...]) -> None:
         raise UserError("kernel size", kernel.shape[-1], remedy)
     if not jnp.all(jnp.isfinite(kernel)) or not jnp.any(kernel):
         raise UserError("kernel", "zeros, or values that are not finite", "give numbers, not all 0")
+
+
+def check_kernel_sum(name: str, kernel: Shaped[Array, "*B k l"]) -> None:
+    """Raise a UserError unless every kernel of a file of measurements has the sum 1.
+
+    Scaled, it would no longer be the kernel of the measurements that come with it.
+    """
+    sums = jnp.sum(kernel, axis=(-2, -1)).reshape(-1)
+    off = jnp.abs(sums - 1)
+    if not jnp.all(off < 1e-3):
+        worst = sums[jnp.argmax(off)]
+        remedy = "divide it by its sum, and give y of that kernel"
+        raise UserError(name, f"the sum {worst:.6g}", remedy)
+
+
+def squared_kernel(kernel: Shaped[Array, "*B k l"]) -> Shaped[Array, "*B n n"]:
+    """The same blur as a square kernel with an odd side, with zeros around a kernel (k, l).
+
+    The centre of an even side is at k // 2: behind the middle.
+    """
+    side = max(kernel.shape[-2:]) // 2 * 2 + 1
+    before = [side // 2 - length // 2 for length in kernel.shape[-2:]]
+    after = [
+        side - length - first for length, first in zip(kernel.shape[-2:], before, strict=True)
+    ]
+    return jnp.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + list(zip(before, after, strict=True)))
 
 
 def _fast_length(length: int) -> int:

@@ -26,6 +26,7 @@ class Brightness(FlatSpectrum):
     weights: Float[Array, " C"]
 
     def __post_init__(self):
+        super().__post_init__()
         if self.x_shape[-1] < 2:
             raise UserError("channels of the images", self.x_shape[-1], "give colour images")
         shape = getattr(self.weights, "shape", ())

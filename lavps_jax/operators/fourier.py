@@ -30,6 +30,7 @@ class FourierSampling(LinearOperator):
     mask: Float[Array, "H W 1"]
 
     def __post_init__(self):
+        super().__post_init__()
         shape, expected = getattr(self.mask, "shape", ()), (*self.x_shape[:2], 1)
         if len(shape) >= 2 and tuple(shape[-3:]) != expected:
             raise UserError("mask", f"shape {shape}", f"give the shape {expected}")

@@ -24,6 +24,7 @@ class Inpainting(FlatSpectrum):
     mask: Float[Array, "H W 1"]
 
     def __post_init__(self):
+        super().__post_init__()
         # A stack of operators is built here too: look at the last axes only.
         shape = getattr(self.mask, "shape", ())
         expected = (*self.x_shape[:2], 1)
@@ -33,6 +34,9 @@ class Inpainting(FlatSpectrum):
 
     def check(self) -> None:
         check_mask(self.mask)
+        if jnp.all(self.mask == 1):
+            remedy = "give 0 where nothing was measured; of whole images the operator is Denoise"
+            raise UserError("mask", "ones alone, which hide nothing", remedy)
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         return self.mask * x

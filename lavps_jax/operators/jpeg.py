@@ -60,6 +60,7 @@ class JPEG(MeasurementOperator):
     halve_colour: bool = struct.field(pytree_node=False, default=True)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.x_shape[-1] not in (1, 3):
             remedy = "give grey or RGB images"
             raise UserError("channels of the images", self.x_shape[-1], remedy)

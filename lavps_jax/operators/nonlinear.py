@@ -31,6 +31,7 @@ class FourierMagnitude(MeasurementOperator):
     padding: tuple[int, int] = struct.field(pytree_node=False)
 
     def __post_init__(self):
+        super().__post_init__()
         if min(self.padding) < 0:
             raise UserError("padding", self.padding, "give 0 or more pixels")
 
@@ -84,6 +85,7 @@ class ToneCurve(MeasurementOperator):
     bits: int = struct.field(pytree_node=False)
 
     def __post_init__(self):
+        super().__post_init__()
         if not 1 <= self.bits <= 16:
             raise UserError("bits", self.bits, "give a whole number from 1 to 16")
 

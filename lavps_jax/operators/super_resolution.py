@@ -27,6 +27,7 @@ class SuperResolution(FlatSpectrum):
     factor: int = struct.field(pytree_node=False)
 
     def __post_init__(self):
+        super().__post_init__()
         height, width, _ = self.x_shape
         if self.factor < 1 or height % self.factor or width % self.factor:
             raise UserError(

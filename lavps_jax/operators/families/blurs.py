@@ -8,12 +8,17 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
-from PIL import Image
 
-from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
-from lavps_jax.operators.blur import Blur, CircularBlur, check_kernel_size, gaussian_kernel
+from lavps_jax.data.files import read_kernel
+from lavps_jax.errors import UserError, check_choices
+from lavps_jax.operators.blur import (
+    Blur,
+    CircularBlur,
+    check_kernel_size,
+    gaussian_kernel,
+    squared_kernel,
+)
 from lavps_jax.operators.families.base import Family, Setting, check_bounds, drawn
 from lavps_jax.operators.motion import motion_kernel
 from lavps_jax.types import PRNGKey
@@ -115,8 +120,8 @@ class KernelFile(Family):
     """Blur by a kernel from a file; always the same."""
 
     path: str = ""
-    """A picture, or a .npy file of numbers (k, k) with k odd: the image of a point. It is scaled to
-    the sum 1."""
+    """An image file or a .npy file of numbers (k, l): the image of a point at [k // 2, l // 2]. It
+    is scaled to the sum 1."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
 
@@ -129,18 +134,8 @@ class KernelFile(Family):
         Raises:
           UserError: if there is no such file, or it holds no kernel that fits the image.
         """
-        try:
-            if self.path.endswith(".npy"):
-                kernel = np.asarray(np.load(self.path, allow_pickle=False), np.float64)
-            else:
-                with Image.open(self.path) as picture:
-                    kernel = np.asarray(picture.convert("L"), np.float64)
-        except UNREADABLE as error:
-            remedy = f"give a picture or an .npy file of numbers ({first_words(error)})"
-            raise UserError("operator.path", self.path or "nothing", remedy) from error
-        if kernel.ndim != 2 or not np.isfinite(kernel).all() or not kernel.sum() > 0:
-            found = f"{self.path} of shape {kernel.shape} with the sum {kernel.sum():g}"
-            remedy = "give finite numbers (k, k) with a positive sum"
-            raise UserError("operator.path", found, remedy)
+        if not self.path:
+            raise UserError("operator.path", "nothing", "give a file of the kernel")
+        kernel = squared_kernel(jnp.asarray(read_kernel(self.path, "operator.path")))
         # A point's image is the kernel of a convolution, and `Blur` is a correlation.
-        return _blur(jnp.asarray(kernel[::-1, ::-1] / kernel.sum()), self.border, x_shape)
+        return _blur(kernel[::-1, ::-1], self.border, x_shape)

@@ -7,11 +7,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
-from PIL import Image
 
-from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
+from lavps_jax.data.files import read_mask
+from lavps_jax.errors import UserError, check_choices
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.inpainting import Inpainting
 from lavps_jax.types import PRNGKey
@@ -131,27 +130,27 @@ class MaskFile(Family):
     """The pixels that are missing are black in a picture, a free-form mask; always the same."""
 
     path: str = ""
-    """PNG or other picture of the size of the images: white where a pixel is seen, black where it
-    is missing."""
+    """PNG or other image file of the size of the images, see `lavps_jax.data.files.read_mask`:
+    white where a pixel is seen, black or transparent where it is missing."""
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
         """The same mask for every key.
 
         Raises:
-          UserError: if there is no such picture, it has another size, or it leaves no pixel.
+          UserError: if there is no such picture, it has another size, or it leaves no pixel or all.
         """
-        try:
-            with Image.open(self.path) as picture:
-                mask = np.asarray(picture.convert("L")) >= 128
-        except UNREADABLE as error:
-            remedy = f"give a picture ({first_words(error)})"
-            raise UserError("operator.path", self.path or "nothing", remedy) from error
+        if not self.path:
+            raise UserError("operator.path", "nothing", "give an image file of the mask")
+        mask = read_mask(self.path, "operator.path")
         if mask.shape != tuple(x_shape[:2]):
             found = f"{self.path} of {mask.shape[0]}x{mask.shape[1]} pixels"
             raise UserError("operator.path", found, f"give {x_shape[0]}x{x_shape[1]} (H x W)")
         if not mask.any():
             remedy = "paint white what is seen"
             raise UserError("operator.path", f"{self.path} without a white pixel", remedy)
+        if mask.all():
+            remedy = "paint black what is missing, or restore whole images with operator:denoise"
+            raise UserError("operator.path", f"{self.path} without a black pixel", remedy)
         return Inpainting(jnp.asarray(mask[..., None], jnp.float32), x_shape=tuple(x_shape))
 
 
