@@ -27,11 +27,14 @@ import jax
 import numpy as np
 import tyro
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from lavps_jax import cli
 from lavps_jax.data import FolderData, to_float
-from lavps_jax.errors import UNREADABLE, UserError, first_words
+from lavps_jax.data.decoding import decode
+from lavps_jax.data.files import in_8_bits
+from lavps_jax.data.folders import files_below, is_folder
+from lavps_jax.data.value_range import ValueRange
+from lavps_jax.errors import UserError, first_words
 from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.networks.clip_vision import clip_embedding, clip_weights
 from lavps_jax.set_distances import frechet_distance, kernel_distance
@@ -66,6 +69,8 @@ class Config:
     """Folder of images."""
     size: int | None = None
     """Centre crop reference images to a square and resize them to this many pixels."""
+    value_range: ValueRange | None = None
+    """The numbers of black and white in reference images, where they are not to decide."""
     inception: str | None = None
     """File of InceptionV3, for FID and KID."""
     clip: str | None = None
@@ -125,7 +130,9 @@ def samples_of(run: Path, sampler: str) -> Sequence[Images]:
     Raises:
       UserError: if there are none, or of some images only.
     """
-    files = sorted((run / "images").rglob(f"{sampler}_sample_*.png"))
+    folder, name = run / "images", f"{sampler}_sample_*.png"
+    every = files_below(folder, "run") if is_folder(folder, "run") else []
+    files = [file for file in every if file.match(name)]
     numbers = sorted({file.stem.rpartition("_")[2] for file in files})
     sets = [_Pictures([f for f in files if f.stem.endswith(f"_{one}")]) for one in numbers]
     if not files or len({len(one) for one in sets}) > 1:
@@ -142,12 +149,7 @@ class _Pictures:
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         file = self.files[index]
-        try:
-            with Image.open(file) as opened:
-                pixels = np.asarray(opened)
-        except UNREADABLE as error:
-            raise UserError("run", file, f"run it again: {first_words(error)}") from error
-        return pixels if pixels.ndim == 3 else pixels[..., None]
+        return in_8_bits(decode(file, "run"), None, field="run", found=str(file))
 
 
 def _in_jax(of_image: Callable[[Any, Any], Any], weights: Any) -> Network:
@@ -211,9 +213,11 @@ def _reference(config: Config, shape: tuple[int, ...]) -> Images:
     height, width, channels = shape
     channels: Any = channels
     try:
-        source = FolderData(config.reference, size=config.size, channels=channels).open()
+        source = FolderData(
+            config.reference, config.size, channels, value_range=config.value_range
+        ).open()
     except UserError as error:
-        field = {"data.path": "reference", "data.size": "size"}.get(error.field, error.field)
+        field = {"data.path": "reference"}.get(error.field, error.field.removeprefix("data."))
         raise UserError(field, error.value, error.remedy.replace("data.", "")) from error
     if source.image_shape != (height, width, channels):
         remedy = f"set size to {height}" if height == width else f"give {height} x {width} pixels"

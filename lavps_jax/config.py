@@ -14,6 +14,7 @@ import tyro
 
 from lavps_jax import data, networks, operators
 from lavps_jax.data import DataConfig
+from lavps_jax.data.value_range import ValueRange, check_value_range
 from lavps_jax.errors import (
     UserError,
     check_at_least,
@@ -202,6 +203,9 @@ class SampleConfig:
     observations: str | None = None
     """Restore these measurements instead of degrading images of `data`: an image file, a folder of
     images or a .npz file, see `lavps_jax.given_measurements`. All of it is restored."""
+    value_range: ValueRange | None = None
+    """The numbers of black and white in `observations`: 0 1, 0 255, 0 4095. None takes 0 and the
+    largest of whole numbers, and -1 and 1 of floats, unless these look as if they began at 0."""
     image_shape: tuple[int, int, int] | None = None
     """(H, W, C) of the restored image, where given measurements do not tell it."""
     tile: int | None = None
@@ -236,6 +240,10 @@ class SampleConfig:
             check_at_least(name, getattr(self, name), 1)
         check_at_least("first_image", self.first_image, 0)
         check_seed(self.seed)
+        check_value_range("value_range", self.value_range)
+        if self.value_range is not None and self.observations is None:
+            remedy = "give --observations too: these numbers are theirs"
+            raise UserError("value_range", self.value_range, remedy)
         if self.image_shape is not None and min(self.image_shape) < 1:
             raise UserError("image_shape", self.image_shape, "use three positive numbers")
         if isinstance(self.class_label, int):

@@ -13,6 +13,8 @@ import numpy as np
 from lavps_jax.build import NetworkShape
 from lavps_jax.config import SampleConfig
 from lavps_jax.data.files import ImageFile, read_image
+from lavps_jax.data.folders import is_folder, shown_name
+from lavps_jax.data.value_range import ValueRange, range_of
 from lavps_jax.errors import UserError
 from lavps_jax.given_files import read_folder, read_npz
 from lavps_jax.likelihoods import check_light, make_problem, photon_problem
@@ -20,12 +22,16 @@ from lavps_jax.measurements import Measured, name_seeds
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y
 from lavps_jax.operators import (
     JPEG,
+    Blur,
     Brightness,
+    CircularBlur,
+    LinearOperator,
     MeasurementOperator,
     OperatorFamily,
     compose,
     cropped,
 )
+from lavps_jax.operators.blur import check_kernel_sum, squared_kernel
 
 __all__ = ["load_measurements"]
 
@@ -38,13 +44,14 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
 
     The path is one of
 
-    - a .npz file with "y", (B, ...), in the units of images in [-1, 1]; the arrays of the operator
-      by name ("kernel" of a blur, "mask" of an inpainting), one for all measurements or stacked on
-      axis 0; and, if known, the clean images "x_0", float (B, H, W, C);
+    - a .npz file with "y", (B, ...); the arrays of the operator by name ("kernel" of a blur, with
+      the sum 1, "mask" of an inpainting), one for all measurements or stacked on axis 0; and, if
+      known, the clean images "x_0", (B, H, W, C);
     - one image file, see `lavps_jax.data.files.read_image`;
     - a folder of such files, all of one size.
 
-    The last two are for operators without random arrays. Around images whose sides the networks do
+    What is black and what is white in them says `config.value_range` or `range_of`; `notes` of the
+    result tell it. The last two are for operators without random arrays. Around images whose sides the networks do
     not take, there is room of which nothing is measured. A grey image is the mean of the channels
     for networks that take colours; the channels of a colour image are restored one by one by
     networks that take grey images.
@@ -53,23 +60,26 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
         value is not finite.
     """
-    path, file, steps = str(config.observations), None, [0.0]
-    if Path(path).is_dir():
-        files, names = read_folder(Path(path))
+    path, file, steps = Path(config.observations or ""), None, [0.0]
+    ranges: set[ValueRange] = set()
+    if is_folder(path, "observations"):
+        files, names = read_folder(path, config.value_range)
         pixels = [_as_measurements(file, takes) for file in files]
         if pixels[0].shape[0] > 1:
             remedy = "give colour images one by one: this prior takes grey ones"
             raise UserError("observations", path, remedy)
-        arrays, steps = {"y": np.concatenate(pixels)}, [_step(file) for file in files]
-    elif Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        file = read_image(path)
-        arrays, steps = {"y": _as_measurements(file, takes)}, [_step(file)]
-        names = [Path(path).stem]
-        if len(arrays["y"]) > 1:
-            names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
-    else:
+        arrays, steps = {"y": np.concatenate(pixels)}, [file.step for file in files]
+        ranges = {file.black_and_white for file in files}
+    elif path.suffix.lower() == ".npz":
         arrays = read_npz(path)
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
+    else:
+        file = read_image(path, config.value_range)
+        arrays, steps = {"y": _as_measurements(file, takes)}, [file.step]
+        ranges = {file.black_and_white}
+        names = [Path(shown_name(path, path.parent)).stem]
+        if len(arrays["y"]) > 1:
+            names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
     for name, array in arrays.items():
         _check_finite(name, array)
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
@@ -78,10 +88,18 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         remedy = "give a prior of colour images: JPEG mixes the channels"
         raise UserError("operator", "JPEG of a colour image", remedy)
     white = _check_measurement(y, operators)
+    if not ranges:
+        whole = y.dtype.kind in "ui"
+        y, found = _in_image_units(y, operators, config.value_range)
+        steps, ranges = [2 / (found[1] - found[0]) if whole else 0.0], {found}
+        if x_0 is not None:
+            black, light = range_of(x_0, config.value_range, field="x_0", found="x_0")
+            x_0 = _scaled(x_0, (black, light), (black + light) / 2)
     if config.poisson_peak is not None:
         check_light(operators, len(y))
     elif np.abs(y).max() > LARGEST * white:
-        remedy = f"give that of images in [-1, 1]: a white one has up to {white:.3g}"
+        remedy = f"give that of images in [-1, 1]: a white one has up to {white:.3g}; or give "
+        remedy += "--value-range BLACK WHITE"
         raise UserError("y", f"values up to {np.abs(y).max():g}", remedy)
     x_shape, corner = _room(operators.x_shape, takes)
     if x_0 is not None and (x_0.shape != (len(y), *operators.x_shape) or corner is not None):
@@ -106,12 +124,9 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
 
     sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
     problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
-    return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file)
-
-
-def _step(file: ImageFile) -> float:
-    """Distance of neighbouring grey levels in units of images; 0 of floats."""
-    return 0.0 if file.bits == 32 else 2 / (2**file.bits - 1)
+    said = ", or ".join(f"black at {low:g} and white at {high:g}" for low, high in sorted(ranges))
+    notes = (f"observations: numbers of images with {said} (--value-range sets others)",)
+    return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file, notes)
 
 
 def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
@@ -167,6 +182,7 @@ def _operators(
     x_shape = _image_shape(config, y.shape[1:])
     template = config.operator.draw(jax.random.key(0), x_shape)
     fields, structure = _named(template)
+    kernels = _kernels(template)
     for name in arrays.keys() - fields.keys():
         known = ", ".join(["y", "x_0", *fields])
         raise UserError("observations", f'array "{name}"', f"give only {known}")
@@ -176,6 +192,8 @@ def _operators(
     stacked = []
     for name, value in fields.items():
         given = arrays.get(name, np.asarray(value))
+        if name in kernels & arrays.keys():
+            given = _without_channel(given, len(y))
         if given.ndim == value.ndim:
             given = np.broadcast_to(given, (len(y), *given.shape))
         if given.ndim != value.ndim + 1 or len(given) != len(y):
@@ -183,6 +201,9 @@ def _operators(
             raise UserError(name, f"shape {given.shape}", remedy)
         if np.iscomplexobj(given) and not np.iscomplexobj(value):
             raise UserError(name, f"dtype {given.dtype}", "give real numbers")
+        if name in kernels & arrays.keys():
+            check_kernel_sum(name, given)
+            given = squared_kernel(given)
         stacked.append(jnp.asarray(given.astype(value.dtype)))
     # Unflattening does not look at shapes; building does.
     operators = dataclasses.replace(jax.tree.unflatten(structure, stacked))
@@ -197,6 +218,24 @@ def _named(operator: MeasurementOperator) -> tuple[dict[str, Any], Any]:
     leaves, structure = jax.tree_util.tree_flatten_with_path(operator)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     return dict(zip(names, (leaf for _, leaf in leaves), strict=True)), structure
+
+
+def _kernels(operator: MeasurementOperator) -> set[str]:
+    """Names of the arrays that are kernels of a blur."""
+
+    def is_blur(node: Any) -> bool:
+        return isinstance(node, Blur | CircularBlur)
+
+    nodes, _ = jax.tree_util.tree_flatten_with_path(operator, is_leaf=is_blur)
+    paths = [(*path, jax.tree_util.GetAttrKey("kernel")) for path, node in nodes if is_blur(node)]
+    return {jax.tree_util.keystr(path, simple=True, separator="/") for path in paths}
+
+
+def _without_channel(kernel: np.ndarray, count: int) -> np.ndarray:
+    """A kernel (k, l, 1) or a stack (B, k, l, 1) without its last axis; others as they are."""
+    height, width = (*kernel.shape, 0, 0)[:2]
+    one = kernel.ndim == 3 and (height == width or height != count)
+    return kernel[..., 0] if kernel.shape[-1:] == (1,) and (one or kernel.ndim == 4) else kernel
 
 
 def _random_fields(family: OperatorFamily, x_shape: tuple[int, ...]) -> set[str]:
@@ -220,6 +259,46 @@ def _check_measurement(y: np.ndarray, operators: MeasurementOperator) -> float:
         remedy = "give what this operator measures: " + str(expected.dtype)
         raise UserError("y", f"dtype {y.dtype}", remedy)
     return max(float(np.abs(expected).max()), 1.0)
+
+
+def _in_image_units(
+    y: np.ndarray, operators: MeasurementOperator, given: ValueRange | None
+) -> tuple[np.ndarray, ValueRange]:
+    """Measurements of images in [-1, 1] from those of images in other numbers, and these.
+
+    A linear operator measures x = (u - mid) / half of the image u as y = (A u - mid A(1)) / half.
+    Without numbers that the user gives, y tells them if it is an image itself: if what the operator
+    measures of white is white, and of black black.
+    """
+
+    def ends(operator):
+        white = operator.forward(jnp.ones(operator.x_shape))
+        black = operator.forward(-jnp.ones(operator.x_shape))
+        seen = operator.project(jnp.ones_like(white)) != 0
+        off = jnp.maximum(jnp.abs(white - 1), jnp.abs(black + 1))
+        return white, jnp.max(jnp.where(seen, off, 0)) < 0.01
+
+    white, same = jax.jit(jax.vmap(ends, axis_size=len(y)))(operators)
+    is_image = y.ndim == 4 and not np.iscomplexobj(y) and bool(jnp.all(same))
+    if is_image:
+        found = range_of(y, given, field="y", found="y")
+    elif given is None and y.dtype.kind in "bui":
+        raise UserError("y", f"dtype {y.dtype}", "give floats, in the units of images in [-1, 1]")
+    else:
+        found = given or (-1.0, 1.0)
+    if not isinstance(operators, LinearOperator) and not is_image and found != (-1, 1):
+        remedy = f"give y of this {type(operators).__name__} in the units of images in [-1, 1]"
+        raise UserError("value_range", found, remedy)
+    middle = (found[0] + found[1]) / 2
+    return _scaled(
+        y, found, middle * np.asarray(white) if middle and not is_image else middle
+    ), found
+
+
+def _scaled(numbers: np.ndarray, found: ValueRange, shift: float | np.ndarray) -> np.ndarray:
+    """(numbers - shift) / half of the range, in single precision."""
+    scaled = (numbers - shift) / ((found[1] - found[0]) / 2)
+    return scaled.astype(np.complex64 if np.iscomplexobj(scaled) else np.float32)
 
 
 def _image_shape(config: SampleConfig, y_shape: tuple[int, ...]) -> tuple[int, ...]:

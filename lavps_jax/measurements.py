@@ -44,6 +44,7 @@ class Measured(NamedTuple):
       labels: classes of the images as the data set says, each None where it does not.
       file: the image file that is restored, if there is one: then B is 1, or the number of its
         channels where the networks take grey images only.
+      notes: what a user should know of how they were read, a line each.
     """
 
     problems: Problem
@@ -52,6 +53,7 @@ class Measured(NamedTuple):
     x_0: np.ndarray | None
     labels: Sequence[int | None]
     file: ImageFile | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

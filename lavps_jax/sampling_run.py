@@ -123,6 +123,8 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
         measured = simulate_measurements(config)
     else:
         measured = load_measurements(config, takes)
+        for note in measured.notes:
+            console.print(note, markup=False, soft_wrap=True)
     measured = with_classes(measured, config.class_label, takes.num_classes)
     _check_gradients(measured, config.batch_size)
     height, width, _ = measured.image_shape

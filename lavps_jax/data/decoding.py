@@ -243,7 +243,9 @@ def _read_picture(file: BinaryIO) -> tuple[np.ndarray, int | None, bytes | None,
             array = imagecodecs.png_decode(content)
             significant = 2 ** _significant_bits(content) - 1
             # Encoders should use all of the range anyway; not all do.
-            white = significant if 255 < significant < 65535 and array.max() <= significant else None
+            white = (
+                significant if 255 < significant < 65535 and array.max() <= significant else None
+            )
         elif picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
             array = np.asarray(picture).astype(np.uint16)
         elif picture.mode == "I":

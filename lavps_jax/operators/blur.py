@@ -218,9 +218,7 @@ def squared_kernel(kernel: Shaped[Array, "*B k l"]) -> Shaped[Array, "*B n n"]:
     """
     side = max(kernel.shape[-2:]) // 2 * 2 + 1
     before = [side // 2 - length // 2 for length in kernel.shape[-2:]]
-    after = [
-        side - length - first for length, first in zip(kernel.shape[-2:], before, strict=True)
-    ]
+    after = [side - length - first for length, first in zip(kernel.shape[-2:], before, strict=True)]
     return jnp.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + list(zip(before, after, strict=True)))
 
 
