@@ -38,6 +38,9 @@ __all__ = ["load_measurements"]
 LARGEST = 10.0
 """Measurements are smaller than this times those of a white image; pixels from 0 to 255 are not."""
 
+DARK = -0.75
+"""An eighth of white: the brightest number of 12 bits in a file of 16 is below."""
+
 
 def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     """Reads the measurements `config.observations` as they are, without degrading anything.
@@ -51,10 +54,10 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     - a folder of such files, all of one size.
 
     What is black and what is white in them says `config.value_range` or `range_of`; `notes` of the
-    result tell it. The last two are for operators without random arrays. Around images whose sides the networks do
-    not take, there is room of which nothing is measured. A grey image is the mean of the channels
-    for networks that take colours; the channels of a colour image are restored one by one by
-    networks that take grey images.
+    result tell it. Image files are for operators without random arrays. Around images whose sides
+    the networks do not take, there is room of which nothing is measured. A grey image is the mean
+    of the channels for networks that take colours; the channels of a colour image are restored one
+    by one by networks that take grey images.
 
     Raises:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
@@ -92,9 +95,6 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         whole = y.dtype.kind in "ui"
         y, found = _in_image_units(y, operators, config.value_range)
         steps, ranges = [2 / (found[1] - found[0]) if whole else 0.0], {found}
-        if x_0 is not None:
-            black, light = range_of(x_0, config.value_range, field="x_0", found="x_0")
-            x_0 = _scaled(x_0, (black, light), (black + light) / 2)
     if config.poisson_peak is not None:
         check_light(operators, len(y))
     elif np.abs(y).max() > LARGEST * white:
@@ -107,6 +107,9 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         if corner is not None:
             remedy = f"leave it out: the networks take sides {x_shape[0]} x {x_shape[1]} only"
         raise UserError("x_0", f"shape {x_0.shape}", remedy)
+    if x_0 is not None:
+        black, light = range_of(x_0, config.value_range, field="x_0", found="x_0")
+        x_0 = _scaled(x_0, (black, light), (black + light) / 2)
     grey_in_colour = takes.channels == 3 and operators.x_shape[-1] == 1
     if x_0 is not None and grey_in_colour:
         raise UserError("x_0", f"shape {x_0.shape}", "leave it out: the prior takes colour images")
@@ -125,8 +128,11 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
     problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
     said = ", or ".join(f"black at {low:g} and white at {high:g}" for low, high in sorted(ranges))
-    notes = (f"observations: numbers of images with {said} (--value-range sets others)",)
-    return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file, notes)
+    notes = [f"observations: numbers of images with {said} (--value-range sets others)"]
+    if np.isrealobj(y) and y.max() < DARK:
+        notes.append("observations: nearly black; if their white is another number, it must be set")
+    labels = [None] * len(names)
+    return Measured(problems, name_seeds(names), names, x_0, labels, file, tuple(notes))
 
 
 def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from lavps_jax.data.files import read_image, write_image
+from lavps_jax.data.decoding import decoded_shape
+from lavps_jax.data.files import read_image, read_kernel, read_mask, write_image
 from lavps_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -119,7 +123,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
         "text.tif": "image file",
         "five.npy": "1 to 4 channels",
         "whole.npy": "8 or 16 bits",
-        "unit.npy": "2 x - 1",
+        "unit.npy": "--value-range 0 1",
         "pages.tif": "3 pages",
     }
     for name, part in words.items():
@@ -214,20 +218,222 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path, suffix):
 # ---- PNG ----
 
 
-def test_a_colour_png_of_16_bits_is_not_cut_to_8(tmp_path):
-    import struct
-    import zlib
+def deep_png(array, colour_type, *, before=b"") -> bytes:
+    """A PNG of 16 bits, with chunks before its pixels."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
+    ends = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + ends
 
-    def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP)
-    header = struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0)
-    (tmp_path / "a.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )  # fmt: skip
-    with pytest.raises(UserError, match="save it as TIFF"):
-        read_image(tmp_path / "a.png")
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("colour_type,count", [(2, 3), (4, 2), (6, 4)])
+def test_a_png_of_16_bits_is_not_cut_to_8(tmp_path, colour_type, count):
+    array = np.concatenate([DEEP, DEEP[..., :1]], -1)[..., :count]
+    (tmp_path / "a.png").write_bytes(deep_png(array, colour_type))
+    colours = count // 2 * 2 - 1 if count % 2 == 0 else count
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png", 65535), array[..., :colours])
+    alpha = read_image(tmp_path / "a.png").alpha
+    assert (alpha is None) == (count == 3)
+    if alpha is not None:
+        np.testing.assert_array_equal(alpha, array[..., -1])
+    assert decoded_shape(tmp_path / "a.png", "") == (6, 9, colours)
+
+
+# ---- Levels ----
+
+
+TWELVE = RNG.integers(0, 4096, (6, 9), np.uint16)
+
+
+def test_a_declared_white_is_that_of_the_image(tmp_path):
+    """Of 12 bits in 16, packed or in a PNG; it is declared again where the result is written."""
+    grey = {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "packed.tif", TWELVE, bitspersample=12, **grey)
+    for name, code in (("max_sample_value.tif", 281), ("white_level.tif", 50717)):
+        tifffile.imwrite(tmp_path / name, TWELVE, extratags=[(code, "H", 1, 4095, True)], **grey)
+    inverse = {"photometric": "miniswhite", "extratags": [(281, "H", 1, 4095, True)]}
+    tifffile.imwrite(tmp_path / "miniswhite.tif", 4095 - TWELVE, **inverse)
+    (tmp_path / "sbit.png").write_bytes(deep_png(TWELVE, 0, before=chunk(b"sBIT", b"\x0c")))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 5
+    for file in files:
+        image = read_image(file)
+        np.testing.assert_allclose(image.pixels[..., 0], TWELVE / 2047.5 - 1, atol=1e-6)
+        assert image.bits == 16 and image.step == 2 / 4095
+        out = write_image(tmp_path / "out", image.pixels, image)
+        np.testing.assert_array_equal(tifffile.imread(out), TWELVE)
+        np.testing.assert_array_equal(read_image(out).pixels, image.pixels)
+
+
+def test_a_white_that_is_not_declared_is_that_of_the_depth_or_given(tmp_path):
+    # The largest number that occurs, which some programs write, is not that of white.
+    tags = {"photometric": "minisblack", "extratags": [(281, "H", 1, 3127, True)]}
+    tifffile.imwrite(tmp_path / "a.tif", TWELVE, **tags)
+    (tmp_path / "a.png").write_bytes(deep_png(DEEP[..., 0], 0, before=chunk(b"sBIT", b"\x0c")))
+    for name, array in (("a.tif", TWELVE), ("a.png", DEEP[..., 0])):
+        found = read_image(tmp_path / name).pixels[..., 0]
+        np.testing.assert_allclose(found, array / 32767.5 - 1, atol=1e-6)
+    found = read_image(tmp_path / "a.tif", (0, 4095)).pixels[..., 0]
+    np.testing.assert_allclose(found, TWELVE / 2047.5 - 1, atol=1e-6)
+    tags["extratags"] = [(281, "H", 1, 1023, True)]
+    tifffile.imwrite(tmp_path / "b.tif", TWELVE, **tags)
+    with pytest.raises(UserError, match="--value-range BLACK WHITE that includes them"):
+        read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2, 0.4])
+@pytest.mark.parametrize("kind", ["uniform", "dark"])
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_floats_from_0_are_not_taken_for_floats_around_0(tmp_path, kind, noise, suffix):
+    generator = np.random.default_rng(3)
+    unit = generator.uniform(size=(64, 64))
+    if kind == "dark":  # Bright things on black, as Fashion-MNIST.
+        unit = np.kron(generator.uniform(size=(4, 4)) > 0.6, np.ones((16, 16))) * (0.5 + unit / 2)
+    noisy = (unit + noise * generator.standard_normal(unit.shape)).astype(np.float32)
+    path = save(tmp_path / f"unit{suffix}", noisy)
+    with pytest.raises(UserError, match="which numbers are black and white: --value-range 0 1"):
+        read_image(path)
+    image = read_image(path, (0, 1))
+    np.testing.assert_allclose(image.pixels[..., 0], 2 * noisy - 1, atol=1e-6)
+    written = np.load(write_image(tmp_path / "out", image.pixels, image))
+    np.testing.assert_allclose(written[..., 0], noisy, atol=1e-6)  # In the numbers of the file.
+    both = 2 * noisy - 1
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.npy", both)).pixels[..., 0], both)
+
+
+def test_whole_numbers_of_other_types_need_a_range(tmp_path):
+    path = save(tmp_path / "a.npy", TWELVE.astype(np.int64))
+    with pytest.raises(UserError, match="int64; save it with 8 or 16 bits"):
+        read_image(path)
+    found = read_image(path, (0, 4095)).pixels[..., 0]
+    np.testing.assert_allclose(found, TWELVE / 2047.5 - 1, atol=1e-6)
+    big_endian = save(tmp_path / "a.npy", TWELVE.astype(">u2"))
+    np.testing.assert_array_equal(pixels(tmp_path / big_endian, 65535)[..., 0], TWELVE)
+    (tmp_path / "a.pgm").write_bytes(b"P5 9 6 4095\n" + TWELVE.astype(">u2").tobytes())
+    np.testing.assert_allclose(pixels(tmp_path / "a.pgm", 4095)[..., 0], TWELVE, atol=0.1)
+
+
+# ---- Colours, frames, names ----
+
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "grey.png", "deep.tif"])
+def test_the_colour_profile_is_kept(tmp_path, name):
+    path = tmp_path / name
+    if name == "deep.tif":
+        tifffile.imwrite(path, DEEP, photometric="rgb", iccprofile=PROFILE)
+    else:
+        array = RGB[..., 0] if name == "grey.png" else RGB
+        Image.fromarray(array).save(path, icc_profile=PROFILE)
+    image = read_image(path)
+    assert image.profile == PROFILE
+    assert read_image(write_image(tmp_path / "out", image.pixels, image)).profile == PROFILE
+    save(tmp_path / "none.png", RGB)
+    assert read_image(tmp_path / "none.png").profile is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif", "a.tif"])
+def test_several_frames_are_refused(tmp_path, name):
+    frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (0, 90, 200)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    for read in (read_image, lambda path: read_mask(path, "p"), lambda path: read_kernel(path, "p"),
+                 lambda path: decoded_shape(path, "p")):  # fmt: skip
+        with pytest.raises(UserError, match="with 3 (frames|pages); save one of them alone"):
+            read(tmp_path / name)
+
+
+def test_the_previews_in_a_photo_are_no_frames(tmp_path):
+    frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1])]
+    frames[0].save(tmp_path / "a.mpo", save_all=True, append_images=frames[1:])
+    os.rename(tmp_path / "a.mpo", tmp_path / "a.jpg")
+    frames[0].save(tmp_path / "b.jpg")
+    np.testing.assert_array_equal(pixels(tmp_path / "a.jpg"), pixels(tmp_path / "b.jpg"))
+
+
+def test_the_name_of_a_file_says_nothing(tmp_path):
+    for suffix in (".PNG", ".Tif", ".NPY"):
+        save(tmp_path / f"a{suffix.lower()}", RGB)
+        for other in (suffix, ".jpg", ""):
+            content = (tmp_path / f"a{suffix.lower()}").read_bytes()
+            (tmp_path / f"b{other}").write_bytes(content)
+            np.testing.assert_array_equal(pixels(tmp_path / f"b{other}"), RGB)
+
+
+# ---- Masks and kernels ----
+
+
+SEEN = RNG.uniform(size=(6, 9)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "name,array",
+    [
+        ("a.png", SEEN),
+        ("a.png", 255 * SEEN.astype(np.uint8)),
+        ("a.png", SEEN.astype(np.uint8)),
+        ("a.png", 65535 * SEEN.astype(np.uint16)),
+        ("a.tif", 65535 * SEEN.astype(np.uint16)),
+        ("a.tif", SEEN.astype(np.float32)),
+        ("a.npy", SEEN),
+        ("a.npy", SEEN.astype(np.int64)),
+        ("a.npy", SEEN.astype(np.float64)[..., None]),
+        ("a.png", np.dstack([255 * SEEN.astype(np.uint8)] * 3)),
+        ("a.png", np.dstack([np.full((6, 9, 3), 255, np.uint8), 255 * SEEN.astype(np.uint8)])),
+        ("a.npy", np.dstack([np.full((6, 9, 3), 9999, np.uint16) * 6, 65535 * np.uint16(SEEN)])),
+    ],
+)
+def test_masks_of_all_kinds_hide_the_same(tmp_path, name, array):
+    np.testing.assert_array_equal(read_mask(save(tmp_path / name, array), "path"), SEEN)
+
+
+def test_masks_and_kernels_are_turned_as_the_camera_was(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(255 * SEEN.astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png", "path"), np.rot90(SEEN, -1))
+    expected = np.rot90(SEEN, -1) / SEEN.sum()
+    np.testing.assert_allclose(read_kernel(tmp_path / "a.png", "path"), expected, atol=1e-9)
+
+
+SPOT = RNG.integers(0, 200, (5, 3))
+
+
+@pytest.mark.parametrize(
+    "name,array",
+    [
+        ("a.png", SPOT.astype(np.uint8)),
+        ("a.png", 300 * SPOT.astype(np.uint16)),
+        ("a.tif", 300 * SPOT.astype(np.uint16)),
+        ("a.tif", (SPOT / 7).astype(np.float32)),
+        ("a.npy", SPOT),
+        ("a.npy", SPOT[..., None] / 7),
+        ("a.png", np.dstack([SPOT.astype(np.uint8)] * 3)),
+        ("a.png", np.dstack([SPOT.astype(np.uint8)] * 3 + [np.full((5, 3), 255, np.uint8)])),
+    ],
+)
+def test_kernels_of_all_kinds_are_the_same(tmp_path, name, array):
+    found = read_kernel(save(tmp_path / name, array), "path")
+    np.testing.assert_allclose(found, SPOT / SPOT.sum(), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "array,words",
+    [
+        (SPOT + 1j, "complex128 numbers; save real numbers"),
+        (-SPOT, "the sum -"),
+        (0 * SPOT, "the sum 0;"),
+        (SPOT * np.nan, "the sum nan"),
+        (SPOT[0], "of shape"),
+        (np.dstack([SPOT, SPOT]), "transparent"),
+    ],
+)
+def test_what_is_no_kernel_is_refused(tmp_path, array, words):
+    with pytest.raises(UserError, match=f"path: got .*a.npy.*{words}") as caught:
+        read_kernel(save(tmp_path / "a.npy", array), "path")
+    assert "\n" not in str(caught.value)

@@ -24,6 +24,8 @@ __all__ = ["Decoded", "decode", "decode_bytes", "decoded_shape"]
 
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GREY = (0, 4)
+"""Colour types of PNG, without and with alpha."""
 _ORIENTATION, _ICC_PROFILE, _MAX_SAMPLE_VALUE, _WHITE_LEVEL = 274, 34675, 281, 50717
 
 
@@ -35,7 +37,7 @@ class Decoded(NamedTuple):
         .npy file any real numbers.
       alpha: how opaque each pixel is, (H, W), of the same type; None if the file does not say.
       white: the number of white, if the file declares one below the largest of its type.
-      profile: its ICC profile, if it is one of colours like `numbers`.
+      profile: the ICC profile of the colours, if there is one.
     """
 
     numbers: Num[np.ndarray, "H W C"]
@@ -92,9 +94,11 @@ def decoded_shape(path: str | Path, field: str) -> tuple[int, int, int]:
                 size, channels = (page.imagelength, page.imagewidth), _num_colours(page)
                 orientation = _tag(page, _ORIENTATION, 1)
         else:
+            colours = _colours_of_deep_png(file)
             with Image.open(file) as opened:
                 _check_frames(opened)
-                size, channels = opened.size[::-1], 1 if _is_grey(opened.mode) else 3
+                is_grey = _is_grey(opened.mode) if colours is None else colours in _GREY
+                size, channels = opened.size[::-1], 1 if is_grey else 3
                 # Without this condition `getexif` would decode the pixels of a PNG.
                 exif = opened.getexif() if "exif" in opened.info else {}
                 orientation = exif.get(_ORIENTATION, 1)
@@ -144,8 +148,6 @@ def _decode(file: BinaryIO) -> Decoded:
     array, alpha = _turned(array, orientation), None
     if array.shape[-1] in (2, 4):
         array, alpha = array[..., :-1], array[..., -1]
-    if profile is not None and profile[16:20] != (b"GRAY" if array.shape[-1] == 1 else b"RGB "):
-        profile = None
     return Decoded(array, alpha, white, profile)
 
 
@@ -228,15 +230,13 @@ def _tag(page: Any, code: int, default: Any = None) -> Any:
 
 
 def _read_picture(file: BinaryIO) -> tuple[np.ndarray, int | None, bytes | None, int]:
-    header = file.read(26)
-    file.seek(0)
-    white = None
+    is_deep_png, white = _colours_of_deep_png(file) is not None, None
     with Image.open(file) as picture:
         _check_frames(picture)
         picture.load()
         profile = picture.info.get("icc_profile")
         orientation = picture.getexif().get(_ORIENTATION, 1)
-        if picture.format == "PNG" and header[24:25] == b"\x10":
+        if is_deep_png:
             # Pillow would drop half of the bits of colours without a word.
             file.seek(0)
             content = file.read()
@@ -254,7 +254,16 @@ def _read_picture(file: BinaryIO) -> tuple[np.ndarray, int | None, bytes | None,
             array = np.asarray(picture)
         else:
             array = np.asarray(_in_8_bits(picture, profile))
+            profile = None if picture.mode == "CMYK" else profile
     return array, white, profile, orientation
+
+
+def _colours_of_deep_png(file: BinaryIO) -> int | None:
+    """The colour type of a PNG of 16 bits; None of other files."""
+    header = file.read(26)
+    file.seek(0)
+    is_deep = header[:8] == b"\x89PNG\r\n\x1a\n" and header[24:25] == b"\x10"
+    return header[25] if is_deep and len(header) == 26 else None
 
 
 def _check_frames(picture: Image.Image) -> None:

@@ -34,10 +34,10 @@ def range_of(
     """The numbers of black and white.
 
     They are what the user gives. Otherwise whole numbers of 8 bits range from 0 to 255, those of 16
-    bits from 0 to 65535 or to the white that the file declares, and floats from -1 to 1. Floats that
-    could also range from 0 are refused: those whose darkest hundredth is not at least half as far
-    below 0 as the brightest is above it. Noise does not hide that, because the numbers are means of
-    4 x 4 pixels (fewer of small images); only a constant says nothing and is taken as it is.
+    bits from 0 to 65535 or to the white that the file declares, and floats from -1 to 1. Floats
+    that could also range from 0 are refused: those whose darkest hundredth is not at least half as
+    far below 0 as the brightest is above it. Of large images this looks at means of 4 x 4 pixels,
+    so that noise does not hide it. A constant says nothing and is taken as it is.
 
     Args:
       numbers: one image or several.
