@@ -207,6 +207,8 @@ def _operators(
             raise UserError(name, f"shape {given.shape}", remedy)
         if np.iscomplexobj(given) and not np.iscomplexobj(value):
             raise UserError(name, f"dtype {given.dtype}", "give real numbers")
+        if value.dtype.kind in "ui" and np.any(given != np.rint(given)):
+            raise UserError(name, "numbers with fractions", "give whole numbers")
         if name in kernels & arrays.keys():
             check_kernel_sum(name, given)
             given = squared_kernel(given)

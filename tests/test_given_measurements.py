@@ -64,6 +64,7 @@ def test_measurements_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_the_given_kernel_blurs(tmp_path, stacked):
     kernels = RNG.uniform(size=(3, 5, 5)).astype(np.float32)
+    kernels /= kernels.sum((1, 2), keepdims=True)
     given = kernels if stacked else kernels[0]
     measured = load(saved(tmp_path, y=Y, kernel=given), MotionBlur(size=3), 0.1)
     np.testing.assert_array_equal(
@@ -110,6 +111,8 @@ CS = {
     "order": np.arange(64),
     "rows": np.arange(16),
 }
+MASK = np.arange(64).reshape(8, 8, 1) % 3 > 0
+TWO = np.stack([np.ones((3, 3)) / 9, np.ones((3, 3)) / 9, np.full((3, 3), 2 / 9)])
 HOLE = Y.copy()
 HOLE[1, 2, 3, 0] = np.nan
 
@@ -120,16 +123,30 @@ HOLE[1, 2, 3, 0] = np.nan
         (Denoise(), {"y": HOLE}, r"y: got nan at \(1, 2, 3, 0\)"),
         (Denoise(), {"x": Y}, "with \\['x'\\]"),
         (Denoise(), {"y": Y[..., 0]}, "give images"),
-        (Denoise(), {"y": (127 * Y).astype(np.uint8)}, "uint8"),
+        (Denoise(), {"y": (127 * Y).astype(np.int64)}, "y of int64; save it with 8 or 16 bits"),
+        (CompressedSensing(), CS | {"y": np.zeros((1, 16, 1), np.uint8)}, "y: got dtype uint8"),
         (Denoise(), {"y": Y, "mask": np.ones((8, 8, 1))}, 'array "mask"; give only y, x_0'),
         (Denoise(), {"y": Y, "x_0": Y[:, :4]}, "x_0: got shape"),
         (MotionBlur(3), {"y": Y}, "no kernel"),
         (MotionBlur(3), {"y": Y, "kernel": np.ones((2, 3, 3))}, "kernel: got shape"),
-        (MotionBlur(3), {"y": Y, "kernel": np.ones((4, 4))}, "kernel"),
+        (MotionBlur(3), {"y": Y, "kernel": np.ones((4, 4))}, "kernel: got the sum 16; divide it"),
+        (MotionBlur(3), {"y": Y, "kernel": -np.ones((3, 3)) / 9}, "kernel: got the sum -1;"),
+        (MotionBlur(3), {"y": Y, "kernel": TWO}, "kernel: got the sum 2;"),
+        (
+            Then(MotionBlur(3), SuperResolve(2)),
+            {"y": Y[:, :4, :4], "first/kernel": np.ones((3, 3))},
+            "first/kernel: got the sum 9;",
+        ),
+        (CompressedSensing(), CS | {"order": np.arange(64) + 0.5}, "order: got .* fractions"),
         (RandomPixels(), {"y": Y, "mask": np.ones((8, 8))}, "mask: got shape"),
         (RandomPixels(), {"y": Y, "mask": np.ones((4, 4, 1))}, "mask: got shape"),
         (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), 255)}, "mask: got values from 255"),
-        (Denoise(), {"y": Y, "x_0": np.full(Y.shape, 200, np.uint8)}, "x_0: got dtype uint8"),
+        (Denoise(), {"y": Y, "x_0": np.full(Y.shape, 200)}, "x_0 of int64"),
+        (Denoise(), {"y": Y, "x_0": Y + 0j}, "x_0 of complex64"),
+        (Denoise(), {"y": Y, "x_0": (Y + 1) / 2}, "x_0: got .*--value-range 0 1"),
+        (Denoise(), {"y": (Y + 1) / 2}, "y: got .*--value-range 0 1"),
+        (RandomPixels(), {"y": (Y + 1) / 2, "mask": MASK}, "y: got .*--value-range 0 1"),
+        (RandomPixels(), {"y": Y, "mask": np.ones((8, 8, 1))}, "mask: got ones alone"),
         (Denoise(), {"y": Y[:0]}, "y of shape"),
         (Denoise(), {"y": 100 * Y}, "give that of images"),
         (CompressedSensing(), CS | {"order": np.arange(60)}, "order: got shape"),
@@ -137,8 +154,8 @@ HOLE[1, 2, 3, 0] = np.nan
         (CompressedSensing(), CS | {"rows": np.arange(16) + 60}, "rows: got 16 numbers"),
         (Compressed((5, 50)), {"y": Y, "quality": np.array(0.0)}, "quality: got 0"),
         (HighDynamicRange((1.0, 2.0)), {"y": Y, "gain": np.array(-1.0)}, "gain: got -1"),
-        (MotionBlur(3), {"y": Y, "kernel": np.zeros((3, 3))}, "kernel: got zeros"),
-        (MotionBlur(3), {"y": Y, "kernel": np.ones((9, 9))}, "kernel size: got 9"),
+        (MotionBlur(3), {"y": Y, "kernel": np.zeros((3, 3))}, "kernel: got the sum 0;"),
+        (MotionBlur(3), {"y": Y, "kernel": np.ones((9, 9)) / 81}, "kernel size: got 9"),
         (MotionBlur(3), {"y": Y, "kernel": 1j * np.ones((3, 3))}, "kernel: got dtype complex"),
         (Several(), {"y": np.zeros((1, 80)), "parts/1/mask": np.zeros((8, 8, 1))}, "mask: got"),
         (RandomPixels(), {"y": Y, "mask": np.zeros((8, 8, 1))}, "mask: got values from 0.0 to 0.0"),
@@ -304,15 +321,15 @@ def test_noise_is_estimated_or_counted(tmp_path):
     # Numbers of its own: which tests ran before must not matter. Thousands of details
     # make the estimate as exact as is asked for.
     draws = np.random.default_rng(1).normal(size=(2, 192, 192, 1))
-    y = 0.3 + draws * [[[[0.02]]], [[[0.2]]]]
+    y = -0.3 + draws * [[[[0.02]]], [[[0.2]]]]
     path = saved(tmp_path, y=y.astype(np.float32))
     found = load(path, Denoise(), "estimate").problems.sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.06)
     counted = load(path, Denoise(), poisson_peak=50.0).problems
     assert isinstance(counted.noise, PoissonNoise)
     np.testing.assert_allclose(counted.noise.peak, [50, 50])
-    # sqrt of the mean count, 32.5, in units of 25 photons.
-    np.testing.assert_allclose(counted.sigma_y, 32.5**0.5 / 25, rtol=0.05)
+    # sqrt of the mean count, 17.5, in units of 25 photons.
+    np.testing.assert_allclose(counted.sigma_y, 17.5**0.5 / 25, rtol=0.05)
     hidden = np.zeros((192, 192, 1))
     hidden[:, :120] = 1
     path = saved(tmp_path, y=y.astype(np.float32), mask=hidden)
@@ -320,3 +337,129 @@ def test_noise_is_estimated_or_counted(tmp_path):
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.08)
     with pytest.raises(UserError, match="sigma_y: got estimate"):
         load(saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32)), Denoise(), "estimate")
+
+
+# ---- Numbers of black and white ----
+
+
+@pytest.mark.parametrize("unit,given", [((0, 1), (0, 1)), ((0, 255), None), ((-3, 9), (-3, 9))])
+@pytest.mark.parametrize(
+    "family,arrays",
+    [
+        (Denoise(), {}),
+        (RandomPixels(), {"mask": MASK}),
+        (GaussianBlur(5, 1.0), {}),
+        (SuperResolve(2), {}),
+        (Compressed(75), {}),
+    ],
+)
+def test_images_in_other_numbers(tmp_path, unit, given, family, arrays):
+    """Both the measurement and the clean image of a .npz file."""
+    kind = np.float32 if given else np.uint8
+    u = np.random.default_rng(2).uniform(*unit, Y.shape).astype(kind)
+    expected = 2 * (u.astype(np.float64) - unit[0]) / (unit[1] - unit[0]) - 1
+    x_0 = {} if isinstance(family, SuperResolve) else {"x_0": u}
+    measured = load(saved(tmp_path, y=u, **arrays, **x_0), family, value_range=given)
+    np.testing.assert_allclose(
+        measured.problems.y, np.where(arrays.get("mask", True), expected, 0), atol=1e-5
+    )
+    if x_0:
+        np.testing.assert_allclose(measured.x_0, expected, atol=1e-5)
+    (note,) = measured.notes
+    assert note.startswith(f"observations: numbers of images with black at {unit[0]} and white at")
+
+
+def test_linear_measurements_of_images_in_other_numbers(tmp_path):
+    """What is no image is converted as the linear map says, and nothing else is."""
+    u = RNG.uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
+    x = u / 127.5 - 1
+    both = Several((SuperResolve(2), RandomPixels()))
+    for family, arrays in (
+        (FourierLines(), {"mask": MASK}),
+        (CompressedSensing(0.25), {name: CS[name] for name in ("order", "rows")}),
+        (both, {"parts/1/mask": MASK}),
+    ):
+        probe = saved(tmp_path, y=_measure(tmp_path, family, arrays, x), **arrays)
+        expected = load(probe, family, image_shape=(8, 8, 1)).problems.y
+        path = saved(tmp_path, y=_measure(tmp_path, family, arrays, u), **arrays)
+        found = load(path, family, image_shape=(8, 8, 1), value_range=(0, 255)).problems.y
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    magnitudes = RNG.uniform(size=(1, 16, 16, 1))
+    with pytest.raises(UserError, match="value_range: got .0.0, 255.0.; give y of this Fourier"):
+        load(saved(tmp_path, y=magnitudes), PhaseRetrieval(2.0), value_range=(0.0, 255.0))
+    assert load(saved(tmp_path, y=magnitudes), PhaseRetrieval(2.0)).image_shape == (8, 8, 1)
+
+
+def _measure(tmp_path, family, arrays, x):
+    """A x for the operator that these arrays give."""
+    shape = jax.eval_shape(family.draw(jax.random.key(0), (8, 8, 1)).forward, x[0])
+    y = np.zeros((len(x), *shape.shape), shape.dtype)
+    operators = load(saved(tmp_path, y=y, **arrays), family, image_shape=(8, 8, 1)).problems
+    return np.asarray(jax.vmap(lambda operator, x: operator.forward(x))(operators.operator, x))
+
+
+def test_counts_of_photons_are_numbers_from_0_to_the_peak(tmp_path):
+    counts = RNG.poisson(20, Y.shape).astype(np.float32)
+    path = saved(tmp_path, y=counts)
+    found = load(path, Denoise(), poisson_peak=30.0, value_range=(0, 30)).problems
+    np.testing.assert_allclose(found.y, 2 * counts / 30 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_files_of_floats_in_other_numbers(tmp_path, folder):
+    u = RNG.uniform(0, 1, (8, 8)).astype(np.float32)
+    np.save(tmp_path / "a.npy", u)
+    path = str(tmp_path if folder else tmp_path / "a.npy")
+    with pytest.raises(UserError, match="a.npy with numbers from .*--value-range 0 1"):
+        load(path, Denoise())
+    measured = load(path, Denoise(), value_range=(0, 1))
+    np.testing.assert_allclose(measured.problems.y[0, ..., 0], 2 * u - 1, atol=1e-6)
+
+
+def test_nearly_black_measurements_are_told(tmp_path):
+    twelve = RNG.integers(0, 4096, (8, 8)).astype(np.uint16)
+    Image.fromarray(twelve).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    assert "nearly black" in load(path, Denoise()).notes[1]
+    measured = load(path, Denoise(), value_range=(0, 4095))
+    assert len(measured.notes) == 1
+    np.testing.assert_allclose(measured.problems.y[0, ..., 0], twelve / 2047.5 - 1, atol=1e-6)
+
+
+def test_a_range_needs_measurements():
+    for words, changes in (("give --observations", {}), ("got .1, 0.", {"observations": "a.png"})):
+        given = (0, 1) if not changes else (1, 0)
+        with pytest.raises(UserError, match=f"value_range: .*{words}"):
+            SampleConfig("prior", SyntheticData(), Denoise(), DPSConfig(), "out", 0.1,
+                         value_range=given, **changes)  # fmt: skip
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("shape", [(5, 5, 1), (4, 4), (3, 5), (2, 5, 1)])
+def test_kernels_of_other_shapes(tmp_path, stacked, shape):
+    """With a last axis of one; and even or oblong, with the centre at k // 2."""
+    kernel = RNG.uniform(size=shape)
+    kernel /= kernel.sum()
+    given = np.stack([kernel] * 3) if stacked else kernel
+    found = load(saved(tmp_path, y=Y, kernel=given), MotionBlur(3)).problems.operator
+    spike = np.zeros((8, 8, 1), np.float32)
+    spike[4, 4] = 1
+    blurred = np.asarray(_first(found).forward(spike))[..., 0]
+    flat = kernel.reshape(shape[:2])
+    rows, columns = shape[:2]
+    expected = np.zeros((8, 8))
+    for a in range(rows):
+        for b in range(columns):
+            expected[4 - a + rows // 2, 4 - b + columns // 2] = flat[a, b]
+    np.testing.assert_allclose(blurred, expected, atol=1e-6)
+
+
+def test_hidden_folders_links_and_other_files(tmp_path, caplog):
+    pixels = RNG.integers(0, 256, (8, 8), np.uint8)
+    for name in ("given/a.png", "given/.ipynb_checkpoints/a.png", "store/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "given" / "link").symlink_to(tmp_path / "store")
+    (tmp_path / "given" / "c.heic").touch()
+    assert load(str(tmp_path / "given"), Denoise()).names == ["a.png", "link/b.png"]
+    assert caplog.messages == ["observations: 1 file of other kinds left out: c.heic"]

@@ -77,6 +77,9 @@ def _read_classes(path: Path, root: Path, files: list[Path]) -> tuple[int, ...]:
         text = path.read_text(encoding="utf-8-sig", errors="backslashreplace")
         lines = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.strip()]
         known = {name: int(number) for name, number in lines}
+    except PermissionError as error:
+        remedy = f"get the right to read it: {error.strerror}"
+        raise UserError("data.classes", path, remedy) from error
     except (OSError, ValueError) as error:
         remedy = "give a text file with lines of a path below data.path and a number"
         raise UserError("data.classes", path, remedy) from error

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators import LinearOperator, from_forward, from_function
+from lavps_jax.operators import (
+    Inpainting,
+    LinearOperator,
+    SuperResolution,
+    from_forward,
+    from_function,
+)
 from lavps_jax.testing import check_operator, operator_findings
 
 X_SHAPE = (4, 5, 3)
@@ -215,3 +221,21 @@ def test_nonlinear_operator():
 def test_functions_that_cannot_be_used_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("x_shape", [(2, 4, 4, 1), (4, 4), (4, 0, 1), ()])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda shape: from_forward(lambda _, x: 2 * x, shape),
+        lambda shape: from_function(lambda _, x: x**2, shape),
+        lambda shape: Inpainting(jnp.ones((4, 4, 1)), x_shape=shape),
+        lambda shape: SuperResolution(2, x_shape=shape),
+    ],
+)
+def test_the_shape_is_that_of_one_image(x_shape, build):
+    with pytest.raises(
+        UserError, match="x_shape: got .*one image; jax.vmap takes a stack"
+    ) as caught:
+        build(x_shape)
+    assert "\n" not in str(caught.value)

@@ -52,8 +52,12 @@ def test_a_painted_mask(tmp_path):
     Image.fromarray(0 * painted).save(path)
     with pytest.raises(UserError, match="without a white pixel"):
         MaskFile(path).draw(KEY, X_SHAPE)
-    with pytest.raises(UserError, match="operator.path: got nothing"):
-        MaskFile().draw(KEY, X_SHAPE)
+    Image.fromarray(0 * painted + 255).save(path)
+    with pytest.raises(UserError, match="without a black pixel; .*operator:denoise"):
+        MaskFile(path).draw(KEY, X_SHAPE)
+    for family in (MaskFile, KernelFile):
+        with pytest.raises(UserError, match="operator.path: got nothing"):
+            family().draw(KEY, X_SHAPE)
 
 
 @pytest.mark.parametrize("family", [MaskFile, KernelFile])
@@ -73,12 +77,31 @@ def test_a_kernel_from_a_picture(tmp_path):
     np.testing.assert_allclose(
         KernelFile(path).draw(KEY, X_SHAPE).kernel, painted[::-1, ::-1] / 240, atol=1e-7
     )
-    Image.fromarray(painted[:4]).save(path)
-    with pytest.raises(UserError, match="square"):
-        KernelFile(path).draw(KEY, X_SHAPE)
+    deep = np.exp(-((np.arange(9) - 4) ** 2) / 4.5)
+    deep = deep[:, None] * deep[None]
+    Image.fromarray(np.rint(65535 * deep).astype(np.uint16)).save(path)
+    np.testing.assert_allclose(
+        KernelFile(path).draw(KEY, X_SHAPE).kernel, deep / deep.sum(), atol=1e-6
+    )
     np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
     with pytest.raises(UserError, match="positive sum"):
         KernelFile(str(tmp_path / "zero.npy")).draw(KEY, X_SHAPE)
+
+
+@pytest.mark.parametrize("border", ["reflect", "circular"])
+@pytest.mark.parametrize("shape", [(5, 5), (4, 4), (3, 5), (6, 3), (1, 4)])
+def test_the_image_of_a_point_is_the_kernel(tmp_path, shape, border):
+    """Of odd and even sides: the point lies at [k // 2, l // 2] of the file."""
+    kernel = np.random.default_rng(0).uniform(size=shape)
+    np.save(tmp_path / "kernel.npy", kernel)
+    operator = KernelFile(str(tmp_path / "kernel.npy"), border).draw(KEY, X_SHAPE)
+    point = np.zeros(X_SHAPE, np.float32)
+    point[6, 9] = 1
+    rows, columns = shape
+    expected = np.zeros((12, 20))
+    top, left = 6 - rows // 2, 9 - columns // 2
+    expected[top : top + rows, left : left + columns] = kernel / kernel.sum()
+    np.testing.assert_allclose(operator.forward(point)[..., 1], expected, atol=1e-6)
 
 
 def test_an_anisotropic_kernel_has_its_direction():
