@@ -210,8 +210,8 @@ def _operators(
         if value.dtype.kind in "ui" and np.any(given != np.rint(given)):
             raise UserError(name, "numbers with fractions", "give whole numbers")
         if name in kernels & arrays.keys():
-            check_kernel_sum(name, given)
-            given = squared_kernel(given)
+            check_kernel_sum(name, jnp.asarray(given))
+            given = squared_kernel(jnp.asarray(given))
         stacked.append(jnp.asarray(given.astype(value.dtype)))
     # Unflattening does not look at shapes; building does.
     operators = dataclasses.replace(jax.tree.unflatten(structure, stacked))

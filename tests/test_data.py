@@ -417,6 +417,13 @@ def test_a_folder_without_rights_is_not_called_empty(mode):
             os.chmod(closed, 0o755)
 
 
+@pytest.mark.parametrize("shape", [(5,), (5, 5, 7), (1, 5, 5, 1), (0, 5)])
+def test_folder_with_an_array_that_is_no_image(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(UserError, match="a.npy, of shape .*; give .H, W."):
+        FolderData(str(tmp_path)).open()
+
+
 def test_folder_with_a_suspiciously_large_image(tmp_path, monkeypatch):
     _save(tmp_path / "a.png", 40, 40, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)

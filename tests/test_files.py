@@ -12,8 +12,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
+from lavps_jax.data import ShippedData, load_batch
 from lavps_jax.data.decoding import decoded_shape
 from lavps_jax.data.files import read_image, read_kernel, read_mask, write_image
+from lavps_jax.data.value_range import range_of
 from lavps_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -303,6 +305,20 @@ def test_floats_from_0_are_not_taken_for_floats_around_0(tmp_path, kind, noise, 
     np.testing.assert_allclose(written[..., 0], noisy, atol=1e-6)  # In the numbers of the file.
     both = 2 * noisy - 1
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.npy", both)).pixels[..., 0], both)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("seen", [1.0, 0.15])
+def test_floats_around_0_are_taken_with_any_noise(noise, seen):
+    """Real images, whole and with hidden pixels; the same in [0, 1] are not."""
+    generator = np.random.default_rng(4)
+    for x in load_batch(ShippedData().open(), range(0, 64, 8)):
+        mask = generator.uniform(size=(32, 32, 1)) < seen
+        y = x + noise * generator.standard_normal(x.shape)
+        assert range_of(mask * y, field="y", found="y") == (-1, 1)
+        if noise < 0.5 or seen == 1:
+            with pytest.raises(UserError, match="--value-range"):
+                range_of(mask * (y + 1) / 2, field="y", found="y")
 
 
 def test_whole_numbers_of_other_types_need_a_range(tmp_path):

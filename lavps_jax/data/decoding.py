@@ -85,24 +85,24 @@ def decoded_shape(path: str | Path, field: str) -> tuple[int, int, int]:
     with _errors(path, field), Path(path).open("rb") as file:
         kind = _kind(file)
         if kind == "npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            shape = (*shape, 1) if len(shape) == 2 else shape
-            return *shape[:2], 3 if shape[2:] in ((3,), (4,)) else 1
+            height, width, count = _checked(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+            return height, width, 3 if count > 2 else 1
         if kind == "tiff":
             with tifffile.TiffFile(file) as opened:
                 page = _page(opened)
-                size, channels = (page.imagelength, page.imagewidth), _num_colours(page)
+                height, width, channels = page.imagelength, page.imagewidth, _num_colours(page)
                 orientation = _tag(page, _ORIENTATION, 1)
         else:
             colours = _colours_of_deep_png(file)
             with Image.open(file) as opened:
                 _check_frames(opened)
                 is_grey = _is_grey(opened.mode) if colours is None else colours in _GREY
-                size, channels = opened.size[::-1], 1 if is_grey else 3
+                (width, height), channels = opened.size, 1 if is_grey else 3
                 # Without this condition `getexif` would decode the pixels of a PNG.
                 exif = opened.getexif() if "exif" in opened.info else {}
                 orientation = exif.get(_ORIENTATION, 1)
-        return *(size[::-1] if orientation in (5, 6, 7, 8) else size), channels
+        turned = orientation in (5, 6, 7, 8)
+        return (width, height, channels) if turned else (height, width, channels)
 
 
 @contextmanager
@@ -141,14 +141,20 @@ def _decode(file: BinaryIO) -> Decoded:
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or not array.size:
-        remedy = "give (H, W), or 1 to 4 channels: grey or RGB, with or without alpha"
-        raise _RefusedError(f"of shape {array.shape}", remedy)
-    array, alpha = _turned(array, orientation), None
+    array, alpha = _turned(array.reshape(_checked(array.shape)), orientation), None
     if array.shape[-1] in (2, 4):
         array, alpha = array[..., :-1], array[..., -1]
     return Decoded(array, alpha, white, profile)
+
+
+def _checked(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """As (H, W, channels)."""
+    found = (*shape, 1) if len(shape) == 2 else shape
+    height, width, channels = found if len(found) == 3 else (0, 0, 0)
+    if channels not in (1, 2, 3, 4) or not height * width:
+        remedy = "give (H, W), or 1 to 4 channels: grey or RGB, with or without alpha"
+        raise _RefusedError(f"of shape {shape}", remedy)
+    return height, width, channels
 
 
 # ---- TIFF ----
