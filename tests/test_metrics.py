@@ -125,7 +125,7 @@ def test_residual_of_the_truth_lies_in_the_band():
 
 
 def test_residual_needs_the_shape_of_y():
-    operator = Inpainting(jnp.ones((4, 4, 1)), x_shape=(4, 4, 3))
+    operator = Inpainting(jnp.ones((4, 4, 1)).at[0].set(0.0), x_shape=(4, 4, 3))
     with pytest.raises(UserError, match="y: got shape"):
         residual_chi2(operator, jnp.zeros((4, 4, 3)), jnp.zeros((4, 4, 1)), 0.1)
 

@@ -47,8 +47,11 @@ class Blur(LinearOperator):
         shape = getattr(self.kernel, "shape", ())
         if len(shape) < 2:
             return
+        if jnp.iscomplexobj(self.kernel):
+            raise UserError("kernel", f"dtype {self.kernel.dtype}", "give real numbers")
         if shape[-1] != shape[-2]:
-            raise UserError("kernel", f"shape {shape}", "give a square kernel (k, k)")
+            remedy = "give a square kernel (k, k): lavps_jax.operators.blur.squared_kernel does"
+            raise UserError("kernel", f"shape {shape}", remedy)
         check_kernel_size(shape[-1], self.x_shape)
 
     def check(self) -> None:
@@ -92,8 +95,11 @@ class CircularBlur(LinearOperator):
         shape = getattr(self.kernel, "shape", ())
         if len(shape) < 2:
             return
+        if jnp.iscomplexobj(self.kernel):
+            raise UserError("kernel", f"dtype {self.kernel.dtype}", "give real numbers")
         if shape[-1] != shape[-2]:
-            raise UserError("kernel", f"shape {shape}", "give a square kernel (k, k)")
+            remedy = "give a square kernel (k, k): lavps_jax.operators.blur.squared_kernel does"
+            raise UserError("kernel", f"shape {shape}", remedy)
         check_kernel_size(shape[-1])
         if shape[-1] > min(self.x_shape[:2]):
             remedy = f"give at most the shorter side of the image, {min(self.x_shape[:2])}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
@@ -18,7 +20,8 @@ class Inpainting(FlatSpectrum):
       mask: float (H, W, 1), 1 at the observed pixels and 0 elsewhere, the same for all channels.
       x_shape: shape (H, W, C) of the image, static.
     Raises:
-      UserError: if the mask does not have the shape (H, W, 1).
+      UserError: if the mask does not have the shape (H, W, 1), has other values, or hides nothing
+        or everything; masks that are being traced and stacks are not looked at, see `check`.
     """
 
     mask: Float[Array, "H W 1"]
@@ -31,11 +34,13 @@ class Inpainting(FlatSpectrum):
         forgot_channel = tuple(shape) == expected[:2]
         if forgot_channel or (len(shape) >= 3 and tuple(shape[-3:]) != expected):
             raise UserError("mask", f"shape {shape}", f"give the shape {expected}")
+        if tuple(shape) == expected and not isinstance(self.mask, Tracer | ShapeDtypeStruct):
+            self.check()
 
     def check(self) -> None:
         check_mask(self.mask)
         if jnp.all(self.mask == 1):
-            remedy = "give 0 where nothing was measured; of whole images the operator is Denoise"
+            remedy = "give 0 where nothing was measured; of whole images the operator is Identity"
             raise UserError("mask", "ones alone, which hide nothing", remedy)
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:

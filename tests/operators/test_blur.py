@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators import Blur, gaussian_kernel
+from lavps_jax.operators import Blur, CircularBlur, gaussian_kernel
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,12 @@ def test_even_and_too_wide_kernels_are_refused(size):
 def test_a_kernel_that_is_not_square_is_refused():
     with pytest.raises(UserError, match="square"):
         Blur(jnp.ones((3, 5)), x_shape=(12, 20, 3))
+
+
+@pytest.mark.parametrize("kind", [Blur, CircularBlur])
+def test_a_complex_kernel_is_refused(kind):
+    with pytest.raises(UserError, match="kernel: got dtype complex64; give real numbers"):
+        kind(1j * jnp.ones((3, 3)), x_shape=(12, 20, 3))
 
 
 def test_gaussian_kernel_moments():

@@ -185,3 +185,18 @@ def test_settings_out_of_range_are_refused(make, field):
 def test_a_mask_of_another_shape_is_refused(shape):
     with pytest.raises(UserError, match="mask"):
         Inpainting(jnp.ones(shape), x_shape=X_SHAPE)
+
+
+@pytest.mark.parametrize("values,words", [(1, "ones alone"), (0, "values from"), (255, "values")])
+def test_a_mask_that_hides_nothing_or_has_other_values_is_refused(values, words):
+    mask = jnp.full((*X_SHAPE[:2], 1), float(values))
+    with pytest.raises(UserError, match=f"mask: got {words}"):
+        Inpainting(mask, x_shape=X_SHAPE)
+
+
+def test_random_pixels_always_hide_one_and_show_one():
+    for low, high in ((0.001, 0.002), (0.998, 0.999)):
+        family = RandomPixels(low, high)
+        for seed in range(20):
+            mask = family.draw(jax.random.key(seed), (2, 2, 1)).mask
+            assert 0 < jnp.sum(mask) < 4

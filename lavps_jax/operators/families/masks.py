@@ -79,13 +79,14 @@ class RandomPixels(Family):
         _check_range("min_observed", self.min_observed, "max_observed", self.max_observed)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
-        """One probability per mask, uniform in the range; at least one pixel is observed."""
+        """One probability per mask, uniform in the range; at least one pixel is observed, and one
+        is missing."""
         key_probability, key_pixels = jax.random.split(rng_key)
         probability = jax.random.uniform(
             key_probability, (), minval=self.min_observed, maxval=self.max_observed
         )
         level = jax.random.uniform(key_pixels, (*x_shape[:2], 1))
-        mask = level <= jnp.maximum(probability, jnp.min(level))
+        mask = (level <= probability) & (level < jnp.max(level)) | (level == jnp.min(level))
         return Inpainting(mask.astype(jnp.float32), x_shape=tuple(x_shape))
 
 
