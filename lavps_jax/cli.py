@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -20,8 +21,9 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import tyro
 
-from lavps_jax.config import load_preset
+from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.errors import UserError
+from lavps_jax.storage import absolute, as_path, on_disk
 
 __all__ = ["fail", "from_flags", "main", "parse"]
 
@@ -44,12 +46,17 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("preset", " ".join(arguments) or "nothing", "name a file of configs/ first")
-    default: Any = load_preset(arguments[0])
+    default: Any = load_preset(str(on_disk(arguments[0], "preset")))
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
-    return from_flags(kind, arguments[1:], prog=prog, default=default)
+    config: Any = from_flags(kind, arguments[1:], prog=prog, default=default)
+    if kind is SampleConfig and "--overwrite" not in arguments:
+        # A preset allows to replace the folder that it names, not another one.
+        own, chosen = (absolute(as_path(one.out_dir, "out_dir")) for one in (default, config))
+        config = dataclasses.replace(config, overwrite=config.overwrite and chosen == own)
+    return config
 
 
 def from_flags(
@@ -61,13 +68,15 @@ def from_flags(
 ) -> Config:
     """A configuration from flags alone; a wrong flag ends the program with one line.
 
+    Texts that begin with ~ are paths below a home folder.
+
     Raises:
       UserError: if a value is out of range.
     """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
+            found = tyro.cli(
                 kind,
                 prog=prog,
                 default=default,
@@ -80,6 +89,21 @@ def from_flags(
         if (mistake := _user_error(stop)) is not None:
             raise mistake from None
         fail(f"{_message(errors.getvalue())}; {prog} --help lists all flags")
+    return _at_home(found)
+
+
+def _at_home(value: Any, field: str = "") -> Any:
+    """A configuration, or a part of it, whose paths that begin with ~ are whole."""
+    if isinstance(value, str) and value.startswith("~"):
+        return str(on_disk(value, field))
+    if isinstance(value, tuple):
+        return tuple(_at_home(one, field) for one in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+    whole = {name: _at_home(one, f"{field}.{name}".lstrip(".")) for name, one in fields.items()}
+    changed = {name: one for name, one in whole.items() if one is not fields[name]}
+    return dataclasses.replace(value, **changed) if changed else value
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
