@@ -70,10 +70,10 @@ def run_sampling(
     """
     console, devices = console or Console(), devices or jax.local_devices()
     processes = detect_processes(config.process_index, config.process_count)
-    job_folder(config.out_dir)  # Before anything is computed.
     if processes.index:
         out = as_path(config.out_dir, "out_dir")
         refuse_existing(out, "samples", overwrite=config.overwrite)
+        job_folder(config.out_dir)
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
@@ -84,6 +84,7 @@ def run_sampling(
         console.print(f"process {processes.index} is done; process 0 writes the results")
         return as_path(config.out_dir, "out_dir")
     with write_directory(config.out_dir, "samples", overwrite=config.overwrite) as folder:
+        job_folder(config.out_dir)  # Before anything is computed.
         run = _prepare(config, console)
         measured = run.measured
         naive = _naive(measured, config.batch_size)[:, None]
