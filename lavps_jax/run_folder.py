@@ -81,15 +81,15 @@ def _check_same_run(run_dir: AnyPath, config: TrainConfig) -> None:
         for name in dict.fromkeys((*wanted, *found))
         if name not in _FREE_FIELDS and wanted.get(name) != found.get(name)
     ]
-    if differs == ["num_train_steps"]:
-        if config.optimizer.schedule == "constant":  # No step depends on how many follow.
-            return
+    others = [name for name in differs if name != "num_train_steps"]
+    if others:
+        remedy = f"choose another folder: it holds a run with another {others[0]}"
+        raise UserError("run_dir", run_dir, remedy)
+    # With a constant schedule no step depends on how many follow.
+    if differs and config.optimizer.schedule != "constant":
         remedy = f"keep {found['num_train_steps']}, where the {config.optimizer.schedule} schedule "
         remedy += f"of the run in {run_dir} ends: only a constant one can go on"
         raise UserError("num_train_steps", config.num_train_steps, remedy)
-    if differs:
-        remedy = f"choose another folder: it holds a run with another {differs[-1]}"
-        raise UserError("run_dir", run_dir, remedy)
 
 
 def claim_run_folder(run_dir: AnyPath, config: TrainConfig) -> None:
