@@ -260,9 +260,14 @@ def test_nothing_is_replaced_unasked(prior, tmp_path):
     from_torch(source, str(tmp_path / "out"), preset)
     with pytest.raises(UserError, match="overwrite"):
         from_torch(source, str(tmp_path / "out"), preset)
-    with pytest.raises(UserError, match="overwrite"):
-        to_torch(str(tmp_path / "out"), source)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="move it, this program did not make it"):
+        to_torch(str(tmp_path / "out"), source, overwrite=True)  # The only copy, downloaded.
+    assert source.read_bytes() == before
     to_torch(str(tmp_path / "out"), tmp_path / "back.pt")
+    with pytest.raises(UserError, match="set overwrite"):
+        to_torch(str(tmp_path / "out"), tmp_path / "back.pt")
+    to_torch(str(tmp_path / "out"), tmp_path / "back.pt", overwrite=True)
     before = np.asarray(tensors["unet.patch_in.proj.weight"])
     back = torch.load(tmp_path / "back.pt", weights_only=True)["ema"]
     np.testing.assert_array_equal(back["unet.patch_in.proj.weight"], before)

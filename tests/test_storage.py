@@ -23,8 +23,8 @@ from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import export_weights, read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
-from lavps_jax.sampling_run import run_sampling
 from lavps_jax.own_folders import MARK, new_mark, read_mark, write_directory
+from lavps_jax.sampling_run import run_sampling
 from lavps_jax.storage import as_path, write_file
 from lavps_jax.training_run import run_training
 
