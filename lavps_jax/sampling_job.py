@@ -99,11 +99,12 @@ def job_folder(out_dir: str) -> AnyPath:
     out = absolute(as_path(out_dir, "out_dir"))
     folder = out.with_name(f"{out.name}.job")
     with reached(folder, "out_dir"):
-        if folder.exists() and read_mark(folder / _RUN) is None:
-            for name, _ in files_in(folder):
-                if not re.fullmatch(_KILLED, name):
-                    remedy = "choose another out_dir or move this folder, which a run would use"
-                    raise UserError("out_dir", f"{folder}, which holds other files", remedy)
+        files = files_in(folder) if folder.exists() else ()
+        begun = any(not re.fullmatch(_KILLED, name) for name, _ in files)
+        # In this order: another process of the same run may just begin it.
+        if begun and read_mark(folder / _RUN) is None:
+            remedy = "choose another out_dir or move this folder, which a run would use"
+            raise UserError("out_dir", f"{folder}, which holds other files", remedy)
     return folder
 
 

@@ -127,7 +127,10 @@ def files_in(folder: AnyPath) -> Iterator[tuple[str, int]]:
         yield from ((name.removeprefix(f"{place}/"), one["size"]) for name, one in found.items())
         return
     for path in _entries(folder):
-        facts = path.lstat()
+        try:
+            facts = path.lstat()
+        except FileNotFoundError:  # Another process has just renamed it.
+            continue
         if not stat.S_ISDIR(facts.st_mode):
             yield path.relative_to(folder).as_posix(), facts.st_size
 

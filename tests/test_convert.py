@@ -23,6 +23,7 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
 from lavps_jax.operators import MotionBlur
+from lavps_jax.own_folders import MARK
 from lavps_jax.published import to_published
 
 torch = pytest.importorskip("torch", reason="needs the extra convert")
@@ -80,7 +81,7 @@ def test_a_prior_in_parts_gives_the_published_numbers(golden, prior, tmp_path):
     assert str(tmp_path / "out") in done.stdout
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["source"] == {"file": "tiny.pt", "sha256": whole, "preset": preset}
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["card.json", "weights"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [MARK, "card.json", "weights"]
     model, weights, _ = load_network(str(tmp_path / "out"))
     stored = golden("hdit_tiny")
     x, c_noise = stored.image("raw_x"), jnp.asarray(stored["raw_c_noise"])[:, None]
