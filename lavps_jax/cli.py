@@ -23,7 +23,7 @@ import tyro
 
 from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.errors import UserError
-from lavps_jax.storage import absolute, as_path, on_disk
+from lavps_jax.storage import absolute, as_path, on_disk, reached
 
 __all__ = ["fail", "from_flags", "main", "parse"]
 
@@ -46,17 +46,23 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("preset", " ".join(arguments) or "nothing", "name a file of configs/ first")
-    default: Any = load_preset(str(on_disk(arguments[0], "preset")))
+    preset = on_disk(arguments[0], "preset")
+    with reached(preset, "preset"):
+        default: Any = load_preset(str(preset))
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
-    config: Any = from_flags(kind, arguments[1:], prog=prog, default=default)
-    if kind is SampleConfig and "--overwrite" not in arguments:
-        # A preset allows to replace the folder that it names, not another one.
-        own, chosen = (absolute(as_path(one.out_dir, "out_dir")) for one in (default, config))
-        config = dataclasses.replace(config, overwrite=config.overwrite and chosen == own)
-    return config
+    config = from_flags(kind, arguments[1:], prog=prog, default=default)
+    return config if "--overwrite" in arguments else _replaces_its_own(config, default)
+
+
+def _replaces_its_own(config: Any, preset: Any) -> Any:
+    """A preset allows to replace the folder that it names, not another one."""
+    if not isinstance(config, SampleConfig):
+        return config
+    own, chosen = (absolute(as_path(one.out_dir, "out_dir")) for one in (preset, config))
+    return dataclasses.replace(config, overwrite=config.overwrite and chosen == own)
 
 
 def from_flags(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -96,6 +98,9 @@ def claim_run_folder(run_dir: AnyPath, config: TrainConfig) -> None:
     """Writes the resolved configuration to a folder that was checked."""
     with reached(run_dir, "run_dir"):
         make_folder(run_dir)
+        checkpoints = run_dir / _CHECKPOINTS
+        if not in_bucket(run_dir) and checkpoints.exists() and not os.access(checkpoints, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(checkpoints))
         with write_file(run_dir / _CONFIG) as temporary:
             temporary.write_text(json.dumps(to_json(config), indent=2) + "\n")
         for name in (_CONFIG, _LOG):

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.own_folders import MARK, read_mark, write_directory
+from lavps_jax.own_folders import MARK, Purpose, read_mark, write_directory
 
 ROOT = Path(__file__).parents[1]
 
 
-def make(path, purpose="samples", overwrite=True):
+def make(path, purpose: Purpose = "samples", overwrite=True):
     with write_directory(path, purpose, overwrite=overwrite) as folder:
         (folder / "metrics.json").write_text("{}")
         (folder / "images" / "a").mkdir(parents=True)
