@@ -99,16 +99,17 @@ def write_directory(
       UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
         or cannot be made; in the end if it appeared or changed meanwhile, or cannot be sent.
     """
-    target = absolute(as_path(path, "output directory"))
+    with reached(path, "output directory"):
+        target = absolute(as_path(path, "output directory"))
     if in_bucket(target):
         with _sent(target, purpose, overwrite=overwrite) as folder:
             yield folder
         return
-    if target.exists() and not target.is_dir():
-        raise UserError("output directory", target, "give a directory, this is a file")
-    if Path.cwd().is_relative_to(target):
-        raise UserError("output directory", target, "give a directory below the current one")
     with reached(target, "output directory"):
+        if target.exists() and not target.is_dir():
+            raise UserError("output directory", target, "give a directory, this is a file")
+        if Path.cwd().is_relative_to(target):
+            raise UserError("output directory", target, "give a directory below the current one")
         _put_back(target)
     refuse_existing(target, purpose, overwrite=overwrite)
     temporary = hidden_beside(target)

@@ -96,7 +96,8 @@ def job_folder(out_dir: str) -> AnyPath:
     Raises:
       UserError: if there is something of this name that no run made.
     """
-    out = absolute(as_path(out_dir, "out_dir"))
+    with reached(out_dir, "out_dir"):
+        out = absolute(as_path(out_dir, "out_dir"))
     folder = out.with_name(f"{out.name}.job")
     with reached(folder, "out_dir"):
         files = files_in(folder) if folder.exists() else ()

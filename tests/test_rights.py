@@ -17,6 +17,7 @@ from lavps_jax.checkpoints import TrainingCheckpoints
 from lavps_jax.convert import whole_file
 from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import CARD, WEIGHTS, export_weights, load_weights, read_card
+from lavps_jax.own_folders import MARK, write_directory
 from lavps_jax.sampling_job import Batch, Processes, SamplingJob
 
 NOBODY = 65534
@@ -77,6 +78,26 @@ def test_of_a_batch_that_another_user_restored(folder, part):
     (job.folder / part).chmod(0)
     with as_nobody(), pytest.raises(UserError, match="out_dir: got .*: Permission denied"):
         SamplingJob(str(folder / "out"), {}, Processes(0, 1), overwrite=False).read("dps", 0)
+
+
+@pytest.mark.parametrize("rights", [0, 0o555])
+def test_of_the_folder_in_which_results_would_be_made(folder, rights):
+    """Before anything is computed."""
+    (folder / "closed").mkdir()
+    (folder / "closed").chmod(rights)
+    with as_nobody(), pytest.raises(UserError, match="got .*closed/out; choose .*: Permission"):
+        with write_directory(folder / "closed" / "out", "samples"):
+            pytest.fail("refused before anything is computed")
+
+
+def test_of_a_result_that_would_be_replaced(folder):
+    with write_directory(folder / "out", "samples") as made:
+        (made / "metrics.json").write_text("{}")
+    for path in (folder / "out" / MARK, folder / "out"):
+        path.chmod(0)
+        with as_nobody(), pytest.raises(UserError, match="got .*/out; choose .*: Permission"):
+            with write_directory(folder / "out", "samples", overwrite=True):
+                pytest.fail("refused before anything is computed")
 
 
 @pytest.mark.parametrize("part", ["metrics.json", "."])
