@@ -13,7 +13,7 @@ from typing import Any
 
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
-from lavps_jax.storage import write_file
+from lavps_jax.storage import on_disk, write_file
 
 __all__ = [
     "check_report",
@@ -53,7 +53,7 @@ def earlier(field: str, path: str | Path) -> dict[str, Any] | None:
     Raises:
       UserError: of `field`, if something else is there.
     """
-    path = Path(path)
+    path = on_disk(path, field)
     if not path.exists():
         return None
     try:
@@ -114,7 +114,7 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
       UserError: if something is there that no benchmark wrote, see `earlier`.
     """
     content = {**provenance(data_dir), "results": results}
-    path = Path(path)
+    path = on_disk(path, "out")
     earlier("out", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_file(path) as temporary:
