@@ -21,7 +21,7 @@ import torch
 import tyro
 from flax import nnx
 
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax.config import load_preset
 from lavps_jax.networks import split
 from lavps_jax.published import to_published
@@ -71,6 +71,7 @@ def measure(preset: str, folder: Path) -> dict[str, float]:
 def main(config: Config) -> None:
     jax.config.update("jax_platforms", "cpu")
     results = {}
+    earlier("out", config.out)
     for preset in config.presets:
         with tempfile.TemporaryDirectory() as folder:
             found = results[preset] = measure(preset, Path(folder))

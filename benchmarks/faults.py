@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax.build import load_network
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +190,7 @@ def free_port() -> int:
 
 
 def main(config: Config) -> None:
+    earlier("out", config.out)
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

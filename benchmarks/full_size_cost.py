@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import tyro
 from flax import nnx
 
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.networks import split
@@ -106,6 +106,7 @@ def sampler_of(config: MGDMConfig | DPSConfig) -> Sampler:
 
 
 def main(config: Config) -> None:
+    earlier("out", config.out)
     found = {}
     for data in config.data:
         networks = network_cost(data)

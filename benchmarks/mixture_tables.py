@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from benchmarks.mixture_report import write_mixture_report
-from benchmarks.record import origin_of, provenance, record, stored_by_this_code
+from benchmarks.record import check_report, origin_of, provenance, record, stored_by_this_code
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.samplers.base import Cost
 
@@ -88,7 +88,7 @@ class MixtureTable:
 
         Raises:
           UserError: if a size or a method does not exist, or what is stored is of other code or
-            has other settings.
+            has other settings, or was not written by a benchmark.
         """
         check_at_least("num_problems", config.num_problems, 1)
         check_at_least("num_wide_problems", config.num_wide_problems, 1)
@@ -99,10 +99,12 @@ class MixtureTable:
         for name in config.methods:
             if name not in self.costs:
                 raise UserError("methods", name, f"use some of {'; '.join(self.costs)}")
-        if not Path(config.out).is_file():
+        out = Path(config.out)
+        check_report(out.parent, out.stem)
+        if not out.exists():
             return {}, {}
         remedy = "delete it, or give another file"
-        results = stored_by_this_code("out", Path(config.out), remedy)["results"]
+        results = stored_by_this_code("out", out, remedy)["results"]
         if results.get("settings") != self._settings(config):
             raise UserError("out", f"{config.out}, of another table or settings", remedy)
         return results["problems"], results["origins"]

@@ -22,7 +22,7 @@ import tyro
 from flax import nnx
 
 from benchmarks.operators import families
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax.build import load_prior
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.likelihoods import log_likelihood, simulate
@@ -97,6 +97,7 @@ def operator_seconds(family: OperatorFamily, x_shape: tuple[int, int, int]) -> f
 
 
 def main(config: Config) -> None:
+    earlier("out", config.out)
     all_families = families(Path(config.pictures)) | {"colorization": Colorization()}
     found: dict[str, Any] = {}
     for side in config.sides:

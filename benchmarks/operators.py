@@ -12,6 +12,7 @@ Command: python -m benchmarks.operators
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.record import current_commit, record
+from benchmarks.record import current_commit, earlier, record
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
+from lavps_jax.errors import UserError
 from lavps_jax.operators import (
     AnisotropicBlur,
     CentreBox,
@@ -69,12 +71,22 @@ class Config:
 
 
 def families(folder: Path) -> dict[str, OperatorFamily]:
-    """All of them by name; the files that two of them read are written to the folder."""
+    """All of them by name; the files that two of them read are written to the folder.
+
+    Raises:
+      UserError: if there are others of these names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = np.mgrid[:32, :32]
     painted = (np.hypot(rows - 12, columns - 18) > 7) & (np.abs(rows - columns) > 2)
-    Image.fromarray((255 * painted).astype(np.uint8)).save(folder / "mask.png")
-    np.save(folder / "kernel.npy", np.eye(7) + np.eye(7)[::-1])
+    mask, kernel = io.BytesIO(), io.BytesIO()
+    Image.fromarray((255 * painted).astype(np.uint8)).save(mask, "PNG")
+    np.save(kernel, np.eye(7) + np.eye(7)[::-1])
+    for name, content in (("mask.png", mask.getvalue()), ("kernel.npy", kernel.getvalue())):
+        file = folder / name
+        if file.exists() and file.read_bytes() != content:
+            raise UserError("pictures", file, "give another folder: this file would be replaced")
+        file.write_bytes(content)
     return {
         "denoising": Denoise(),
         "random box": RandomBox(),
@@ -137,7 +149,7 @@ def measure(config: Config, name: str, family: OperatorFamily) -> dict[str, Any]
 
 def main(config: Config) -> None:
     out = Path(config.out)
-    found = json.loads(out.read_text()).get("results", {}) if out.is_file() else {}
+    found = (earlier("out", out) or {"results": {}})["results"]
     all_families = families(Path(config.pictures))
     for name in config.families or all_families:
         if name not in found:

@@ -17,7 +17,6 @@ Command: python -m benchmarks.pods
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.record import current_commit, record
+from benchmarks.record import current_commit, earlier, record
 from lavps_jax import cli
 from lavps_jax.aot import (
     CHIPS,
@@ -84,7 +83,7 @@ class Config:
 
 def main(config: Config) -> None:
     path, console = Path(config.out), Console(stderr=True)
-    rows = json.loads(path.read_text())["results"] if path.exists() else {}
+    rows = (earlier("out", path) or {"results": {}})["results"]
     known = [case.preset for case in CASES]
     if unknown := set(config.presets) - set(known):
         raise UserError("presets", ", ".join(sorted(unknown)), f"use some of {', '.join(known)}")

@@ -13,8 +13,17 @@ from typing import Any
 
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
+from lavps_jax.storage import on_disk, write_file
 
-__all__ = ["current_commit", "origin_of", "provenance", "record", "stored_by_this_code"]
+__all__ = [
+    "check_report",
+    "current_commit",
+    "earlier",
+    "origin_of",
+    "provenance",
+    "record",
+    "stored_by_this_code",
+]
 
 
 def _git(*arguments: str) -> str:
@@ -36,13 +45,47 @@ def current_commit() -> str:
     return f"{_COMMIT}-dirty-{hashlib.sha256(_CHANGES.encode()).hexdigest()[:7]}"
 
 
+def earlier(field: str, path: str | Path) -> dict[str, Any] | None:
+    """What a benchmark wrote to `path` before; None if nothing is there.
+
+    Called before anything is measured, since nothing else is replaced.
+
+    Raises:
+      UserError: of `field`, if something else is there.
+    """
+    path = on_disk(path, field)
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        stored = None
+    if not isinstance(stored, dict) or not {"command", "commit", "machine"} <= stored.keys():
+        raise UserError(field, path, "give another place: no benchmark wrote this")
+    return stored
+
+
+def check_report(out: Path, name: str) -> None:
+    """Raises a UserError if a report NAME.json, NAME.md, NAME_*.svg, ... would replace something in
+    the folder `out` that no report wrote: those lie beside their JSON."""
+    if earlier("out", out / f"{name}.json") is not None:
+        return
+    for file in sorted(out.glob(f"{name}*")):
+        is_of_report = file.suffix in (".md", ".html", ".svg", ".png")
+        # That of another report, with a longer name.
+        if is_of_report and earlier("out", file.with_suffix(".json")) is None:
+            raise UserError("out", file, "give another folder: no report wrote this")
+
+
 def stored_by_this_code(field: str, path: Path, remedy: str) -> dict[str, Any]:
     """What `record` has written to `path`.
 
     Raises:
-      UserError: of `field`, if other code than this has written it.
+      UserError: of `field`, if other code than this has written it, or no benchmark.
     """
-    stored = json.loads(path.read_text())
+    stored = earlier(field, path)
+    if stored is None:
+        raise UserError(field, path, "run the benchmark first: there is nothing")
     if stored["commit"] != current_commit():
         found = f"{path} of commit {stored['commit']}, this is {current_commit()}"
         raise UserError(field, found, remedy)
@@ -65,13 +108,17 @@ def provenance(data_dir: str | None = None) -> dict[str, Any]:
 
 
 def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
-    """Writes `provenance` and {"results"} as JSON to `path`."""
+    """Writes `provenance` and {"results"} as JSON to `path`.
+
+    Raises:
+      UserError: if something is there that no benchmark wrote, see `earlier`.
+    """
     content = {**provenance(data_dir), "results": results}
-    path = Path(path)
+    path = on_disk(path, "out")
+    earlier("out", path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.rename(path)
+    with write_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def origin_of(stored: Mapping[str, Any]) -> str:

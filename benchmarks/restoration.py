@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.intervals import paired_interval
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.data import TfdsData
 from lavps_jax.sampling_run import run_sampling
@@ -62,6 +62,8 @@ def task_config(config: Config, task: str) -> SampleConfig:
 
 def main(config: Config) -> None:
     console = Console()
+    for task in config.tasks:
+        earlier("out", f"{config.out}/restoration_{task}.json")
     for task in config.tasks:
         console.print(f"[bold]{task}")
         folder = run_sampling(task_config(config, task), console)

@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture, lavps_mixture
-from benchmarks.record import record, stored_by_this_code
+from benchmarks.record import check_report, record, stored_by_this_code
 from benchmarks.report import write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
@@ -61,6 +61,9 @@ class Config:
 def main(arguments: list[str]) -> None:
     config, console = cli.from_flags(Config, arguments, prog="python -m benchmarks.run"), Console()
     out = config.out or (config.work if config.quick else "docs/results")
+    of_mixtures = ("known_posteriors", "known_posteriors_lavps")
+    for name in of_mixtures if config.suite == "gmm" else (config.suite,):
+        check_report(Path(out), name)
     if config.suite == "gmm":
         return _mixtures(config, Path(out))
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)

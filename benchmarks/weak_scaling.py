@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import PRESET, ROOT, finish, free_port
-from benchmarks.record import record
+from benchmarks.record import earlier, record
 from lavps_jax import cli
 from lavps_jax.errors import UserError, check_at_least
 
@@ -112,6 +112,7 @@ def main(config: Config) -> None:
     check_at_least("steps", config.steps, 20)
     check_at_least("batches", config.batches, 1)
     check_at_least("repeats", config.repeats, 1)
+    earlier("out", config.out)
     results = {}
     for one in (training, sampling):
         results[one.__name__] = measure(one, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lavps_jax.checksums import checksums
 from lavps_jax.errors import UserError
 from lavps_jax.named_arrays import Tree, check_leaves, named_leaves, rebuild
 from lavps_jax.processes import is_first, on_any, wait_for_all
-from lavps_jax.storage import AnyPath, absolute, as_path, remove_tree
+from lavps_jax.storage import AnyPath, absolute, as_path, check_readable, in_bucket
 
 __all__ = ["TrainingCheckpoints"]
 
@@ -51,10 +52,32 @@ class TrainingCheckpoints:
         registry.add("state", ocp.args.StandardSave, handler)
         registry.add("state", ocp.args.StandardRestore, handler)
         keep = ocp.checkpoint_managers.LatestN(keep_last)
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep,
+            # What was being written when a run was killed; in a bucket it has the name of a step,
+            # as what others may have put there.
+            cleanup_tmp_directories=not in_bucket(self.directory),
+        )
         self._manager = ocp.CheckpointManager(
             self.directory, options=options, handler_registry=registry
         )
+
+    @staticmethod
+    def last_step_in(directory: AnyPath) -> int:
+        """The step of the newest complete checkpoint in a directory, or 0; nothing is made."""
+        if not directory.exists():
+            return 0
+        return max(ocp.utils.checkpoint_steps(os.fspath(directory)), default=0)
+
+    @staticmethod
+    def foreign_in(directory: AnyPath) -> list[str]:
+        """Names in a directory that would be taken for checkpoints, and are not ours."""
+        if not directory.exists():
+            return []
+        if not directory.is_dir():
+            return [directory.name]
+        steps = [one for one in directory.iterdir() if one.name.isdigit()]
+        return [f"{directory.name}/{one.name}" for one in steps if not (one / "state").is_dir()]
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
@@ -115,9 +138,12 @@ class TrainingCheckpoints:
     def _set_aside(self, step: int) -> AnyPath:
         """Renames a checkpoint so that it is none any more."""
         folder = self.directory / str(step)
-        aside = folder.with_name(f"damaged-{step}")
+        aside, number = folder.with_name(f"damaged-{step}"), 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"damaged-{step}-{number}")
+        wait_for_all(f"name aside {step}")
         if is_first():
-            remove_tree(aside)
             folder.rename(aside)
         wait_for_all(f"aside {step}")
         self._manager.reload()
@@ -126,6 +152,8 @@ class TrainingCheckpoints:
     def _read(self, abstract_state: Tree, step: int) -> Tree:
         folder = self.directory / str(step)
         wanted = named_leaves(abstract_state)
+        if not in_bucket(folder):
+            check_readable(folder, "checkpoint")  # Orbax would find it damaged.
         try:
             metadata: Any = self._manager.item_metadata(step)
             found = dict(metadata.state.tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -20,8 +21,9 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import tyro
 
-from lavps_jax.config import load_preset
+from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.errors import UserError
+from lavps_jax.storage import absolute, as_path, on_disk, reached
 
 __all__ = ["fail", "from_flags", "main", "parse"]
 
@@ -44,12 +46,23 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("preset", " ".join(arguments) or "nothing", "name a file of configs/ first")
-    default: Any = load_preset(arguments[0])
+    preset = on_disk(arguments[0], "preset")
+    with reached(preset, "preset"):
+        default: Any = load_preset(str(preset))
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
-    return from_flags(kind, arguments[1:], prog=prog, default=default)
+    config = from_flags(kind, arguments[1:], prog=prog, default=default)
+    return config if "--overwrite" in arguments else _replaces_its_own(config, default)
+
+
+def _replaces_its_own(config: Any, preset: Any) -> Any:
+    """A preset allows to replace the folder that it names, not another one."""
+    if not isinstance(config, SampleConfig):
+        return config
+    own, chosen = (absolute(as_path(one.out_dir, "out_dir")) for one in (preset, config))
+    return dataclasses.replace(config, overwrite=config.overwrite and chosen == own)
 
 
 def from_flags(
@@ -61,13 +74,15 @@ def from_flags(
 ) -> Config:
     """A configuration from flags alone; a wrong flag ends the program with one line.
 
+    Texts that begin with ~ are paths below a home folder.
+
     Raises:
       UserError: if a value is out of range.
     """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
+            found = tyro.cli(
                 kind,
                 prog=prog,
                 default=default,
@@ -80,6 +95,21 @@ def from_flags(
         if (mistake := _user_error(stop)) is not None:
             raise mistake from None
         fail(f"{_message(errors.getvalue())}; {prog} --help lists all flags")
+    return _at_home(found)
+
+
+def _at_home(value: Any, field: str = "") -> Any:
+    """A configuration, or a part of it, whose paths that begin with ~ are whole."""
+    if isinstance(value, str) and value.startswith("~"):
+        return str(on_disk(value, field))
+    if isinstance(value, tuple):
+        return tuple(_at_home(one, field) for one in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+    whole = {name: _at_home(one, f"{field}.{name}".lstrip(".")) for name, one in fields.items()}
+    changed = {name: one for name, one in whole.items() if one is not fields[name]}
+    return dataclasses.replace(value, **changed) if changed else value
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -38,6 +38,7 @@ from lavps_jax.errors import UserError, first_words
 from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.networks.clip_vision import clip_embedding, clip_weights
 from lavps_jax.set_distances import frechet_distance, kernel_distance
+from lavps_jax.storage import reached
 
 __all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
 
@@ -191,8 +192,10 @@ def _inception(path: str) -> Network:
 def _archive(field: str, path: str) -> Any:
     """A TorchScript archive, on the processor; reading it runs no Python."""
     torch = _torch(field)
-    if not Path(path).is_file():
-        raise UserError(field, path, "give an existing file")
+    with reached(Path(path), field):
+        if not Path(path).is_file():
+            raise UserError(field, path, "give an existing file")
+        Path(path).open("rb").close()
     try:
         return torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
@@ -232,6 +235,8 @@ def run(arguments: list[str]) -> None:
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
         samplers = [one["sampler"] for one in (metrics, *metrics["compared"])]
+    except PermissionError as error:
+        raise UserError("run", error.filename, f"mend this: {error.strerror}") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError("run", folder, "give a folder that sample.py wrote") from error
     sets = {name: samples_of(folder, name) for name in samplers}

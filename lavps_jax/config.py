@@ -119,7 +119,7 @@ class TrainConfig:
     batch_size: int = 32
     """Images per step."""
     num_train_steps: int = 10_000
-    """Steps of the whole run."""
+    """Steps of the whole run; one with a constant schedule can go on to a larger number."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Schedule()
     seed: int = 0
@@ -199,7 +199,7 @@ class SampleConfig:
     """Class of the images, for a prior with classes: a number from 0 for all of them, or what the
     data set says of each; None is the null class."""
     overwrite: bool = False
-    """Replace out_dir if it exists."""
+    """Replace out_dir if it holds nothing but results of this program."""
     observations: str | None = None
     """Restore these measurements instead of degrading images of `data`: an image file, a folder of
     images or a .npz file, see `lavps_jax.given_measurements`. All of it is restored."""

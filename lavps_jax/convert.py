@@ -10,8 +10,8 @@ beside it, what it lists is verified. Needs PyTorch: pip install -e '.[convert]'
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
+import os
 import pickle
 import re
 import warnings
@@ -32,11 +32,14 @@ from lavps_jax.config import AmortizedTask, TrainConfig, load_preset, to_json
 from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import write_weights
 from lavps_jax.networks import split
+from lavps_jax.own_folders import is_marked, new_mark, write_directory
 from lavps_jax.published import check_published, from_published, prefix_of, to_published
-from lavps_jax.storage import write_directory, write_file
+from lavps_jax.storage import on_disk, write_file
 
 __all__ = ["Config", "from_torch", "to_torch"]
 
+MADE_BY = "made_by"
+"""Key of a checkpoint under which it says that it was made here."""
 _CHUNK = 1 << 20
 _SUM = re.compile(r"([0-9a-fA-F]{64})\s+\*?(.+)")
 
@@ -56,7 +59,7 @@ class Config:
     to_torch: tyro.conf.FlagCreatePairsOff[bool] = False
     """Convert weights of this library into the published form."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace what lies at `out`."""
+    """Replace what lies at `out`, if this program made it."""
 
 
 def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) -> None:
@@ -73,7 +76,7 @@ def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) 
     check_published(config)
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     # The directory comes first: whether it can be made is known before the work begins.
-    with write_directory(out, overwrite=overwrite) as folder:
+    with write_directory(out, "weights", overwrite=overwrite) as folder:
         with whole_file(source, folder) as (file, digest):
             weights = from_published(read_state_dict(file), split(abstract)[1], prefix)
             origin = {"file": source.name, "sha256": digest, "preset": preset}
@@ -81,16 +84,19 @@ def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) 
 
 
 def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
-    """Converts exported weights into a published checkpoint, {"ema": state dict}.
+    """Converts exported weights into a published checkpoint, {"ema": state dict, MADE_BY: mark}.
 
     That of an amortized network holds its prior too, as the published ones do.
 
     Raises:
-      UserError: if there are no weights at `source`, or `out` exists.
+      UserError: if there are no weights at `source`, or `out` exists and was not made here with
+        `overwrite` set.
     """
     torch = _torch()
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise UserError("out", out, "choose a new name or, for a file, set overwrite")
+    if out.exists() and not _made_here(out):
+        raise UserError("out", out, "choose a new name or move it, this program did not make it")
+    if out.exists() and not overwrite:
+        raise UserError("out", out, "choose a new name or set overwrite")
     if not out.parent.is_dir():
         raise UserError("out", out, "make its folder first")
     _, weights, config = load_network(source)
@@ -106,9 +112,18 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
         tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     with write_file(out) as temporary:
         try:
-            torch.save({"ema": tensors}, temporary)
+            torch.save({"ema": tensors, MADE_BY: new_mark("weights")}, temporary)
         except RuntimeError as error:  # What PyTorch makes of a full disk.
             raise UserError("out", out, f"mend this: {_first_line(error)}") from error
+
+
+def _made_here(out: Path) -> bool:
+    """Whether `to_torch` wrote this file."""
+    try:
+        content: Any = _torch().load(out, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # Whatever PyTorch makes of a file that may be anything.
+        return False
+    return isinstance(content, dict) and is_marked(content.get(MADE_BY))
 
 
 # ---- Files ----
@@ -131,7 +146,8 @@ def whole_file(path: Path, folder: Path) -> Iterator[tuple[Path, str]]:
         _compare(path.name, digest, sums)
         yield path, digest.hexdigest()
         return
-    beside = {file.name for file in path.parent.glob(f"{glob.escape(path.name)}.part-*")}
+    names = os.listdir(path.parent) if path.parent.is_dir() else ()
+    beside = {name for name in names if name.startswith(f"{path.name}.part-")}
     listed = {name for name in sums if name.startswith(f"{path.name}.part-")}
     missing = sorted(listed - beside)
     if missing:
@@ -255,9 +271,10 @@ def run(arguments: list[str]) -> None:
         raise UserError("preset", None, "give --preset configs/NAME.py of the network")
     try:
         if config.preset is None:
-            to_torch(config.source, Path(config.out), overwrite=config.overwrite)
+            to_torch(config.source, on_disk(config.out, "out"), overwrite=config.overwrite)
         else:
-            from_torch(Path(config.source), config.out, config.preset, overwrite=config.overwrite)
+            source = on_disk(config.source, "source")
+            from_torch(source, config.out, config.preset, overwrite=config.overwrite)
     except OSError as error:
         raise UserError("file", error.filename, f"mend this: {error.strerror}") from error
     print(config.out)

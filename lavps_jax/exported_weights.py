@@ -16,7 +16,8 @@ import orbax.checkpoint as ocp
 
 from lavps_jax.errors import UserError
 from lavps_jax.named_arrays import Tree, check_leaves, named_leaves, rebuild
-from lavps_jax.storage import AnyPath, as_path, copy_on_disk, reached, write_directory
+from lavps_jax.own_folders import write_directory
+from lavps_jax.storage import AnyPath, as_path, check_readable, copy_on_disk, reached
 
 __all__ = ["export_weights", "load_weights", "read_card", "write_weights"]
 
@@ -44,12 +45,12 @@ def export_weights(
         training data and the licence. The field "weights" is added: SHA-256, dtype and number of
         parameters.
       dtype: how floating-point arrays are stored; float16 halves the size.
-      overwrite: replace what lies at `path`.
+      overwrite: replace weights at `path`, if they are as they were written.
 
     Raises:
-      UserError: if `path` exists, or a weight is not finite as float16.
+      UserError: if `path` exists, or holds anything else, or a weight is not finite as float16.
     """
-    with write_directory(path, overwrite=overwrite) as folder:
+    with write_directory(path, "weights", overwrite=overwrite) as folder:
         write_weights(folder, weights, card, dtype=dtype)
 
 
@@ -81,7 +82,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
     """The card of exported weights.
 
     Raises:
-      UserError: if `path` holds no exported weights; the message lists those nearby.
+      UserError: if `path` holds no exported weights, and the message lists those nearby; or they
+        cannot be read.
     """
     folder = as_path(path, "weights")
     card = folder / CARD
@@ -90,8 +92,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
             nearby = sorted({str(one.parent) for one in _cards_near(folder)})
             remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
             raise UserError("weights", f"{folder}, where no exported weights are", remedy)
+        text = card.read_bytes()
     try:
-        content = json.loads(card.read_text(encoding="utf-8"))
+        content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("no object")
     except ValueError as error:
@@ -124,6 +127,7 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
     wanted = named_leaves(abstract_weights)
     # Orbax takes a folder in a bucket for complete only with a note, which exports are without.
     with reached(place, "weights"), copy_on_disk(place / WEIGHTS) as folder:
+        check_readable(folder, "weights")  # Orbax would find them damaged.
         arrays = _read_arrays(folder, place)
     if _sha256(arrays) != card.get("weights", {}).get("sha256"):
         raise UserError("weights", f"{place}, whose SHA-256 differs from its card", _DAMAGED)

@@ -7,8 +7,10 @@ together. Nothing but a common folder connects the processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -18,22 +20,28 @@ import jax
 import numpy as np
 
 from lavps_jax.errors import UNREADABLE, UserError
+from lavps_jax.own_folders import new_mark, read_mark
 from lavps_jax.storage import (
     AnyPath,
     absolute,
     as_path,
+    files_in,
     make_folder,
     reached,
-    remove_tree,
+    remove_files,
     write_file,
 )
 
-__all__ = ["Batch", "Processes", "SamplingJob", "detect_processes"]
+__all__ = ["Batch", "Processes", "SamplingJob", "detect_processes", "job_folder"]
 
 PATIENCE = 3600.0
 """Seconds that process 0 waits for the next batch of another process."""
 _FREE_FIELDS = ("overwrite", "process_index", "process_count")
 """What may differ between the processes of a run, and between a run and its restart."""
+_RUN = "run.json"
+_FILE = r"(run\.json|mistake_\d+\.json|[a-z]\w*_\d{6}\.npz)"
+_KILLED = rf"\.{_FILE}\.[0-9a-f]{{8}}\.tmp"
+"""What a process leaves that is killed while it writes one."""
 
 
 class Processes(NamedTuple):
@@ -82,6 +90,25 @@ class Batch(NamedTuple):
     memory: int
 
 
+def job_folder(out_dir: str) -> AnyPath:
+    """The folder OUT.job of an unfinished run, whether it is there or not.
+
+    Raises:
+      UserError: if there is something of this name that no run made.
+    """
+    with reached(out_dir, "out_dir"):
+        out = absolute(as_path(out_dir, "out_dir"))
+    folder = out.with_name(f"{out.name}.job")
+    with reached(folder, "out_dir"):
+        files = files_in(folder) if folder.exists() else ()
+        begun = any(not re.fullmatch(_KILLED, name) for name, _ in files)
+        # In this order: another process of the same run may just begin it.
+        if begun and read_mark(folder / _RUN) is None:
+            remedy = "choose another out_dir or move this folder, which a run would use"
+            raise UserError("out_dir", f"{folder}, which holds other files", remedy)
+    return folder
+
+
 class SamplingJob:
     """The folder OUT.job of an unfinished run.
 
@@ -92,24 +119,25 @@ class SamplingJob:
       overwrite: replace the folder of another run, if there is one process only.
 
     Raises:
-      UserError: if an unfinished run with another identity is there, or it cannot be made.
+      UserError: if an unfinished run with another identity is there, or something else, or it
+        cannot be made.
     """
 
     def __init__(
         self, out_dir: str, identity: Mapping[str, Any], processes: Processes, *, overwrite: bool
     ):
-        out = absolute(as_path(out_dir, "out_dir"))
-        self.folder = out.with_name(f"{out.name}.job")
+        self.folder = job_folder(out_dir)
         self.processes = processes
         wanted = {key: one for key, one in identity.items() if key not in _FREE_FIELDS}
         with reached(self.folder, "out_dir"):
             if overwrite and processes.count == 1 and self._differs(wanted) is not None:
                 self.remove()
             make_folder(self.folder)
-            file = self.folder / "run.json"
+            file = self.folder / _RUN
             if not file.exists():
+                content = new_mark("an unfinished run") | {"run": wanted}
                 with write_file(file) as temporary:
-                    temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+                    temporary.write_text(json.dumps(content, indent=2) + "\n")
             self._mistake(processes.index).unlink(missing_ok=True)
             name = self._differs(wanted)
         if name is not None:
@@ -121,12 +149,10 @@ class SamplingJob:
 
     def _differs(self, wanted: Mapping[str, Any]) -> str | None:
         """The first field in which the run of the folder is another one."""
-        try:
-            found = json.loads((self.folder / "run.json").read_text())
-        except FileNotFoundError:
+        mark = read_mark(self.folder / _RUN)
+        if mark is None:
             return None
-        except ValueError:
-            return "run.json (damaged)"
+        found = mark.get("run", {})
         fields = [*wanted, *found]
         return next((key for key in fields if wanted.get(key) != found.get(key)), None)
 
@@ -134,14 +160,21 @@ class SamplingJob:
         return self.folder / f"{sampler}_{batch:06d}.npz"
 
     def read(self, sampler: str, batch: int) -> Batch | None:
-        """A finished batch; None if it is not there, or damaged."""
+        """A finished batch; None if it is not there, or damaged.
+
+        Raises:
+          UserError: if it may not be read.
+        """
+        path = self._file(sampler, batch)
         try:
             with (
-                self._file(sampler, batch).open("rb") as file,
+                path.open("rb") as file,
                 np.load(file, allow_pickle=False) as stored,
             ):
                 seconds, memory = float(stored["seconds"]), int(stored["memory"])
                 return Batch(stored["samples"], seconds, memory)
+        except PermissionError as error:
+            raise UserError("out_dir", path, f"mend this: {error.strerror}") from error
         except (*UNREADABLE, zipfile.BadZipFile):
             return None
 
@@ -195,5 +228,9 @@ class SamplingJob:
             return True
 
     def remove(self) -> None:
-        """Deletes the folder."""
-        remove_tree(self.folder)
+        """Deletes the folder; files of others stay, and so does it then."""
+        with contextlib.suppress(OSError):
+            names = [name for name, _ in files_in(self.folder)]
+            ours = [name for name in names if re.fullmatch(f"{_FILE}|{_KILLED}", name)]
+            # The mark goes last.
+            remove_files(self.folder, sorted(ours, key=lambda name: name == _RUN))

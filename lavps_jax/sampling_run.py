@@ -39,12 +39,13 @@ from lavps_jax.measurements import (
 from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
+from lavps_jax.own_folders import refuse_existing, write_directory
 from lavps_jax.samplers import Sampler, Samples, make_sample_fn
-from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
+from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes, job_folder
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.scores import ensemble_scores, sample_scores
 from lavps_jax.starts import BestOf
-from lavps_jax.storage import AnyPath, as_path, refuse_existing, write_directory
+from lavps_jax.storage import AnyPath, as_path
 from lavps_jax.types import Params
 
 __all__ = ["run_sampling"]
@@ -70,7 +71,9 @@ def run_sampling(
     console, devices = console or Console(), devices or jax.local_devices()
     processes = detect_processes(config.process_index, config.process_count)
     if processes.index:
-        refuse_existing(as_path(config.out_dir, "out_dir"), overwrite=config.overwrite)
+        out = as_path(config.out_dir, "out_dir")
+        refuse_existing(out, "samples", overwrite=config.overwrite)
+        job_folder(config.out_dir)
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
@@ -80,7 +83,8 @@ def run_sampling(
             raise
         console.print(f"process {processes.index} is done; process 0 writes the results")
         return as_path(config.out_dir, "out_dir")
-    with write_directory(config.out_dir, overwrite=config.overwrite) as folder:
+    with write_directory(config.out_dir, "samples", overwrite=config.overwrite) as folder:
+        job_folder(config.out_dir)  # Before anything is computed.
         run = _prepare(config, console)
         measured = run.measured
         naive = _naive(measured, config.batch_size)[:, None]
@@ -104,9 +108,9 @@ def run_sampling(
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
-    picture = f"pictures: {config.out_dir}/contact_sheet.png"
-    console.print(picture, markup=False, soft_wrap=True)
-    return as_path(config.out_dir, "out_dir")
+    out = as_path(config.out_dir, "out_dir")
+    console.print(f"pictures: {out / 'contact_sheet.png'}", markup=False, soft_wrap=True)
+    return out
 
 
 class _Run(NamedTuple):

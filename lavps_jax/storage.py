@@ -1,15 +1,17 @@
-"""Folders on disk or in a bucket of Google Cloud Storage (gs://): all of a result, or nothing."""
+"""Files on disk and in buckets of Google Cloud Storage (gs://): where they are, what there is."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import importlib.util
 import itertools
 import os
 import secrets
-import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,32 +22,45 @@ from lavps_jax.errors import UserError, first_words
 
 __all__ = [
     "AnyPath",
+    "CONNECTIONS",
     "absolute",
     "as_path",
+    "check_readable",
     "copy_on_disk",
+    "files_in",
+    "hidden_beside",
+    "hold",
     "in_bucket",
+    "is_held",
+    "left_beside",
     "make_folder",
+    "on_disk",
     "reached",
-    "refuse_existing",
-    "remove_tree",
-    "write_directory",
+    "remove_files",
     "write_file",
 ]
 
 AnyPath = Any
 """A `pathlib.Path` on disk, an `etils.epath.Path` in a bucket; what both can is used."""
 
-MARKS = ("metrics.json", "card.json")
-"""Files that tell a directory of results or weights from one with files of the user."""
-_UNFINISHED = ".lavps_jax_unfinished"
-"""Marks a folder in a bucket that somebody is filling, or was when they were stopped; it holds the
-token of who began last."""
-_TOKEN = "lavps_jax "
-_NUM_CONNECTIONS = 16
+CONNECTIONS = 16
+"""How many objects of a bucket are sent or deleted at once."""
+
+
+def on_disk(path: str | os.PathLike[str], field: str) -> Path:
+    """A path on disk that a user gave; a leading ~ is the home folder.
+
+    Raises:
+      UserError: naming `field`, if there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(field, path, "give the whole path: there is no such home folder") from error
 
 
 def as_path(path: str | os.PathLike[str], field: str) -> AnyPath:
-    """A path on disk or one in a bucket.
+    """A path on disk, as `on_disk`, or one in a bucket.
 
     Raises:
       UserError: naming `field`, if it is of another kind of storage, or what buckets need is not
@@ -54,7 +69,7 @@ def as_path(path: str | os.PathLike[str], field: str) -> AnyPath:
     text = os.fspath(path)
     scheme, separator, rest = text.partition(":/")
     if not separator or not scheme.isalnum():
-        return Path(text)
+        return on_disk(text, field)
     bucket, _, folder = rest.removeprefix("/").partition("/")
     if scheme != "gs" or not rest.startswith("/") or not bucket or not folder.strip("/"):
         raise UserError(field, text, "give a folder on disk or gs://BUCKET/FOLDER")
@@ -96,12 +111,79 @@ def make_folder(path: AnyPath) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def remove_tree(path: AnyPath) -> None:
-    """Deletes a folder with everything in it, if it is there."""
-    if in_bucket(path):
-        path.rmtree(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+def files_in(folder: AnyPath) -> Iterator[tuple[str, int]]:
+    """Every file of a folder and of those below: its name as "a/b.txt" and its size in bytes.
+
+    A link is one of the files, whatever it leads to.
+
+    Raises:
+      OSError: if a folder cannot be listed.
+    """
+    if in_bucket(folder):
+        import fsspec
+
+        place = os.fspath(folder).removeprefix("gs://")
+        found = fsspec.filesystem("gs").find(place, detail=True)
+        yield from ((name.removeprefix(f"{place}/"), one["size"]) for name, one in found.items())
+        return
+    for path in _entries(folder):
+        try:
+            facts = path.lstat()
+        except FileNotFoundError:  # Another process has just renamed it.
+            continue
+        if not stat.S_ISDIR(facts.st_mode):
+            yield path.relative_to(folder).as_posix(), facts.st_size
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Files, links and folders of a folder on disk and of those below."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _entries(path)
+        yield path
+
+
+def check_readable(folder: Path, field: str) -> None:
+    """Raises a UserError, with what the system says, if there is a file that cannot be read."""
+    with reached(folder, field):
+        for path in _entries(folder):
+            if path.is_file():
+                with reached(path, field):
+                    path.open("rb").close()
+
+
+def remove_files(folder: AnyPath, names: Iterable[str]) -> None:
+    """Deletes these files of a folder, and on disk the folders that are empty then; others stay."""
+    if in_bucket(folder):
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(lambda name: (folder / name).unlink(missing_ok=True), names))
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for path in itertools.chain(_entries(folder), (folder,)):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # It is not empty.
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Makes an empty file and locks it while the block runs: `is_held` tells it from one that was
+    left when its process was killed."""
+    with path.open("xb") as file:
+        with contextlib.suppress(OSError):  # Some network file systems have no locks.
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds this file, or may do so."""
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -136,138 +218,23 @@ def write_file(path: AnyPath) -> Iterator[Path]:
             yield temporary
             path.write_bytes(temporary.read_bytes())
         return
-    temporary = _hidden(path)
+    temporary = hidden_beside(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with hold(temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def write_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary directory on disk that becomes `path` on success.
-
-    If the block raises, everything in it is deleted and `path` is as before. On disk it lies beside
-    `path` and is renamed. What goes to a bucket is sent at the end, its `MARKS` last; a folder
-    there that was being filled when somebody was stopped may be replaced by anybody. An overwrite
-    that is stopped while it sends has deleted what was there.
-
-    Args:
-      path: the directory to make; parents are made as needed.
-      overwrite: replace an existing directory, at the very end, if it is empty or was made by
-        this function's callers, which its `MARKS` tell.
-
-    Raises:
-      UserError: before anything is computed, if `path` exists and may not be replaced, is a file,
-        or cannot be made; in the end if it appeared meanwhile, or cannot be sent.
-    """
-    target = absolute(as_path(path, "output directory"))
-    if in_bucket(target):
-        with _sent(target, overwrite=overwrite) as folder:
-            yield folder
-        return
-    if target.exists() and not target.is_dir():
-        raise UserError("output directory", target, "give a directory, this is a file")
-    if Path.cwd().is_relative_to(target):
-        raise UserError("output directory", target, "give a directory below the current one")
-    refuse_existing(target, overwrite=overwrite)
-    temporary = _hidden(target)
-    old = temporary.with_suffix(".old")
-    try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-        except OSError as error:
-            remedy = f"choose another: {error.strerror}"
-            raise UserError("output directory", target, remedy) from error
-        yield temporary
-        refuse_existing(target, overwrite=overwrite)
-        if target.exists():  # A rename cannot replace a directory that has files.
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+def left_beside(path: AnyPath, suffix: str) -> Iterator[Path]:
+    """What lies beside a path on disk under a name that `hidden_beside` gives, with this suffix."""
+    if not in_bucket(path):
+        pattern = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}{suffix}"
+        yield from (one for one in path.parent.glob(pattern) if not one.is_symlink())
 
 
-@contextlib.contextmanager
-def _sent(path: AnyPath, *, overwrite: bool) -> Iterator[Path]:
-    """`write_directory` to a bucket."""
-    refuse_existing(path, overwrite=overwrite)
-    with reached(path, "output directory"):
-        # Whether one may write, replace and delete there is seen before anything is computed.
-        trial = path / f"{_UNFINISHED}_{secrets.token_hex(4)}"
-        for _ in range(2):
-            trial.write_text(_TOKEN)
-        trial.unlink()
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-        refuse_existing(path, overwrite=overwrite)
-        mark, token = path / _UNFINISHED, _TOKEN + secrets.token_hex(8)
-        try:
-            with reached(path, "output directory"):
-                mark.write_text(token)
-                _send(Path(name), path, mark, token)
-        except BaseException:
-            # What somebody else began meanwhile is theirs.
-            with contextlib.suppress(Exception):
-                if mark.read_text() == token:
-                    path.rmtree()
-            raise
-        with contextlib.suppress(Exception):  # Everything is there.
-            mark.unlink()
-
-
-def _send(folder: Path, path: AnyPath, mark: AnyPath, token: str) -> None:
-    """Replaces what is in `path`, but for the mark, by what is in `folder`: `MARKS` go first and
-    come last, so that no part is taken for a whole."""
-    olds = [one for one in path.iterdir() if one.name != mark.name]
-    files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
-
-    def delete(one: AnyPath) -> None:
-        one.rmtree() if one.is_dir() else one.unlink()
-
-    def send(file: Path) -> None:
-        path.joinpath(*file.relative_to(folder).parts).write_bytes(file.read_bytes())
-
-    def is_mark(one: AnyPath) -> bool:
-        return one.name in MARKS
-
-    for one in filter(is_mark, olds):
-        delete(one)
-    with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
-        list(pool.map(delete, itertools.filterfalse(is_mark, olds)))
-        list(pool.map(send, itertools.filterfalse(is_mark, files)))
-    if mark.read_text() != token:
-        remedy = "choose a new name: another run is writing there"
-        raise UserError("output directory", path, remedy)
-    for file in filter(is_mark, files):
-        send(file)
-
-
-def _hidden(path: Path) -> Path:
+def hidden_beside(path: Path) -> Path:
     """A new name in the same parent, because renaming is atomic only within one file system. It is
     drawn before anything is made, so that an interrupt at any moment finds what to delete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def refuse_existing(path: AnyPath, *, overwrite: bool) -> None:
-    """Raises a UserError if `path` exists and may not be replaced; see `write_directory`."""
-    with reached(path, "output directory"):
-        if not path.exists() or (in_bucket(path) and _is_unfinished(path)):
-            return
-        if not overwrite:
-            raise UserError("output directory", path, "choose a new name or set overwrite")
-        if any(path.iterdir()) and not any((path / mark).exists() for mark in MARKS):
-            raise UserError("output directory", path, "choose a new name, it holds other files")
-
-
-def _is_unfinished(path: AnyPath) -> bool:
-    """Whether a folder in a bucket was being filled."""
-    try:
-        return (path / _UNFINISHED).read_text().startswith(_TOKEN)
-    except FileNotFoundError:
-        return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import time
 import warnings
@@ -32,8 +30,8 @@ from lavps_jax.data import (
     load_batch,
     load_labels,
 )
-from lavps_jax.errors import UserError, first_words
-from lavps_jax.exported_weights import export_weights, read_card
+from lavps_jax.errors import UserError
+from lavps_jax.exported_weights import export_weights
 from lavps_jax.machine import describe_machine
 from lavps_jax.memory import check_memory
 from lavps_jax.placement import (
@@ -47,8 +45,9 @@ from lavps_jax.placement import (
     spread_weights,
 )
 from lavps_jax.processes import check_agreement, connect, is_first, wait_for_all
+from lavps_jax.run_folder import RunLog, check_run_folder, claim_run_folder, exported_card
 from lavps_jax.stop_request import StopRequest
-from lavps_jax.storage import AnyPath, as_path, in_bucket, make_folder, reached, write_file
+from lavps_jax.storage import AnyPath, as_path
 from lavps_jax.training import TrainState, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import PRNGKey, Weights
 from lavps_jax.validation import make_validation, validation_line
@@ -56,13 +55,6 @@ from lavps_jax.validation import make_validation, validation_line
 __all__ = ["run_training"]
 
 _CHAINS_SEED = 2
-_LOG_SECONDS = 30.0
-"""From one sending of log.csv to a bucket to the next."""
-_FREE_FIELDS = (
-    "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
-    "num_microbatches", "fsdp", "remat", "coordinator", "process_index", "process_count",
-)  # fmt: skip
-"""What may change when a run goes on: it does not change the weights, but for rounding."""
 
 
 def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> AnyPath:
@@ -83,6 +75,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     connect(config.coordinator, config.process_index, config.process_count)
     mesh = _checked_mesh(config, devices)
     run_dir = as_path(config.run_dir, "run_dir")
+    check_run_folder(run_dir, config)
     num_classes = config.task.trained_classes
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
@@ -97,7 +90,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     optimizer = build_optimizer(config, trainee.weights)
     state, train_step, rng_key = _first_state(config, trainee, frozen, optimizer, load, mesh)
     if is_first():
-        _claim_directory(run_dir, config)
+        claim_run_folder(run_dir, config)
     wait_for_all("run directory")
     validate = make_validation(config, trainee, frozen, validation_data, mesh)
 
@@ -106,7 +99,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}  {task.fields[speed]:.0f} images/s"),
+        TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
     )
     with TrainingCheckpoints(run_dir / "checkpoints", keep_last=config.keep_last) as checkpoints:
@@ -118,15 +111,16 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                 _tell(console, f"warning: {one.message}")
             _tell(console, f"resumed at step {int(state.step)} of {config.num_train_steps}")
         first, skipped = int(state.step), int(state.num_skipped)
-        least = _least_loss(run_dir)
+        best = exported_card(run_dir, "best")
+        least = math.inf if best is None else best["validation"]["validation_loss"]
         with (
             StopRequest() as stop,
             Progress(*columns, console=console, disable=not is_first()) as progress,
-            _Log(run_dir / "log.csv", first) as log,
+            RunLog(run_dir, first) as log,
         ):
             tell = partial(_tell, console)
             bar = progress.add_task(
-                "training", total=config.num_train_steps, completed=first, loss=np.nan, speed=0.0
+                "training", total=config.num_train_steps, completed=first, told=""
             )
             began, since = time.perf_counter(), first
             for step in range(first, config.num_train_steps):
@@ -150,7 +144,8 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                     speed = (done - since) * config.batch_size / (time.perf_counter() - began)
                     began, since = time.perf_counter(), done
                     log.write(done, row | {"images_per_second": speed})
-                    progress.update(bar, completed=done, loss=row["loss"], speed=speed)
+                    told = f"loss {row['loss']:.4g}  {speed:.0f} images/s"
+                    progress.update(bar, completed=done, told=told)
                 # Before the checkpoint, so that a run that has its last one is complete.
                 if due_validation:
                     scores = validate(state.ema)
@@ -170,7 +165,8 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
                     tell(f"stopped at step {done}: the same command goes on from step {saved}")
                     raise KeyboardInterrupt("SIGTERM")
     wait_for_all("last checkpoint")
-    if not (run_dir / "weights" / "card.json").exists():  # Somebody took them away.
+    card = exported_card(run_dir, "weights")
+    if card is None or card["step"] != config.num_train_steps:  # Taken away, or of a longer run.
         _export(config, state, validate(state.ema), least, mesh)
     return run_dir / "weights"
 
@@ -276,25 +272,6 @@ def _diverged(checkpoints: TrainingCheckpoints, step: int, skipped: int) -> User
     return UserError(f"loss at step {step}", f"no finite value ({skipped} steps skipped)", remedy)
 
 
-def _claim_directory(run_dir: AnyPath, config: TrainConfig) -> None:
-    """Writes the resolved configuration, or checks that the run there has the same one."""
-    file = run_dir / "config.json"
-    stored = to_json(config)
-    with reached(run_dir, "run_dir"):
-        make_folder(run_dir)
-        text = file.read_text() if file.exists() else json.dumps(stored)
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise UserError("run_dir", file, "delete this file, it is damaged") from error
-        for name in stored.keys() | found.keys():
-            if name not in _FREE_FIELDS and stored.get(name) != found.get(name):
-                remedy = f"choose another folder: it holds a run with another {name}"
-                raise UserError("run_dir", run_dir, remedy)
-        with write_file(file) as temporary:
-            temporary.write_text(json.dumps(stored, indent=2) + "\n")
-
-
 def _export(
     config: TrainConfig, state: TrainState, scores: dict[str, float], least: float, mesh: Mesh
 ) -> None:
@@ -314,62 +291,3 @@ def _export(
     export_weights(run_dir / "weights", ema, card, dtype=config.export_dtype, overwrite=True)
     if scores["validation_loss"] < least:
         export_weights(run_dir / "best", ema, card, dtype=config.export_dtype, overwrite=True)
-
-
-def _least_loss(run_dir: AnyPath) -> float:
-    """Of the validations so far, as process 0 needs it."""
-    if not is_first():
-        return math.inf
-    try:
-        return read_card(run_dir / "best")["validation"]["validation_loss"]
-    except (UserError, KeyError):  # There is none yet, or one that is of no use.
-        return math.inf
-
-
-class _Log:
-    """log.csv: one row per value, so that a resumed run only cuts and appends. Only process 0 has
-    one. Nothing can be appended in a bucket, where all of it is sent again now and then."""
-
-    def __init__(self, path: AnyPath, first_step: int):
-        self._path = path if is_first() else None
-        self._rows = [["step", "name", "value"]]
-        self._sent = -math.inf
-        if self._path is None:
-            return
-        if path.exists():
-            self._rows += [
-                row
-                for row in csv.reader(path.read_text().splitlines())
-                if len(row) == 3 and row[0].isdigit() and int(row[0]) <= first_step
-            ]
-        self._write_all()
-
-    def _write_all(self) -> None:
-        with write_file(self._path) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(self._rows)
-
-    def _send(self) -> None:
-        try:
-            self._write_all()
-        except Exception as error:  # A run does not end for its log; the next time sends all.
-            warnings.warn(f"{self._path}: not sent ({first_words(error)})", stacklevel=2)
-        self._sent = time.monotonic()
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        if self._path is None:
-            return
-        rows = [[str(step), name, f"{value:.7g}"] for name, value in values.items()]
-        if not in_bucket(self._path):
-            with self._path.open("a", newline="") as file:
-                csv.writer(file).writerows(rows)
-            return
-        self._rows += rows
-        if time.monotonic() - self._sent > _LOG_SECONDS:
-            self._send()
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._path is not None and in_bucket(self._path):
-            self._send()

@@ -23,6 +23,7 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
 from lavps_jax.operators import MotionBlur
+from lavps_jax.own_folders import MARK
 from lavps_jax.published import to_published
 
 torch = pytest.importorskip("torch", reason="needs the extra convert")
@@ -80,7 +81,7 @@ def test_a_prior_in_parts_gives_the_published_numbers(golden, prior, tmp_path):
     assert str(tmp_path / "out") in done.stdout
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["source"] == {"file": "tiny.pt", "sha256": whole, "preset": preset}
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["card.json", "weights"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [MARK, "card.json", "weights"]
     model, weights, _ = load_network(str(tmp_path / "out"))
     stored = golden("hdit_tiny")
     x, c_noise = stored.image("raw_x"), jnp.asarray(stored["raw_c_noise"])[:, None]
@@ -260,9 +261,14 @@ def test_nothing_is_replaced_unasked(prior, tmp_path):
     from_torch(source, str(tmp_path / "out"), preset)
     with pytest.raises(UserError, match="overwrite"):
         from_torch(source, str(tmp_path / "out"), preset)
-    with pytest.raises(UserError, match="overwrite"):
-        to_torch(str(tmp_path / "out"), source)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="move it, this program did not make it"):
+        to_torch(str(tmp_path / "out"), source, overwrite=True)  # The only copy, downloaded.
+    assert source.read_bytes() == before
     to_torch(str(tmp_path / "out"), tmp_path / "back.pt")
+    with pytest.raises(UserError, match="set overwrite"):
+        to_torch(str(tmp_path / "out"), tmp_path / "back.pt")
+    to_torch(str(tmp_path / "out"), tmp_path / "back.pt", overwrite=True)
     before = np.asarray(tensors["unet.patch_in.proj.weight"])
     back = torch.load(tmp_path / "back.pt", weights_only=True)["ema"]
     np.testing.assert_array_equal(back["unet.patch_in.proj.weight"], before)

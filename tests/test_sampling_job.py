@@ -162,6 +162,58 @@ def interrupt_after_a_batch(run_config, measured, job, *_):
     raise RuntimeError("interrupted")
 
 
+def notes_alone(folder):
+    (folder / "notes.txt").write_text("three weeks of work")
+
+
+def batches_of_something(folder):
+    (folder / "dps_000000.npz").write_bytes(b"numbers")
+
+
+def a_run_of_something(folder):
+    (folder / "run.json").write_text('{"seed": 1}')
+    notes_alone(folder)
+
+
+@pytest.mark.parametrize("put", [notes_alone, batches_of_something, a_run_of_something])
+def test_a_folder_of_somebody_else_is_no_job(prior, tmp_path, put, monkeypatch):
+    """It happens to have the name of the one that the run would use."""
+    (tmp_path / "out.job").mkdir()
+    put(tmp_path / "out.job")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out.job").iterdir()}
+    monkeypatch.setattr("lavps_jax.sampling_run._prepare", lambda *_: pytest.fail("it began"))
+    for shared in ({}, {"process_index": 1, "process_count": 2}):
+        with pytest.raises(UserError, match="out.job, which holds other files; choose another"):
+            run_sampling(config(tmp_path, prior, overwrite=True, **shared))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out.job").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out.job"]
+
+
+def test_a_file_with_the_name_of_the_job_is_told(prior, tmp_path):
+    (tmp_path / "out.job").write_text("my job")
+    with pytest.raises(UserError, match="out_dir: got .*out.job; choose another"):
+        run_sampling(config(tmp_path, prior, overwrite=True))
+    assert (tmp_path / "out.job").read_text() == "my job"
+
+
+def test_what_is_put_into_a_job_outlives_it(prior, tmp_path):
+    small = config(tmp_path, prior, num_images=1, compare=False)
+    job = SamplingJob(small.out_dir, {"seed": 7}, Processes(0, 1), overwrite=False)
+    notes_alone(job.folder)
+    (job.folder / ".dps_000003.npz.0123abcd.tmp").write_bytes(b"killed while it was written")
+    run_sampling(dataclasses.replace(small, overwrite=True))
+    assert [path.name for path in job.folder.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_a_job_that_was_killed_as_it_began_is_no_obstacle(tmp_path):
+    (tmp_path / "out.job").mkdir()
+    (tmp_path / "out.job" / ".run.json.0123abcd.tmp").write_text("{")
+    job = SamplingJob(str(tmp_path / "out"), {}, Processes(0, 1), overwrite=False)
+    job.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_mistake_of_another_process_is_told(tmp_path):
     one, two = (SamplingJob(str(tmp_path / "out"), {}, Processes(i, 2), overwrite=False)
                 for i in (0, 1))  # fmt: skip

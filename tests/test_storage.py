@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
+import json
 import sys
 from functools import partial
 
@@ -22,17 +23,25 @@ from lavps_jax.errors import UserError
 from lavps_jax.exported_weights import export_weights, read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import RandomPixels
+from lavps_jax.own_folders import MARK, new_mark, read_mark, write_directory
 from lavps_jax.sampling_run import run_sampling
-from lavps_jax.storage import as_path, write_directory, write_file
+from lavps_jax.storage import as_path, write_file
 from lavps_jax.training_run import run_training
 
 
 def _entries(folder):
-    return sorted(entry.name for entry in folder.iterdir())
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != MARK)
+
+
+def _make(path, **files):
+    """A folder as the program makes it; "metrics" is metrics.json."""
+    with write_directory(path, "samples") as folder:
+        for name, content in files.items():
+            (folder / f"{name}.json").write_text(content)
 
 
 def test_directory_appears_when_complete(tmp_path):
-    with write_directory(tmp_path / "deep" / "run") as folder:
+    with write_directory(tmp_path / "deep" / "run", "samples") as folder:
         (folder / "a.txt").write_text("done")
         assert not (tmp_path / "deep" / "run").exists()
         assert folder.parent == tmp_path / "deep"
@@ -42,7 +51,7 @@ def test_directory_appears_when_complete(tmp_path):
 
 def test_failure_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        with write_directory(tmp_path / "run") as folder:
+        with write_directory(tmp_path / "run", "samples") as folder:
             (folder / "half.txt").write_text("half")
             raise KeyboardInterrupt
     assert _entries(tmp_path) == []
@@ -52,8 +61,7 @@ def test_failure_leaves_nothing(tmp_path):
 def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path, existing):
     target = tmp_path / "run"
     if existing:
-        target.mkdir()
-        (target / "metrics.json").write_text("old")
+        _make(target, metrics="old")
     before = _entries(tmp_path)
 
     def write(last_line):
@@ -70,7 +78,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path, existing):
         tracer = sys.gettrace()
         sys.settrace(trace)
         try:
-            with write_directory(target, overwrite=True) as folder:
+            with write_directory(target, "samples", overwrite=True) as folder:
                 (folder / "new.txt").write_text("new")
         finally:
             sys.settrace(tracer)
@@ -87,22 +95,21 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(tmp_path, existing):
 
 def test_an_existing_directory_is_kept_unless_asked_and_until_the_end(tmp_path):
     target = tmp_path / "run"
-    target.mkdir()
-    (target / "metrics.json").write_text("old")
+    _make(target, metrics="old")
     with pytest.raises(UserError, match="run; choose a new name"):
-        with write_directory(target):
+        with write_directory(target, "samples"):
             pytest.fail("refused before anything is computed")
     with pytest.raises(RuntimeError):
-        with write_directory(target, overwrite=True) as folder:
+        with write_directory(target, "samples", overwrite=True) as folder:
             raise RuntimeError
     assert (target / "metrics.json").read_text() == "old"
-    with write_directory(target, overwrite=True) as folder:
+    with write_directory(target, "samples", overwrite=True) as folder:
         (folder / "new.txt").write_text("new")
         assert (target / "metrics.json").exists()
     assert _entries(target) == ["new.txt"] and _entries(tmp_path) == ["run"]
     (tmp_path / "file").write_text("file")
     with pytest.raises(UserError, match="this is a file"):
-        with write_directory(tmp_path / "file", overwrite=True):
+        with write_directory(tmp_path / "file", "samples", overwrite=True):
             pass
 
 
@@ -110,19 +117,19 @@ def test_files_of_somebody_else_are_never_replaced(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_text("a photo")
     with pytest.raises(UserError, match="it holds other files"):
-        with write_directory(tmp_path / "photos", overwrite=True):
+        with write_directory(tmp_path / "photos", "samples", overwrite=True):
             pass
     monkeypatch.chdir(tmp_path / "photos")
     for here in (".", "..", tmp_path):
         with pytest.raises(UserError, match="below the current one"):
-            with write_directory(here, overwrite=True):
+            with write_directory(here, "samples", overwrite=True):
                 pass
     assert _entries(tmp_path / "photos") == ["a.png"]
 
 
 def test_a_directory_made_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(UserError, match="choose a new name"):
-        with write_directory(tmp_path / "run"):
+        with write_directory(tmp_path / "run", "samples"):
             (tmp_path / "run").mkdir()
             (tmp_path / "run" / "theirs.txt").write_text("theirs")
     assert _entries(tmp_path / "run") == ["theirs.txt"] and _entries(tmp_path) == ["run"]
@@ -153,23 +160,26 @@ def objects(server):
 
 
 def test_a_folder_of_a_bucket_is_complete_when_its_mark_is_there(server, objects):
-    with write_directory("gs://bucket/runs/out") as folder:
+    with write_directory("gs://bucket/runs/out", "samples") as folder:
         (folder / "metrics.json").write_text("{}")
         (folder / "images").mkdir()
         (folder / "images" / "a.png").write_bytes(b"a")
         assert not objects
-    assert sorted(objects) == ["runs/out/images/a.png", "runs/out/metrics.json"]
-    assert server.written[-1] == "runs/out/metrics.json"
+    made = ["runs/out/.lavps_jax.json", "runs/out/images/a.png", "runs/out/metrics.json"]
+    assert sorted(objects) == made
+    assert server.written[-2:] == ["runs/out/metrics.json", "runs/out/.lavps_jax.json"]
+    mark = read_mark(as_path("gs://bucket/runs/out", "x") / MARK)
+    assert mark is not None and mark["files"] == {"images/a.png": 1, "metrics.json": 2}
 
 
 def test_a_failure_leaves_nothing_in_a_bucket(server, objects, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        with write_directory("gs://bucket/out"):
+        with write_directory("gs://bucket/out", "samples"):
             raise KeyboardInterrupt
     assert not objects
     # Neither does one while it sends.
     with pytest.raises(UserError, match="output directory: got gs://bucket/out; .* no permission"):
-        with write_directory("gs://bucket/out") as folder:
+        with write_directory("gs://bucket/out", "samples") as folder:
             (folder / "metrics.json").write_text("{}")
             (folder / "a.txt").write_text("a")
 
@@ -181,59 +191,77 @@ def test_a_failure_leaves_nothing_in_a_bucket(server, objects, monkeypatch):
 
 
 def test_what_is_in_a_bucket_is_kept_unless_asked(objects):
-    with write_directory("gs://bucket/out") as folder:
+    with write_directory("gs://bucket/out", "samples") as folder:
         (folder / "metrics.json").write_text("old")
         (folder / "old.txt").write_text("old")
     with pytest.raises(UserError, match="choose a new name or set overwrite"):
-        with write_directory("gs://bucket/out"):
+        with write_directory("gs://bucket/out", "samples"):
             pytest.fail("refused before anything is computed")
     with pytest.raises(RuntimeError):
-        with write_directory("gs://bucket/out", overwrite=True):
+        with write_directory("gs://bucket/out", "samples", overwrite=True):
             raise RuntimeError
     assert objects["out/metrics.json"].data == b"old"
-    with write_directory("gs://bucket/out", overwrite=True) as folder:
+    with write_directory("gs://bucket/out", "samples", overwrite=True) as folder:
         (folder / "metrics.json").write_text("new")
+    objects.pop("out/.lavps_jax.json")
     assert {name: one.data for name, one in objects.items()} == {"out/metrics.json": b"new"}
     as_path("gs://bucket/photos/a.png", "x").write_bytes(b"a photo")
     with pytest.raises(UserError, match="it holds other files"):
-        with write_directory("gs://bucket/photos", overwrite=True):
+        with write_directory("gs://bucket/photos", "samples", overwrite=True):
             pass
-    # A folder of this name is not the mark of one that was being filled when its process was
-    # killed, which is nobody's.
-    as_path("gs://bucket/photos/.lavps_jax_unfinished", "x").write_text("a user's file")
-    with pytest.raises(UserError, match="set overwrite"):
-        with write_directory("gs://bucket/photos"):
+    # A file of this name is no mark unless it says so.
+    as_path("gs://bucket/photos/.lavps_jax.json", "x").write_text('{"files": {"a.png": 7}}')
+    with pytest.raises(UserError, match="it holds other files"):
+        with write_directory("gs://bucket/photos", "samples", overwrite=True):
             pass
-    as_path("gs://bucket/half/.lavps_jax_unfinished", "x").write_text("lavps_jax 1")
-    as_path("gs://bucket/half/a.png", "x").write_bytes(b"half")
-    with write_directory("gs://bucket/half") as folder:
-        (folder / "metrics.json").write_text("{}")
-    assert sorted(name for name in objects if name.startswith("half")) == ["half/metrics.json"]
+    assert objects["photos/a.png"].data == b"a photo"
+
+
+def test_a_folder_of_a_bucket_that_was_being_filled_is_nobodys(objects, monkeypatch):
+    """Killed while it replaced a.png and b.png by c.png; then somebody put a photo there."""
+    out = as_path("gs://bucket/out", "x")
+    _make("gs://bucket/out", metrics="old")
+
+    def killed(path, data):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with write_directory("gs://bucket/out", "samples", overwrite=True) as folder:
+            (folder / "c.png").write_bytes(b"c")
+            patch.setattr(type(out), "write_bytes", killed)
+            patch.setattr(type(out), "unlink", lambda *_, **__: None)  # Nor does it tidy up.
+    assert sorted(objects) == ["out/.lavps_jax.json", "out/metrics.json"]
+    (out / "photo.png").write_bytes(b"a photo")
+    with pytest.raises(UserError, match=r"it holds other files \(photo.png\)"):
+        _make("gs://bucket/out", metrics="new")
+    (out / "photo.png").unlink()
+    _make("gs://bucket/out", metrics="new")
+    assert objects["out/metrics.json"].data == b"new"
 
 
 def test_what_somebody_else_finished_meanwhile_is_theirs(objects):
     with pytest.raises(UserError, match="choose a new name"):
-        with write_directory("gs://bucket/out") as folder:
+        with write_directory("gs://bucket/out", "samples") as folder:
             (folder / "metrics.json").write_text("ours")
-            with write_directory("gs://bucket/out") as other:
+            with write_directory("gs://bucket/out", "samples") as other:
                 (other / "metrics.json").write_text("theirs")
-    assert {name: one.data for name, one in objects.items()} == {"out/metrics.json": b"theirs"}
+    assert objects["out/metrics.json"].data == b"theirs"
 
 
 def test_of_two_that_send_at_once_the_first_gives_way(objects, monkeypatch):
-    mark = as_path("gs://bucket/out/.lavps_jax_unfinished", "x")
+    mark = as_path("gs://bucket/out/.lavps_jax.json", "x")
     kind, write = type(mark), type(mark).write_bytes
 
     def interrupted(path, data):
-        mark.write_text("lavps_jax of another run")
+        mark.write_text(json.dumps(new_mark("samples") | {"token": "of another run"}))
         return write(path, data)
 
     with pytest.raises(UserError, match="another run is writing there"):
-        with write_directory("gs://bucket/out") as folder:
+        with write_directory("gs://bucket/out", "samples") as folder:
             (folder / "metrics.json").write_text("ours")
             (folder / "a.txt").write_text("ours")
             monkeypatch.setattr(kind, "write_bytes", interrupted)
-    assert sorted(objects) == ["out/.lavps_jax_unfinished", "out/a.txt"]
+    assert sorted(objects) == ["out/.lavps_jax.json", "out/a.txt"]
 
 
 def test_an_object_appears_when_it_is_complete(objects):
@@ -266,7 +294,7 @@ def test_what_buckets_need_is_named(monkeypatch):
 @pytest.mark.parametrize("bucket", ["none", "private"])
 def test_a_bucket_that_cannot_be_used_is_named_before_anything_is_computed(server, bucket):
     with pytest.raises(UserError, match=f"output directory: got gs://{bucket}/out; choose another"):
-        with write_directory(f"gs://{bucket}/out"):
+        with write_directory(f"gs://{bucket}/out", "samples"):
             pytest.fail("refused before anything is computed")
 
 

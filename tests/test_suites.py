@@ -150,7 +150,8 @@ def test_mixtures_are_kept_apart_from_their_report(tmp_path, monkeypatch):
     monkeypatch.setattr(gaussian_mixture, "Config", small)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "known_posteriors.json").write_text(json.dumps({"commit": "older", "results": {}}))
+    older = {"command": "python", "commit": "older", "machine": {}, "results": {}}
+    (out / "known_posteriors.json").write_text(json.dumps(older))
     flags = ["--suite", "gmm", "--methods", "prior samples", "--work", str(tmp_path / "work")]
     suite_run.main([*flags, "--out", str(out)])
     kept = tmp_path / "work" / "known_posteriors.json"

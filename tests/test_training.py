@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from programs import TRAIN
 
-from lavps_jax import training_run
+from lavps_jax import run_folder, training_run
 from lavps_jax.build import load_network, load_prior
 from lavps_jax.config import (
     AmortizedTask,
@@ -206,7 +206,7 @@ def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
     copied = tmp_path / "copied"
     shutil.copytree(whole_run, copied)
     (copied / "config.json").write_text('{"is": ')
-    with pytest.raises(UserError, match=r"config.json; delete this file"):
+    with pytest.raises(UserError, match=r"config.json, which is damaged or of no training run"):
         run_training(config(copied))
 
 
@@ -312,6 +312,6 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(whole_run, tmp_path, capsy
 
 
 def test_only_the_first_process_has_a_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "is_first", lambda: False)
-    training_run._Log(tmp_path / "log.csv", 0).write(1, {"loss": 1.0})
+    monkeypatch.setattr(run_folder, "is_first", lambda: False)
+    run_folder.RunLog(tmp_path, 0).write(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir())

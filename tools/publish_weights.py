@@ -20,7 +20,8 @@ import tyro
 
 from lavps_jax import cli
 from lavps_jax.build import load_network
-from lavps_jax.storage import write_directory
+from lavps_jax.own_folders import write_directory
+from lavps_jax.storage import on_disk
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class Config:
     run_dir: str
     """Folder of the training run."""
     out: str
-    """Folder to make or replace."""
+    """Folder to make."""
     command: str
     """The command that trained the weights."""
+    overwrite: bool = False
+    """Replace `out`, if it holds weights as this program wrote them."""
 
 
 def training_minutes(run_dir: Path, batch_size: int) -> float:
@@ -61,9 +64,9 @@ def without_paths(stored: Any, run_name: str) -> Any:
 
 def main(arguments: list[str]) -> None:
     config = tyro.cli(Config, args=arguments)
-    run_dir = Path(config.run_dir)
+    run_dir = on_disk(config.run_dir, "run_dir")
     trained = load_network(str(run_dir / "weights"))[2]
-    with write_directory(config.out, overwrite=True) as folder:
+    with write_directory(config.out, "weights", overwrite=config.overwrite) as folder:
         shutil.copytree(run_dir / "weights", folder, dirs_exist_ok=True)
         card = json.loads((folder / "card.json").read_text())
         card |= {

@@ -15,10 +15,12 @@ import tyro
 from lavps_jax import cli
 from lavps_jax.build import load_network, load_prior
 from lavps_jax.config import PriorTask
+from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import Identity
 from lavps_jax.pictures import save_png
 from lavps_jax.samplers import DDIM, make_sample_fn
+from lavps_jax.storage import on_disk
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Config:
     prior: str
     """Folder of the exported prior."""
     out: str
-    """PNG to write."""
+    """PNG to write, which must not exist."""
     size: int = 32
     """Side of the images in pixels."""
     num_rows: int = 8
@@ -40,6 +42,9 @@ class Config:
 
 def main(arguments: list[str]) -> None:
     config = tyro.cli(Config, args=arguments)
+    out = on_disk(config.out, "out")
+    if out.exists():
+        raise UserError("out", out, "choose a new name, this one exists")
     denoiser, theta = load_prior(config.prior)
     task = load_network(config.prior)[2].task
     assert isinstance(task, PriorTask)
@@ -52,8 +57,8 @@ def main(arguments: list[str]) -> None:
     key, index = jax.random.key(config.seed), jnp.zeros(1, jnp.int32)
     x_0 = np.asarray(sample_fn(key, index, {"theta": theta}, problems, sampler.plan()).x_0[0])
     rows = x_0.reshape(config.num_rows, config.num_rows, *x_shape)
-    save_png(config.out, np.concatenate(np.concatenate(rows, axis=1), axis=1))
-    print(config.out)
+    save_png(out, np.concatenate(np.concatenate(rows, axis=1), axis=1))
+    print(out)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ from lavps_jax.config import (
     REDDiffConfig,
     SampleConfig,
 )
+from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
-from lavps_jax.operators import GaussianBlur, MotionBlur
+from lavps_jax.operators import GaussianBlur, MaskFile, MotionBlur
+from lavps_jax.storage import as_path
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
 
@@ -181,3 +183,41 @@ def test_a_signal_in_a_finalizer_is_not_lost():
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_a_preset_allows_to_replace_its_own_folder_alone(tmp_path):
+    own = parsed()
+    assert own.overwrite and parsed("--out-dir", f"./{own.out_dir}/").overwrite
+    assert parsed("--out-dir", str(Path(own.out_dir).absolute())).overwrite
+    assert not parsed("--no-overwrite").overwrite
+    other = str(tmp_path / "out")
+    assert not parsed("--out-dir", other).overwrite
+    assert not parsed("operator:denoise", f"--out-dir={other}").overwrite
+    assert parsed("--out-dir", other, "--overwrite").overwrite
+    assert parsed("operator:denoise", "--overwrite", "--out-dir", other).overwrite
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "preset.py").write_text(
+        "import dataclasses\n"
+        "from lavps_jax.config import LAVPSConfig, load_preset\n"
+        "def get_config():\n"
+        f"    preset = load_preset({PRESET!r})\n"
+        "    others = (LAVPSConfig(amortized='~/other'),)\n"
+        "    return dataclasses.replace(preset, prior='~/prior', compare_with=others)\n"
+    )
+    home = str(tmp_path)
+    words = ["operator:mask-file", "--operator.path=~/mask.png", "data:folder-data"]
+    words += ["--data.path=~/photos", "--data.classes", "~/classes.txt"]
+    words += ["--observations=~", "--out-dir=~/out", "--sampler.amortized=~/start"]
+    config = parse(["~/preset.py", *words], SampleConfig)
+    assert config.operator == MaskFile(f"{home}/mask.png")
+    assert config.data == FolderData(f"{home}/photos", classes=f"{home}/classes.txt")
+    assert config.observations == home and config.out_dir == f"{home}/out"
+    assert config.sampler.amortized == f"{home}/start"  # type: ignore[union-attr]
+    assert config.prior == f"{home}/prior"
+    assert config.compare_with == (LAVPSConfig(amortized=f"{home}/other"),)
+    assert as_path("~/run", "run_dir") == tmp_path / "run"
+    with pytest.raises(UserError, match="data.path: got ~nobody-of-this-name/a; give the whole"):
+        parsed("data:folder-data", "--data.path", "~nobody-of-this-name/a")
