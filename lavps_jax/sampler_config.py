@@ -179,7 +179,7 @@ class DAPSConfig:
     num_langevin_steps: int = 100
     """Steps of Langevin dynamics at each, >= 1."""
     step_size: float = 1.0
-    """Of Langevin dynamics at the first level, in units of sigma_y^2, > 0."""
+    """Of Langevin dynamics at the first level, in units of sigma_y^2 / ||A||^2, > 0."""
     step_size_ratio: float = 0.01
     """That of the last level over it, > 0."""
     sigma_max: float = 100.0

@@ -192,7 +192,8 @@ def daps(sigma_y: float) -> np.ndarray:
         for high, low in zip(ode[:-1], ode[1:], strict=True):
             x = ddim(x, denoised(x, high), high, low, 0, 0)
         x_0 = x_0_hat = x
-        h = 0.2 * sigma_y**2 * (1 + (0.2 - 1) * k / 4)
+        curvature = np.linalg.norm(A, 2) ** 2 / sigma_y**2
+        h = 0.2 * (1 + (0.2 - 1) * k / 4) / curvature
         for _ in range(15):
             drift = A.T @ (constant(Y) - A @ x_0) / sigma_y**2 - (x_0 - x_0_hat) / sigma[t] ** 2
             x_0 = x_0 + h * drift + np.sqrt(2 * h) * noises()
