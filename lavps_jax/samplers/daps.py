@@ -60,12 +60,13 @@ class DAPS:
     r_t = sigma_t; and x_{t_prev} = sqrt(alpha_bar[t_prev]) x_0 + sqrt(1 - alpha_bar[t_prev]) eps.
     Langevin dynamics is of the likelihood alone: no derivative goes through the denoiser.
 
-    h is min(step_size / L, 1 / (L + 1 / r_t^2)), and `step_size` falls to `step_size_ratio` of it
+    h is min(step_size / L, 1 / (L + 10 / r_t^2)), and `step_size` falls to `step_size_ratio` of it
     in even steps. L is the largest curvature of -log l: ||A||^2 / sigma_y^2 for a linear A and
     Gaussian noise, so that y, A and sigma_y may be in any unit; for others it is looked for at
     x_0_hat of every level and at a grey image, and the larger one counts. Langevin dynamics
-    diverges where h is twice the second bound, which the authors' steps are far below at their
-    sigma_y, and above at a large one.
+    diverges from h = 2 / (L + 1 / r_t^2) on, and the variance of x_0 is 1 / (1 - h / (2 r_t^2))
+    times too large where nothing is measured; at their sigma_y the authors' steps are far below
+    both bounds, at a large one they would be above.
 
     Noise levels, of the run from sigma_max to sigma_min and of an ODE from t to `ode_sigma_min`,
     are even in sigma^(1/7) as in the paper (Karras et al. 2022), each moved to the nearest time of
@@ -175,7 +176,7 @@ class DAPS:
         curvature = state.memory
         if problem.noise is not None or not isinstance(problem.operator, LinearOperator):
             curvature = jnp.maximum(curvature, largest_curvature(problem, x_0_hat))
-        step_size = 1 / jnp.maximum(curvature / row.step_size, curvature + 1 / row.variance)
+        step_size = 1 / jnp.maximum(curvature / row.step_size, curvature + 10 / row.variance)
 
         def langevin_step(x_0, eps):
             drift = gradient(x_0) - (x_0 - x_0_hat) / row.variance
