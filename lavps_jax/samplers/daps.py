@@ -62,8 +62,9 @@ class DAPS:
 
     h is min(step_size / L, 1 / (L + 10 / r_t^2)), and `step_size` falls to `step_size_ratio` of it
     in even steps. L is the largest curvature of -log l: ||A||^2 / sigma_y^2 for a linear A and
-    Gaussian noise, so that y, A and sigma_y may be in any unit; for others it is looked for at
-    x_0_hat of every level and at a grey image, and the larger one counts. Langevin dynamics
+    Gaussian noise, so that y, A and sigma_y may be in any unit. Of a map that is not linear ||A||
+    is that of its derivative at a grey or at a random image, and for it and for other noise the
+    curvature at x_0_hat of every level counts where it is larger. Langevin dynamics
     diverges from h = 2 / (L + 1 / r_t^2) on, and the variance of x_0 is 1 / (1 - h / (2 r_t^2))
     times too large where nothing is measured; at their sigma_y the authors' steps are far below
     both bounds, at a large one they would be above.
@@ -154,9 +155,14 @@ class DAPS:
         """Takes any problem."""
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
-        """x_T ~ N(0, I); x_0 is filled by the first step. The memory is L at a grey image."""
-        grey = jnp.zeros_like(eps)
-        return State(eps, grey, largest_curvature(problem, grey))
+        """x_T ~ N(0, I); x_0 is filled by the first step. The memory is ||A||^2 / sigma_y^2."""
+        images = [jnp.zeros_like(eps)]
+        if not isinstance(problem.operator, LinearOperator):
+            # The derivative may be zero at grey, and where values are clipped.
+            images += [jax.random.uniform(jax.random.key(1), eps.shape, minval=-1.0)]
+        gaussian = problem.replace(noise=None)
+        found = [largest_curvature(gaussian, image) for image in images]
+        return State(eps, images[0], jnp.max(jnp.stack(found)))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> DAPSNoise:
         """The draws of one noise level."""
