@@ -51,7 +51,7 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
         case DDIMConfig():
             return DDIM(prior, config.num_steps, config.eta, schedule)
         case DPSConfig():
-            return DPS(prior, config.num_steps, config.gamma, config.eta, schedule)
+            return DPS(prior, config.num_steps, config.step_size, config.eta, schedule)
         case PiGDMConfig():
             return PiGDM(prior, config.num_steps, config.eta, schedule)
         case DDNMConfig():

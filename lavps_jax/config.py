@@ -23,6 +23,7 @@ from lavps_jax.errors import (
     check_seed,
 )
 from lavps_jax.networks import ComputeDtype, Remat
+from lavps_jax.noise import LARGEST_PEAK
 from lavps_jax.operators import OperatorFamily
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import (
@@ -236,6 +237,11 @@ class SampleConfig:
                 raise UserError("sigma_y", self.sigma_y, "use at least 1e-6")
         if self.poisson_peak is not None:
             check_positive("poisson_peak", self.poisson_peak)
+            if self.poisson_peak > LARGEST_PEAK:
+                remedy = (
+                    f"use at most {LARGEST_PEAK:g}, or --sigma-y: float32 cannot hold its noise"
+                )
+                raise UserError("poisson_peak", self.poisson_peak, remedy)
         for name in ("num_images", "num_particles", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("first_image", self.first_image, 0)

@@ -22,6 +22,7 @@ __all__ = [
     "misfit",
     "network_inputs",
     "photon_problem",
+    "prediction_log_likelihood",
     "simulate",
     "simulate_photons",
 ]
@@ -33,9 +34,14 @@ def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array,
     The sum runs over the entries of one image that carry a measurement. Method section 1. A problem
     with another noise has the log-likelihood of that.
     """
+    return prediction_log_likelihood(problem, problem.operator.forward(x_0))
+
+
+def prediction_log_likelihood(problem: Problem, prediction: Array) -> Float[Array, ""]:
+    """`log_likelihood` of an image from its noiseless measurement A(x_0)."""
     if problem.noise is not None:
-        return problem.noise.log_likelihood(problem.y, problem.operator.forward(x_0))
-    residual = problem.operator.project(problem.y - problem.operator.forward(x_0))
+        return problem.noise.log_likelihood(problem.y, prediction)
+    residual = problem.operator.project(problem.y - prediction)
     # An inner product adds up with many accumulators; one running float32 sum would lose digits.
     square = jnp.vdot(residual, residual, precision=jax.lax.Precision.HIGHEST).real
     return -square / (2 * problem.sigma_y**2)

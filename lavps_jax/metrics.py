@@ -178,10 +178,11 @@ def interval_coverage(
 ) -> Float[Array, ""]:
     """Fraction of the pixels whose true value lies in the samples' central interval, float ().
 
-    Averaged over many images it equals `level` if truth and samples come from the same posterior.
-    The ends are the quantiles (1 -+ level) / 2 at position (P + 1) q among the P sorted samples:
-    a further draw falls below the k-th of P with probability k / (P + 1), so this choice has no
-    bias for small P, where the usual position (P - 1) q + 1 covers too little.
+    Averaged over many images it equals `level` if truth and samples are independent draws of the
+    same continuous posterior, for every P: a further draw falls between the k-th smallest and the
+    k-th largest of P with probability (P + 1 - 2 k) / (P + 1). What is returned is the mean over
+    the two such intervals whose probabilities enclose `level`, weighted so that theirs is `level`.
+    An interval between interpolated quantiles has a probability that depends on the posterior.
 
     Args:
       samples: float (P, ...), at least (1 + level) / (1 - level) of them (19 for 0.9, 3 for 0.5):
@@ -202,14 +203,18 @@ def interval_coverage(
             f"give a level of at most {widest:.3f} or more samples",
         )
     ordered = jnp.sort(samples, axis=0)
-    position = (num_samples + 1) * 0.5 * (1.0 - level) - 1.0
-    position = min(max(position, 0.0), 0.5 * (num_samples - 1))
-    below = int(position)
-    above = min(below + 1, num_samples - 1)
-    weight = position - below
-    low = (1.0 - weight) * ordered[below] + weight * ordered[above]
-    high = (1.0 - weight) * ordered[-1 - below] + weight * ordered[-1 - above]
-    return jnp.mean((low <= truth) & (truth <= high))
+    # In units of 1 / (P + 1), which are gaps between neighbours; the innermost interval is empty.
+    gaps = level * (num_samples + 1)
+    rank = min(max(int((num_samples + 1 - gaps) / 2), 1), num_samples // 2)
+    wide = num_samples + 1 - 2 * rank
+    narrow = max(wide - 2, 0)
+    weight = min((gaps - narrow) / (wide - narrow), 1.0)
+
+    def covers(k: int) -> Array:
+        """Whether the truth lies between the k-th smallest and the k-th largest."""
+        return (ordered[k - 1] <= truth) & (truth <= ordered[-k])
+
+    return jnp.mean(weight * covers(rank) + (1 - weight) * covers(rank + 1))
 
 
 def crps(samples: Float[Array, "P ..."], truth: Float[Array, ...]) -> Float[Array, ""]:

@@ -99,13 +99,13 @@ class DPSConfig:
 
     num_steps: int = 100
     """Points of the time grid."""
-    gamma: float = 1.0
-    """Step size of the guidance, >= 0."""
+    step_size: float = 2.0
+    """Of the guidance: times the gradient of ||y - A(D(x_t))||, as the authors have it; >= 0."""
     eta: float = 1.0
     """Stochasticity, in [0, 1]."""
 
     def __post_init__(self):
-        check_at_least("gamma", self.gamma, 0)
+        check_at_least("step_size", self.step_size, 0)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class DAPSConfig:
     num_langevin_steps: int = 100
     """Steps of Langevin dynamics at each, >= 1."""
     step_size: float = 1.0
-    """Of Langevin dynamics at the first level, in units of sigma_y^2, > 0."""
+    """Of Langevin dynamics at the first level, in units of sigma_y^2 / ||A||^2, > 0."""
     step_size_ratio: float = 0.01
     """That of the last level over it, > 0."""
     sigma_max: float = 100.0

@@ -340,7 +340,7 @@ def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:
         image, particle, step = np.argwhere(~finite)[0]
         where = f"{sampler}, {names[min(image, len(names) - 1)]}, particle {particle}, step {step}"
         raise UserError("samples", f"values that are not finite ({where})",
-                        "lower learning_rate, step_size or gamma")  # fmt: skip
+                        "lower learning_rate or step_size")  # fmt: skip
 
 
 def _metrics(

@@ -49,6 +49,12 @@ EXACT = [
     KernelFile(KERNEL, border="circular"),
     Denoise(),
     Mixture((RandomPixels(), SuperResolve(2), Colorization(), FourierLines())),
+    Then(Colorization(), Denoise()),
+    Then(Colorization(), RandomPixels()),
+    Then(Colorization("luma"), SuperResolveBicubic(4)),
+    Then(Colorization(), GaussianBlur(7, 1.5, border="circular")),
+    Then(Colorization(), FourierLines()),
+    Then(SuperResolve(2), CompressedSensing()),
 ]
 """Linear, with a pseudo-inverse in closed form."""
 LINEAR = [
@@ -58,7 +64,7 @@ LINEAR = [
     AnisotropicBlur(9),
     KernelFile(KERNEL),
     Then(GaussianBlur(5, 1.0), SuperResolve(2)),
-    Then(Colorization(), RandomPixels()),
+    Then(Colorization(), GaussianBlur(5, 1.0)),
     Several((SuperResolve(4), RandomPixels(), FourierLines())),
     Mixture((RandomPixels(), MotionBlur(7)), (1.0, 3.0)),
 ]

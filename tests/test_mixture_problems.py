@@ -96,7 +96,7 @@ def test_chains_that_start_from_the_noised_mixture_reach_the_floor(monkeypatch):
     assert right[name]["distance"] < right["floor"]["distance"] + 0.25 < 0.25 * wrong
 
 
-@pytest.mark.parametrize("name, time", [("DDRM", 999), ("DAPS", 954), ("DPS, gamma 1", 999)])
+@pytest.mark.parametrize("name, time", [("DDRM", 999), ("DAPS", 954), ("DPS, step size 2", 999)])
 def test_chains_start_from_the_noised_mixture(name, time):
     theta = mixture(np.array([[40.0] * 8, [-20.0] * 8]), np.log([0.3, 0.7]), np.ones(()))
     params = {"theta": theta}

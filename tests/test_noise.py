@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lavps_jax.config import DDIMConfig, SampleConfig
+from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import (
     log_likelihood,
@@ -18,7 +20,7 @@ from lavps_jax.likelihoods import (
     simulate_photons,
 )
 from lavps_jax.noise import PoissonNoise, estimate_sigma_y, from_log_likelihood
-from lavps_jax.operators import Identity, Inpainting, SuperResolution, from_forward
+from lavps_jax.operators import Denoise, Identity, Inpainting, SuperResolution, from_forward
 
 SHAPE = (16, 16, 1)
 X = jax.random.uniform(jax.random.key(0), SHAPE, minval=-0.9, maxval=0.9)
@@ -32,6 +34,47 @@ def test_photons_have_their_mean_and_variance():
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
     assert np.abs((counts.mean(0) - rate) / np.sqrt(rate / 4000)).max() < 5
     np.testing.assert_allclose(counts.var(0), rate, rtol=0.2)
+
+
+@pytest.mark.parametrize("peak", [1e2, 1e6, 1e9, 3e9, 1e10, 1e14])
+def test_any_number_of_photons_has_its_mean_and_spread(peak):
+    """Integers of 32 bits end at 2e9, and from 1e6 on the spread of JAX's own draws is wrong."""
+    x = jnp.asarray([1.0, 0.0, -0.9])[:, None] * jnp.ones((1, 200_000))
+    noise = PoissonNoise(jnp.float32(peak))
+    y = np.asarray(noise.draw(jax.random.key(0), x), np.float64)
+    brightness = (np.asarray(x[:, 0], np.float64) + 1) / 2
+    std = 2 * np.sqrt(brightness / peak)
+    # Rounding of y: numbers around 1 are 1.2e-7 apart, and at most 6e-8 below.
+    rounding = 2.0**-24
+    assert (np.abs(y.mean(1) - np.asarray(x[:, 0])) < 5 * std / 200_000**0.5 + rounding).all()
+    np.testing.assert_allclose(y.std(1), std, rtol=0.01, atol=0.15 * rounding)
+    if peak < 1e12:  # Beyond, the unequal rounding on both sides of 1 is skewed itself.
+        skewness = 1 / np.sqrt(brightness * peak)
+        assert (np.abs(stats.skew(y, axis=1) - skewness) < 5 * np.sqrt(6 / 200_000)).all()
+
+
+def test_three_standard_deviations_are_seen_among_any_number_of_photons():
+    for peak in (1e3, 1e6, 1e9, 1e12):
+        problem = simulate_photons(jax.random.key(1), X, Identity(x_shape=SHAPE), peak)
+        y, x = (np.asarray(one, np.float64) for one in (problem.y, X))
+        std = 2 * np.sqrt((x + 1) / 2 / peak)
+        away = jnp.asarray(x + 3 * std, jnp.float32)
+        counts, shifted = peak * (y + 1) / 2, peak * (np.asarray(away, np.float64) + 1) / 2
+        # The deviance in float64, where it has digits to lose.
+        d = (shifted - counts) / counts
+        expected = np.sum(counts * (np.log1p(d) - d))
+        np.testing.assert_allclose(log_likelihood(problem, away), expected, rtol=1e-3)
+        gradient = jax.grad(lambda x, problem=problem: log_likelihood(problem, x))(away)
+        slope = peak / 2 * (counts / shifted - 1)
+        np.testing.assert_allclose(gradient, slope, atol=1e-3 * np.abs(slope).max())
+        spread = np.sqrt(2 * 256)
+        assert abs(float(misfit(problem, X)) - 256) < 5 * spread
+        assert float(misfit(problem, away)) > 256 + 20 * spread
+
+
+def test_more_photons_than_float32_can_tell_apart_are_refused():
+    with pytest.raises(UserError, match="^poisson_peak: got 10000000000000.0; use at most 1e.12,"):
+        SampleConfig("", SyntheticData(1, SHAPE), Denoise(), DDIMConfig(), "", poisson_peak=1e13)
 
 
 def test_likelihood_of_photons():

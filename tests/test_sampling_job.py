@@ -217,8 +217,8 @@ def test_a_job_that_was_killed_as_it_began_is_no_obstacle(tmp_path):
 def test_a_mistake_of_another_process_is_told(tmp_path):
     one, two = (SamplingJob(str(tmp_path / "out"), {}, Processes(i, 2), overwrite=False)
                 for i in (0, 1))  # fmt: skip
-    two.write_mistake(UserError("samples", "values that are not finite", "lower gamma"))
-    with pytest.raises(UserError, match="^samples: got values that are not finite; lower gamma$"):
+    two.write_mistake(UserError("samples", "values that are not finite", "use less"))
+    with pytest.raises(UserError, match="^samples: got values that are not finite; use less$"):
         one.collect("dps", [1], lambda: None)
     # Started again, it begins anew.
     SamplingJob(str(tmp_path / "out"), {}, Processes(1, 2), overwrite=False)

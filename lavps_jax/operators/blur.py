@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -29,7 +29,9 @@ class Blur(LinearOperator):
     A cross-correlation: the kernel is not flipped. Beyond the border the image is mirrored without
     repeating the edge pixel, and y has the size of x. The adjoint is the true transpose, mirrored
     borders included. `pinv` uses conjugate gradients (see `LinearOperator`): most blurs are nearly
-    singular, so it amplifies noise in y; use `ridge(y, weight)` for a noisy y.
+    singular, so it amplifies noise in y; use `ridge(y, weight)` for a noisy y. It is preconditioned
+    and reaches 1e-4 down to weights of 1e-4; at 1e-7 it reaches a few percent, and 1e-3 for kernels
+    that are their own mirror image in rows and in columns.
 
     Attributes:
       kernel: float (k, k), k odd with k//2 < min(H, W); usually non-negative with sum 1. It is
@@ -40,6 +42,8 @@ class Blur(LinearOperator):
     """
 
     kernel: Float[Array, "k k"]
+
+    ridge_num_iterations: ClassVar[int] = 200
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,6 +76,35 @@ class Blur(LinearOperator):
         kernel_spectrum = jnp.fft.rfft2(self.kernel.astype(dtype), lengths)
         y = jnp.fft.irfft2(x_spectrum * jnp.conj(kernel_spectrum)[None], lengths)
         return jnp.moveaxis(y[:, :height, :width], 0, -1)
+
+    def preconditioner(self, weight: float | Float[Array, ""]):
+        """Exact up to a factor of 4 for a kernel that is its own mirror image in both directions.
+
+        An image mirrored like this repeats itself after 2 H - 2 and 2 W - 2 pixels. For such a
+        kernel A = D^-1/2 Q L Q D^1/2 with Q the cosine transform of the first kind, orthonormal, L
+        the spectrum of the kernel, and D = 1/2 at border pixels (1/4 in corners) and 1 elsewhere,
+        and D^1/2 Q (L^2 + weight I) Q D^1/2 lies between A^T A + weight I and a quarter of it: a
+        dozen steps at any weight. For other kernels L^2 is the mean of |spectrum|^2 over mirror
+        images, which saves most of the steps only where the weight is small.
+        """
+        height, width, _ = self.x_shape
+        lengths = (2 * max(height - 1, 1), 2 * max(width - 1, 1))
+
+        def power(kernel: Array) -> Array:
+            return jnp.abs(jnp.fft.rfft2(kernel, lengths)) ** 2
+
+        folded = (power(self.kernel) + power(self.kernel[::-1])) / 2
+        border = [jnp.ones(n).at[jnp.array([0, -1])].set(0.5) for n in (height, width)]
+        inverse_d = 1 / (border[0][:, None] * border[1][None])
+
+        def apply(x: Array) -> Array:
+            channels = jnp.moveaxis(x * inverse_d[..., None], -1, 0)
+            beyond = ((0, 0), (0, lengths[0] - height), (0, lengths[1] - width))
+            mirrored = jnp.pad(channels, beyond, mode="reflect")
+            filtered = jnp.fft.irfft2(jnp.fft.rfft2(mirrored) / (folded + weight)[None], lengths)
+            return jnp.moveaxis(filtered[:, :height, :width], 0, -1)
+
+        return apply
 
 
 class CircularBlur(LinearOperator):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,6 +22,8 @@ class Brightness(FlatSpectrum):
     Raises:
       UserError: if the image has one channel, or there is not one weight for each.
     """
+
+    measures_all: ClassVar[bool] = True
 
     weights: Float[Array, " C"]
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
-from lavps_jax.operators.spectral import SpectrumFn
+from lavps_jax.operators.spectral import FlatSpectrum, SpectrumFn
 
 __all__ = [
     "Composition",
@@ -19,6 +19,7 @@ __all__ = [
     "LinearOneOf",
     "LinearStack",
     "OneOf",
+    "SpectralComposition",
     "Stack",
     "compose",
     "one_of",
@@ -55,6 +56,47 @@ class Composition(MeasurementOperator):
 
 class LinearComposition(LinearOperator, Composition):
     """The same of two linear operators: adjoint by transposition, inverses by CG."""
+
+    first: LinearOperator
+    second: LinearOperator
+
+    def _without_spectrum(self) -> UserError:
+        names = type(self.second).__name__, type(self.first).__name__
+        return self._no_spectrum(f"{names[0]} after {names[1]}")
+
+
+class SpectralComposition(LinearComposition):
+    """The same where A = `first` has A A^T = s^2 I: everything is known that is of B = `second`.
+
+    With B = U diag(b) V^T, B A = U diag(s b) (A^T V / s)^T: such as the mean of the channels, and
+    then any operator on grey images.
+    """
+
+    first: FlatSpectrum
+
+    def adjoint(self, y: Array) -> Float[Array, "H W C"]:
+        return self.first.adjoint(self.second.adjoint(y))
+
+    def pinv(self, y: Array) -> Float[Array, "H W C"]:
+        value = self._value(y)
+        return self.first.adjoint(self.second.pinv(y)) / value**2
+
+    def ridge(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
+        value = self._value(y)
+        return self.first.adjoint(self.second.ridge(y, weight / value**2)) / value**2
+
+    def spectral(self, fn: SpectrumFn, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        value, between = self._value(x), self.first.forward(x)
+        seen = self.first.adjoint(self.second.spectral(lambda b: fn(value * b), between))
+        unseen = x - self.first.adjoint(between) / value**2
+        return seen / value**2 + fn(jnp.zeros_like(value)) * unseen
+
+    def spectral_adjoint(self, fn: SpectrumFn, y: Array) -> Float[Array, "H W C"]:
+        value = self._value(y)
+        return self.first.adjoint(self.second.spectral_adjoint(lambda b: fn(value * b), y)) / value
+
+    def _value(self, like: Array) -> Float[Array, ""]:
+        return self.first.singular_value(jnp.finfo(like.dtype).dtype)
 
 
 class Stack(MeasurementOperator):
@@ -183,7 +225,7 @@ class LinearOneOf(LinearOperator, OneOf):
 
 
 def compose(first: MeasurementOperator, second: MeasurementOperator) -> Composition:
-    """second after first; linear if both are.
+    """second after first; linear if both are, with singular values where they carry over.
 
     Raises:
       UserError: if `first` does not measure an image of the shape that `second` takes.
@@ -194,8 +236,11 @@ def compose(first: MeasurementOperator, second: MeasurementOperator) -> Composit
     ):
         remedy = f"give one that measures a real image of shape {tuple(second.x_shape)}"
         raise UserError("first", f"{type(first).__name__} with y {like.dtype} {like.shape}", remedy)
-    linear = isinstance(first, LinearOperator) and isinstance(second, LinearOperator)
-    kind = LinearComposition if linear else Composition
+    kind: Any = Composition
+    if isinstance(first, LinearOperator) and isinstance(second, LinearOperator):
+        kind = LinearComposition
+        if isinstance(first, FlatSpectrum) and first.measures_all:
+            kind = SpectralComposition
     return kind(first, second, x_shape=tuple(first.x_shape))
 
 

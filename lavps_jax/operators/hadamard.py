@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.fft import dct, idct
@@ -28,6 +30,8 @@ class ScrambledHadamard(FlatSpectrum):
       rows: S, different coefficients out of H * W, int (m,).
       x_shape: shape (H, W, C) of the image, static.
     """
+
+    measures_all: ClassVar[bool] = True
 
     order: Int[Array, " N"]
     rows: Int[Array, " m"]

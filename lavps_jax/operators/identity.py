@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from jaxtyping import Array, Float
 
 from lavps_jax.operators.spectral import FlatSpectrum
@@ -11,6 +13,8 @@ __all__ = ["Identity"]
 
 class Identity(FlatSpectrum):
     """y = x: every pixel is measured."""
+
+    measures_all: ClassVar[bool] = True
 
     def forward(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         return x

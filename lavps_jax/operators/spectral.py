@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -26,7 +26,14 @@ class FlatSpectrum(LinearOperator):
     """An operator with A A^T = s^2 I on what it measures: its one singular value is not zero.
 
     Subclasses give `singular_value`. V V^T x = A^T A x / s^2 is the part of an image that is seen.
+
+    Class attributes (override in a subclass):
+      measures_all: whether that holds on all of y, with no places for what is not measured. What is
+        known of an operator B is then known of B A as well: its singular values are s times those
+        of B, and its V is A^T V / s.
     """
+
+    measures_all: ClassVar[bool] = False
 
     def singular_value(self, dtype: Any) -> Float[Array, ""]:
         """s, float ()."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -23,6 +23,8 @@ class SuperResolution(FlatSpectrum):
     Raises:
       UserError: if the factor does not divide the image.
     """
+
+    measures_all: ClassVar[bool] = True
 
     factor: int = struct.field(pytree_node=False)
 

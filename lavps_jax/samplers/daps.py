@@ -12,12 +12,16 @@ from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError, check_positive
-from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.likelihoods import log_likelihood, prediction_log_likelihood
+from lavps_jax.operators import LinearOperator
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
-__all__ = ["DAPS", "DAPSNoise", "DAPSRow"]
+__all__ = ["DAPS", "DAPSNoise", "DAPSRow", "largest_curvature"]
+
+_NUM_POWER_STEPS = 15
+"""Of the power iteration for L, which from below is then right to a few percent."""
 
 
 class DAPSRow(NamedTuple):
@@ -27,7 +31,7 @@ class DAPSRow(NamedTuple):
       ode_times: times from t down to above 0, int (E,).
       ode: their deterministic bridges, coefficients (E,).
       variance: r_t^2 = sigma_t^2, float ().
-      step_size: of Langevin dynamics, in units of sigma_y^2, float ().
+      step_size: of Langevin dynamics, in units of 1 / L, float ().
       signal, noise: x_{t_prev} = signal x_0 + noise eps, float ().
     """
 
@@ -54,15 +58,23 @@ class DAPS:
     Langevin dynamics begin there,
     x_0 <- x_0 + h grad(log l(y | x_0) - ||x_0 - x_0_hat||^2 / (2 r_t^2)) + sqrt(2 h) noise,
     r_t = sigma_t; and x_{t_prev} = sqrt(alpha_bar[t_prev]) x_0 + sqrt(1 - alpha_bar[t_prev]) eps.
-    h falls from `step_size` sigma_y^2 to `step_size_ratio` of it in even steps. Langevin dynamics
-    is of the likelihood alone: no derivative goes through the denoiser.
+    Langevin dynamics is of the likelihood alone: no derivative goes through the denoiser.
+
+    h is min(step_size / L, 1 / (L + 10 / r_t^2)), and `step_size` falls to `step_size_ratio` of it
+    in even steps. L is the largest curvature of -log l: ||A||^2 / sigma_y^2 for a linear A and
+    Gaussian noise, so that y, A and sigma_y may be in any unit. Of a map that is not linear ||A||
+    is that of its derivative at a grey or at a random image, and for it and for other noise the
+    curvature at x_0_hat of every level counts where it is larger. Langevin dynamics
+    diverges from h = 2 / (L + 1 / r_t^2) on, and the variance of x_0 is 1 / (1 - h / (2 r_t^2))
+    times too large where nothing is measured; at their sigma_y the authors' steps are far below
+    both bounds, at a large one they would be above.
 
     Noise levels, of the run from sigma_max to sigma_min and of an ODE from t to `ode_sigma_min`,
     are even in sigma^(1/7) as in the paper (Karras et al. 2022), each moved to the nearest time of
     the schedule; those of a run that meet there are run all the same, steps of an ODE do nothing
     then. An ODE step is Euler's in x_t / sqrt(alpha_bar), which is DDIM with eta = 0, and the last
     one predicts time 0. Langevin dynamics uses the noise of the problem, where the authors' code
-    takes .01 for any; steps are in units of its variance, in which theirs of 1e-4 are 1 (and .5 for
+    takes .01 for any; in the unit 1 / L their steps of 1e-4 are 1 where ||A|| = 1 (and .5 for
     motion blur, .2 for high dynamic range).
 
     Attributes:
@@ -70,9 +82,7 @@ class DAPS:
       num_steps: noise levels.
       num_ode_steps: denoiser calls at each, E.
       num_langevin_steps: N.
-      step_size: h / sigma_y^2 at the first level, positive. Langevin dynamics diverges where it is
-        above 2 / (sigma_y^2 / r_t^2 + ||A||^2); of photons, whose noise is less in dark pixels
-        than the typical sigma_y, it takes less.
+      step_size: h L at the first level, positive; above 1 it is 1.
       step_size_ratio: of the last level, positive.
       sigma_max, sigma_min, ode_sigma_min: see above.
       schedule: noise schedule.
@@ -145,8 +155,14 @@ class DAPS:
         """Takes any problem."""
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
-        """x_T ~ N(0, I); x_0 is filled by the first step."""
-        return State(eps, jnp.zeros_like(eps))
+        """x_T ~ N(0, I); x_0 is filled by the first step. The memory is ||A||^2 / sigma_y^2."""
+        images = [jnp.zeros_like(eps)]
+        if not isinstance(problem.operator, LinearOperator):
+            # The derivative may be zero at grey, and where values are clipped.
+            images += [jax.random.uniform(jax.random.key(1), eps.shape, minval=-1.0)]
+        gaussian = problem.replace(noise=None)
+        found = [largest_curvature(gaussian, image) for image in images]
+        return State(eps, images[0], jnp.max(jnp.stack(found)))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> DAPSNoise:
         """The draws of one noise level."""
@@ -163,15 +179,39 @@ class DAPS:
 
         x_0_hat, _ = jax.lax.scan(ode_step, state.x_t, (row.ode_times, row.ode))
         gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))
-        step_size = row.step_size * problem.sigma_y**2
+        curvature = state.memory
+        if problem.noise is not None or not isinstance(problem.operator, LinearOperator):
+            curvature = jnp.maximum(curvature, largest_curvature(problem, x_0_hat))
+        step_size = 1 / jnp.maximum(curvature / row.step_size, curvature + 10 / row.variance)
 
         def langevin_step(x_0, eps):
             drift = gradient(x_0) - (x_0 - x_0_hat) / row.variance
             return x_0 + step_size * drift + jnp.sqrt(2 * step_size) * eps, None
 
         x_0, _ = jax.lax.scan(langevin_step, x_0_hat, noise.langevin)
-        return State(row.signal * x_0 + row.noise * noise.renoise, x_0)
+        return State(row.signal * x_0 + row.noise * noise.renoise, x_0, state.memory)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The last x_0."""
         return state.x_0
+
+
+def largest_curvature(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
+    """The largest absolute eigenvalue of the Hessian of log l(y | x_0), A linearised, float ().
+
+    By power iteration, from below; it begins with a grey image, which blurs let pass, and noise.
+    The second derivative of A itself is left out: that of a Fourier magnitude has no bound.
+    """
+    prediction, along = jax.linearize(problem.operator.forward, x_0)
+    gradient = jax.grad(lambda x: prediction_log_likelihood(problem, prediction + along(x)))
+    here = jnp.zeros_like(x_0)
+
+    def power_step(_, carry):
+        v, _ = carry
+        v = jax.grad(lambda x: jnp.vdot(gradient(x), v))(here)
+        length = jnp.linalg.norm(jnp.ravel(v))
+        return v / jnp.where(length > 0, length, 1), length
+
+    v = 1 + jax.random.normal(jax.random.key(0), x_0.shape, x_0.dtype)
+    start = v / jnp.linalg.norm(jnp.ravel(v)), jnp.zeros((), x_0.dtype)
+    return jax.lax.fori_loop(0, _NUM_POWER_STEPS, power_step, start)[1]

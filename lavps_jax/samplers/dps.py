@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import bridge_draw, denoise
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.noise import CustomNoise
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
@@ -23,26 +23,29 @@ __all__ = ["DPS"]
 class DPS:
     """Diffusion posterior sampling (Chung et al., ICLR 2023, arXiv:2209.14687, algorithm 1).
 
-    x_{t_prev} = DDIM(x_t, D(x_t, t)) - (gamma / ||r||) grad_{x_t} ||r||^2, r = y - A(D(x_t, t)),
-    with the norm of the residual of this one image. It knows nothing of how the noise is
-    distributed, so a problem with a log-likelihood of its own is refused.
+    x_{t_prev} = DDIM(x_t, D(x_t, t)) - step_size grad_{x_t} ||r||, r = y - A(D(x_t, t)), with the
+    norm of the residual of this one image. That is the step of the authors' program; the paper's
+    zeta' / ||r|| multiplies the gradient of ||r||^2, so zeta' is half of `step_size`. The step does
+    not depend on sigma_y. It knows nothing of how the noise is distributed, so a problem with a
+    log-likelihood of its own is refused.
 
     Attributes:
       denoise_fn: the prior.
       num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
-      gamma: step size, zeta' of the paper.
+      step_size: `scale` of the authors' program, .3 and .5 there for 1000 steps; >= 0.
       eta: stochasticity in [0, 1].
       schedule: noise schedule.
     """
 
     denoise_fn: DenoiseFn
     num_steps: int = 100
-    gamma: float = 1.0
+    step_size: float = 2.0
     eta: float = 1.0
     schedule: Schedule = Schedule()
 
     def __post_init__(self):
         check_schedule(self.denoise_fn, self.schedule)
+        check_at_least("step_size", self.step_size, 0)
 
     def plan(self) -> Plan:
         """One segment."""
@@ -79,8 +82,8 @@ class DPS:
         (square, x_0), gradient = jax.value_and_grad(residual_square, has_aux=True)(state.x_t)
         # An exactly fitted measurement has gradient zero: no guidance instead of 0 / 0.
         norm = jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
-        x_t = bridge_draw(noise, row.bridge, state.x_t, x_0) - self.gamma / norm * gradient
-        return State(x_t, x_0)
+        x_t = bridge_draw(noise, row.bridge, state.x_t, x_0)
+        return State(x_t - self.step_size / (2 * norm) * gradient, x_0)
 
     def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
         """The prediction at the lowest grid time above 0."""

@@ -110,7 +110,8 @@ def test_dps(golden, prior, case):
     stored, (denoiser, params) = golden("traj_dps"), prior
     settings = stored.settings["cases"][case]
     tag = settings["tag"]
-    sampler = DPS(denoiser, num_steps=12, gamma=settings["gamma"], eta=settings["eta"])
+    # The published gamma multiplies the gradient of ||r||^2 over ||r||, twice that of ||r||.
+    sampler = DPS(denoiser, 12, 2 * settings["gamma"], settings["eta"])
     step = jax.jit(sampler.step)
     problem = make_problem(stored.measurement(f"{tag}_y", 8, 8)[0], OPERATOR, 0.05)
     whole = state = State(stored.image(f"{tag}_initial_noise")[0], jnp.zeros((32, 32, 3)))

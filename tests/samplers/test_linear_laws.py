@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_matrix
 from lavps_jax.samplers import (
@@ -20,6 +21,7 @@ from lavps_jax.samplers import (
     DDNM,
     DDRM,
     DING,
+    DPS,
     DiffPIR,
     PiGDM,
     REDDiff,
@@ -190,7 +192,8 @@ def daps(sigma_y: float) -> np.ndarray:
         for high, low in zip(ode[:-1], ode[1:], strict=True):
             x = ddim(x, denoised(x, high), high, low, 0, 0)
         x_0 = x_0_hat = x
-        h = 0.2 * sigma_y**2 * (1 + (0.2 - 1) * k / 4)
+        curvature = np.linalg.norm(A, 2) ** 2 / sigma_y**2
+        h = 0.2 * (1 + (0.2 - 1) * k / 4) / curvature
         for _ in range(15):
             drift = A.T @ (constant(Y) - A @ x_0) / sigma_y**2 - (x_0 - x_0_hat) / sigma[t] ** 2
             x_0 = x_0 + h * drift + np.sqrt(2 * h) * noises()
@@ -296,3 +299,42 @@ def test_reddiff_takes_the_steps_of_adam_on_its_loss():
         x_0 = x_0 - 0.05 * direction
         np.testing.assert_allclose(state.x_0[0, 0], x_0, atol=1e-4)
     assert np.abs(x_0 - np.linalg.pinv(A) @ Y).max() > 0.05
+
+
+def test_dps_takes_the_steps_of_its_paper_in_the_unit_of_its_authors():
+    """x' - scale grad ||y - A D(x_t)||, with the ancestral step of DDPM for x', in NumPy.
+
+    The norm makes it not affine: the run is repeated with the same noise, in four dimensions.
+    """
+    rng, scale, count = np.random.default_rng(2), 0.3, 20
+    a, y, mean = rng.standard_normal((2, 4)), rng.standard_normal(2), rng.standard_normal(4)
+    theta = GaussianMixture(jnp.asarray(mean)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
+    problem = make_problem(jnp.asarray(y, jnp.float32), from_matrix(a, (1, 1, 4)), SIGMA_Y)
+    params, sampler = {"theta": theta}, DPS(DENOISER, count, scale)
+    (segment,) = sampler.plan()
+    times = np.floor(np.linspace(0, 999, count)).astype(int)[::-1]
+    x_t = rng.standard_normal(4)
+    state = sampler.init(jnp.asarray(x_t, jnp.float32)[None, None], params, problem)
+    for k, (t, t_prev) in enumerate(zip(times[:-2], times[1:-1], strict=True)):
+        eps = rng.standard_normal(4)
+        row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
+        noise = jnp.asarray(eps, jnp.float32)[None, None]
+        state = sampler.step(noise, state, params, problem, segment, row)
+        bar, bar_prev = ALPHA_BAR[t], ALPHA_BAR[t_prev]
+        alpha = bar / bar_prev
+        x_0 = mean + slope(t) * (x_t - np.sqrt(bar) * mean)
+        r = y - a @ x_0
+        gradient = -slope(t) * a.T @ r / np.linalg.norm(r)
+        x_t = (
+            np.sqrt(alpha) * (1 - bar_prev) / (1 - bar) * x_t
+            + np.sqrt(bar_prev) * (1 - alpha) / (1 - bar) * x_0
+            + np.sqrt((1 - bar_prev) / (1 - bar) * (1 - alpha)) * eps
+            - scale * gradient
+        )
+        np.testing.assert_allclose(state.x_t[0, 0], x_t, atol=2e-4)
+    assert np.abs(scale * gradient).max() > 0.03  # A step of half or twice the size is found.
+
+
+def test_dps_refuses_a_negative_step():
+    with pytest.raises(UserError, match="^step_size: got -0.1; use at least 0"):
+        DPS(DENOISER, step_size=-0.1)

@@ -32,7 +32,7 @@ from lavps_jax.samplers import (
 SHAPE = (6, 5, 1)
 DENOISER = GaussianMixtureDenoiser()
 SAMPLERS = {
-    "dps": DPS(DENOISER, num_steps=60, gamma=0.3),
+    "dps": DPS(DENOISER, num_steps=60, step_size=0.6),
     "mgdm": MGDM(DENOISER, Inner(1), Inner(5), num_steps=60),
     "pigdm": PiGDM(DENOISER, num_steps=60),
     "ddnm": DDNM(DENOISER, num_steps=60),

@@ -38,7 +38,7 @@ SHAPE = (4, 1, 1)
 DENOISER = GaussianMixtureDenoiser()
 SAMPLERS = {
     "ddim": DDIM(DENOISER, num_steps=12),
-    "dps": DPS(DENOISER, num_steps=12, gamma=0.1),
+    "dps": DPS(DENOISER, num_steps=12, step_size=0.2),
     "mgdm": MGDM(DENOISER, Inner(1), Inner(2), num_steps=12, high_idx=4),
     "mgdm_gibbs_ddim": MGDM(
         DENOISER, Inner(1), Inner(2), 2, 4, 12, num_gibbs=2, num_ddim_steps=4, tau_rule="midpoint"
@@ -207,7 +207,7 @@ def squash(data, x):
 @pytest.mark.parametrize(
     "sampler",
     [
-        DPS(DENOISER, num_steps=40, gamma=0.1),
+        DPS(DENOISER, num_steps=40, step_size=0.2),
         MGDM(DENOISER, Inner(5, 0.1), Inner(5, 0.1), num_steps=40),
     ],
 )

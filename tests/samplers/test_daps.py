@@ -1,0 +1,85 @@
+"""DAPS: Langevin steps that fit the likelihood, whatever its noise, scale and operator."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.likelihoods import make_problem, simulate, simulate_photons
+from lavps_jax.operators import Clipping, Identity, from_matrix
+from lavps_jax.samplers import DAPS, make_sample_fn
+from lavps_jax.samplers.daps import largest_curvature
+
+SIZE, STD = 6, 0.5
+SHAPE = (1, 1, SIZE)
+RNG = np.random.default_rng(0)
+A = RNG.standard_normal((4, SIZE))
+X_0 = jnp.asarray(STD * RNG.standard_normal(SHAPE), jnp.float32)
+THETA = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.asarray(STD))
+SAMPLER = DAPS(GaussianMixtureDenoiser(), 40, 5, 100, step_size_ratio=1.0)
+
+
+def sampled(problem, count: int = 1000, sampler=SAMPLER):
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    run = make_sample_fn(sampler, num_particles=count)
+    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": THETA}, problems,
+              sampler.plan())  # fmt: skip
+    assert np.isfinite(out.x_0).all() and np.isfinite(out.info.residual_chi2).all()
+    return np.asarray(out.x_0[0, :, 0, 0], np.float64)
+
+
+@pytest.mark.parametrize("sigma_y", [1e-3, 1.0, 5.0])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_samples_are_those_of_the_posterior_at_any_noise(sigma_y, scale):
+    """Steps of sigma_y^2 diverge at 1 and 5, and where A has another norm than 1."""
+    a = scale * A / np.linalg.norm(A, 2)
+    problem = simulate(jax.random.key(1), X_0, from_matrix(a, SHAPE), sigma_y)
+    found = sampled(problem)
+    covariance = np.linalg.inv(a.T @ a / sigma_y**2 + np.eye(SIZE) / STD**2)
+    mean = covariance @ a.T @ np.asarray(problem.y, np.float64) / sigma_y**2
+    # Along every eigenvector. The steps inflate the variance in the steepest one up to twice.
+    values, vectors = np.linalg.eigh(covariance)
+    z = (found - mean) @ vectors / np.sqrt(values)
+    assert np.abs(z.mean(0)).max() < 0.4
+    assert 0.75 < z.std(0).min() and z.std(0).max() < 1.5
+
+
+def test_nothing_changes_with_the_unit_of_the_measurement():
+    problem = simulate(jax.random.key(1), X_0, from_matrix(A, SHAPE), 0.3)
+    other = make_problem(10 * problem.y, from_matrix(10 * A, SHAPE), 3.0)
+    np.testing.assert_allclose(sampled(other, 20), sampled(problem, 20), atol=2e-3)
+
+
+def test_few_photons_and_clipped_values():
+    grey = jnp.zeros((8, 8, 1))
+    theta = GaussianMixture(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.asarray(STD))
+    photons = simulate_photons(jax.random.key(1), grey, Identity(x_shape=grey.shape), 1.0)
+    clipped = simulate(
+        jax.random.key(1), grey + 0.7, Clipping(jnp.float32(4.0), x_shape=grey.shape), 0.05
+    )
+    for problem in (photons, clipped):
+        problems = jax.tree.map(lambda leaf: leaf[None], problem)
+        run = make_sample_fn(SAMPLER, num_particles=4)
+        out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
+                  SAMPLER.plan())  # fmt: skip
+        assert np.abs(out.x_0).max() < 4 * STD + 1
+        chi2 = np.asarray(out.info.residual_chi2[0, :, -1])
+        # A value that is clipped at the wrong end has no gradient: not all chains leave it.
+        assert 20 < np.median(chi2) < 130, chi2
+
+
+def test_curvature_of_the_likelihood():
+    problem = simulate(jax.random.key(1), X_0, from_matrix(A, SHAPE), 0.2)
+    expected = np.linalg.norm(A, 2) ** 2 / 0.2**2
+    assert float(largest_curvature(problem, X_0)) == pytest.approx(expected, rel=0.03)
+    # A clipped pixel has no curvature: a grey image shows what the others have.
+    clipping = Clipping(jnp.float32(2.0), x_shape=SHAPE)
+    problem = simulate(jax.random.key(1), X_0, clipping, 0.1)
+    assert float(largest_curvature(problem, jnp.full(SHAPE, 0.9))) == 0
+    assert float(largest_curvature(problem, 0 * X_0)) == pytest.approx(4 / 0.1**2, rel=1e-3)
+    # -log l of k photons where k are expected: (peak / 2)^2 / k.
+    photons = simulate_photons(jax.random.key(1), X_0, Identity(x_shape=SHAPE), 50.0)
+    fewest = 25 * (float(photons.y.min()) + 1)
+    found = float(largest_curvature(photons, photons.y))
+    assert fewest > 1 and found == pytest.approx(25**2 / fewest, rel=0.03)
