@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from lavps_jax.errors import UserError
 from lavps_jax.named_arrays import Tree, check_leaves, named_leaves, rebuild
+from lavps_jax.shipped import shipped
 from lavps_jax.storage import AnyPath, as_path, copy_on_disk, reached, write_directory
 
 __all__ = ["export_weights", "load_weights", "read_card", "write_weights"]
@@ -83,7 +84,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises:
       UserError: if `path` holds no exported weights; the message lists those nearby.
     """
-    folder = as_path(path, "weights")
+    folder = as_path(shipped(path), "weights")
     card = folder / CARD
     with reached(folder, "weights"):
         if not card.is_file() or not (folder / WEIGHTS).is_dir():
@@ -119,7 +120,7 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
       UserError: if there is no export at `path`, its arrays have other names or shapes, or their
         SHA-256 differs from the one on the card.
     """
-    place = as_path(path, "weights")
+    place = as_path(shipped(path), "weights")
     card = read_card(path)
     wanted = named_leaves(abstract_weights)
     # Orbax takes a folder in a bucket for complete only with a note, which exports are without.

@@ -306,10 +306,12 @@ def _restore(
     with ThreadPoolExecutor(len(devices)) as pool:
         lowered = [sample_fn.lower(*arguments(missing[0], k)) for k in range(len(devices))]
         programs = list(pool.map(lambda one: one.compile(), lowered))
+    height, width, _ = measured.image_shape
     check_memory(
         programs[0],
         "batch_size, num_particles",
-        f"{size} images x {config.num_particles} particles",
+        f"{size} images x {config.num_particles} particles of {height} x {width} pixels",
+        _less_memory(config, size),
     )
     memory = required_bytes(programs[0]) or 0
     progress.update(bar, description=name)
@@ -323,6 +325,18 @@ def _restore(
             _check_finite(out, name, measured.names[batch * size :])
             job.write(name, batch, Batch(out.x_0[: count - batch * size], spent, memory))
             progress.update(bar, advance=size)
+
+
+def _less_memory(config: SampleConfig, batch_size: int) -> str:
+    """What a user can change so that a program of `batch_size` images needs less memory."""
+    ways = [f"lower {name}" for name, one in
+            (("batch_size", batch_size), ("num_particles", config.num_particles))
+            if one > 1]  # fmt: skip
+    if config.tile is None:
+        ways.append("evaluate the networks on parts of the image with --tile SIDE")
+    if config.compute_dtype == "float32":
+        ways.append("compute with --compute-dtype bfloat16")
+    return ", or ".join(ways) or "give smaller images, or take a device with more memory"
 
 
 def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:

@@ -225,7 +225,7 @@ def _first_state(
     if isinstance(trainee.loss_fn, ChainLoss):  # On images drawn like the batch of step 0.
         begin = jax.jit(begin_chains, static_argnums=0, out_shardings=spread_images(mesh))
         compiled = begin.lower(trainee.loss_fn, frozen, images, chains_key).compile()
-        check_memory(compiled, "batch_size", config.batch_size)
+        check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
         chains = compiled(frozen, images, chains_key)
 
     def init(weights, chains):
@@ -242,8 +242,20 @@ def _first_state(
         out_shardings=(shardings, copied(mesh)),
     )
     compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
-    check_memory(compiled, "batch_size", config.batch_size)
+    check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
     return state, compiled, rng_key
+
+
+def _less_memory(config: TrainConfig) -> str:
+    """What a user can change so that a training step needs less memory."""
+    ways = [way for way, left in (
+        ("lower it", config.batch_size > 1),
+        ("raise num_microbatches", config.num_microbatches < config.batch_size),
+        ("give --remat layers", config.remat == "nothing"),
+        ("compute with --compute-dtype bfloat16", config.compute_dtype == "float32"),
+        ("raise fsdp", config.fsdp < jax.device_count()),
+    ) if left]  # fmt: skip
+    return ", or ".join(ways) or "take a device with more memory"
 
 
 def _tell(console: Console, line: str) -> None:

@@ -27,9 +27,9 @@ def test_the_result_is_counted():
 def test_too_large_a_program_is_refused():
     available = available_bytes()
     assert available is not None
-    check_memory(compiled(1000), "batch_size", 1)
+    check_memory(compiled(1000), "batch_size", 1, "lower it")
     with pytest.raises(UserError, match="batch_size: got 7, which needs .* GiB of memory; lower"):
-        check_memory(compiled(available // 2), "batch_size", 7)
+        check_memory(compiled(available // 2), "batch_size", 7, "lower it")
 
 
 def test_a_donated_argument_is_reused():
