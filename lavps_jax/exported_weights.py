@@ -88,7 +88,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     card = folder / CARD
     with reached(folder, "weights"):
         if not card.is_file() or not (folder / WEIGHTS).is_dir():
-            nearby = sorted({str(one.parent) for one in _cards_near(folder)})
+            nearby = sorted({str(one.parent) for one in _cards_near(folder)} - {str(folder)})
             remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
             raise UserError("weights", f"{folder}, where no exported weights are", remedy)
     try:
@@ -101,9 +101,10 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def _cards_near(path: AnyPath) -> Iterator[AnyPath]:
-    for place in (path, path.parent):
-        with contextlib.suppress(FileNotFoundError):  # There are no folders in a bucket.
-            yield from place.glob(f"*/{CARD}")
+    # Below it, beside it, and the one that it is a part of.
+    for place, pattern in ((path, "*"), (path, "*/*"), (path.parent, "*"), (path.parent, ".")):
+        with contextlib.suppress(OSError):  # There are no folders in a bucket.
+            yield from place.glob(f"{pattern}/{CARD}")
 
 
 def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:

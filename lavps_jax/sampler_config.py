@@ -42,10 +42,11 @@ class InnerConfig:
     learning_rate_unit: LearningRateUnit = "image"
     """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
 
-    def __post_init__(self):
+    def check(self, field: str) -> None:
+        """Raises a UserError naming a setting of this field unless it is in its range."""
         check_choices(self)
-        check_at_least("num_inner_steps", self.num_inner_steps, 0)
-        check_positive("learning_rate", self.learning_rate)
+        check_at_least(f"{field}.num_inner_steps", self.num_inner_steps, 0)
+        check_positive(f"{field}.learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class MGDMConfig:
 
     def __post_init__(self):
         check_choices(self)
+        self.inner.check("sampler.inner")
+        self.inner_low_noise.check("sampler.inner_low_noise")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lavps_jax.build import build_sampler, is_trained_on, load_prior, network_shape
+from lavps_jax.build import build_sampler, check_tile, is_trained_on, load_prior, network_shape
 from lavps_jax.checksums import checksums
 from lavps_jax.config import (
     ConditionalConfig,
@@ -132,8 +132,13 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
             f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
             f"--tile {side} evaluates it on parts of that size."
         )
+    if config.tile is not None:
+        check_tile(config.tile, takes.multiple, takes.smallest)
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
-    prior, theta = load_prior(config.prior, measured.image_shape, tiles, config.compute_dtype)
+    source = {} if config.observations else {"data": config.data}
+    prior, theta = load_prior(
+        config.prior, measured.image_shape, tiles, config.compute_dtype, **source
+    )
     samplers = (config.sampler, *(config.compare_with if config.compare else ()))
     # The operators of given measurements may be any of their kind, and starts are learned
     # without classes.

@@ -87,7 +87,9 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
     for field, source in (("train_data", train_data), ("validation_data", validation_data)):
-        check_image_shape(config.task.network, source.image_shape)
+        check_image_shape(
+            config.task.network, source.image_shape, **{field: getattr(config, field)}
+        )
         if num_classes and source.label(0) is None:
             remedy = f"say the classes of the images: the network has {num_classes}"
             raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
