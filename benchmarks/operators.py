@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.record import current_commit, record
+from lavps_jax import cli
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.operators import (
     AnisotropicBlur,
@@ -154,4 +154,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.operators")
+        )
+    )

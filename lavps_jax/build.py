@@ -212,7 +212,9 @@ def load_prior(
 
 def _prior_task(path: str, config: TrainConfig) -> PriorTask:
     if not isinstance(config.task, PriorTask):
-        raise UserError("prior", path, f"give a prior; this is a {type(config.task).__name__}")
+        raise UserError(
+            "prior", path, f"give a prior; this was trained as {type(config.task).__name__}"
+        )
     return config.task
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import io
+import itertools
 import logging
 import os
 import re
@@ -28,6 +29,15 @@ __all__ = ["fail", "from_flags", "main", "parse"]
 
 Config = TypeVar("Config")
 
+_PROGRAMS = {"SampleConfig": "sample.py", "TrainConfig": "train.py"}
+_UNREACHABLE = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
+
 
 def parse(arguments: list[str], kind: type[Config]) -> Config:
     """The configuration of `PRESET.py --flag value ...`.
@@ -48,6 +58,9 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
     default: Any = load_preset(arguments[0])
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
+        if (given := type(default).__name__) in _PROGRAMS:
+            remedy = f"start it with {_PROGRAMS[given]}: its get_config() gives a {given}, "
+            remedy += f"this program needs a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
     return from_flags(kind, arguments[1:], prog=prog, default=default)
@@ -133,7 +146,7 @@ def _message(box: str, kind: type) -> str:
         tokens = re.findall(r"(\S+) \(applied to .*?\)", wrong)
         wrong = f"Unrecognized options: {', '.join(tokens)}"
     tokens = re.split(r",? ", wrong.partition("Unrecognized options: ")[2])
-    hints = (_hint(*one, sections[1:-1], kind) for one in zip(tokens, [*tokens[1:], ""]))
+    hints = (_hint(*one, sections[1:-1], kind) for one in itertools.pairwise([*tokens, ""]))
     return "; ".join([wrong, *dict.fromkeys(hint for hint in hints if hint)])
 
 
@@ -186,6 +199,8 @@ def main(run: Callable[[list[str]], None]) -> None:
     except UserError as error:
         fail(str(error))
     except Exception as error:
+        if isinstance(error, _UNREACHABLE) and error.filename is not None:
+            fail(str(UserError("file", error.filename, f"mend this: {error.strerror}")))
         if full := _full_disk(error):
             fail(f"disk: {full}; make room, then the same command goes on")
         exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EX" in str(error)

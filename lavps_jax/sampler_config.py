@@ -42,9 +42,11 @@ class InnerConfig:
     learning_rate_unit: LearningRateUnit = "image"
     """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
 
-    def check(self, field: str) -> None:
-        """Raises a UserError naming a setting of this field unless it is in its range."""
+    def __post_init__(self):
         check_choices(self)
+
+    def check(self, field: str) -> None:
+        """Raises a UserError that names this field of a sampler unless all is in its range."""
         check_at_least(f"{field}.num_inner_steps", self.num_inner_steps, 0)
         check_positive(f"{field}.learning_rate", self.learning_rate)
 

@@ -38,8 +38,8 @@ class Tiles:
         if self.side < 2:
             raise UserError("tile", self.side, "give at least 2 pixels")
         if not 0 < self.overlap < self.side:
-            remedy = "give an overlap of at least 1 pixel, and a tile that is larger"
-            raise UserError("tile, tile_overlap", (self.side, self.overlap), remedy)
+            remedy = f"give a number above 0 and below the tile, {self.side}, or a larger tile"
+            raise UserError("tile_overlap", self.overlap, remedy)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
     [
         (("--num-images", "-3"), "num_images"),
         (("--operator.intensity", "3"), "intensity"),
-        (("--sampler.inner.learning-rate", "-1"), "learning_rate"),
+        (("--sampler.inner.learning-rate", "-1"), "sampler.inner.learning_rate"),
     ],
 )
 def test_a_value_out_of_range_speaks_for_itself(stdout, flags, field, monkeypatch):
