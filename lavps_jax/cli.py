@@ -232,7 +232,7 @@ def _missing_device() -> str | None:
     except Exception as error:  # RuntimeError, AssertionError without a word, ...
         why = " ".join(str(error).partition("(set ")[0].split()) or "there is no such device"
         remedy = "leave it out, or install JAX for such devices as README.md says"
-        return str(UserError("JAX_PLATFORMS", f"{jax.config.jax_platforms} ({why})", remedy))
+        return str(UserError("JAX_PLATFORMS", f"{os.environ.get('JAX_PLATFORMS')} ({why})", remedy))
     return None
 
 
