@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
@@ -80,7 +81,9 @@ def from_flags(
     """
     arguments, errors = _words_first(kind, arguments), io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
+            # tyro warns of a class that a preset brings along, and takes it.
+            warnings.simplefilter("ignore", UserWarning)
             return tyro.cli(
                 kind,
                 prog=prog,

@@ -258,6 +258,9 @@ def test_a_preset_with_an_operator_and_a_sampler_of_its_own(folder, tmp_path):
     told = start("--help")
     assert told.returncode == 0 and "operator:mine" in told.stdout, told.stderr
     assert "--operator.gain" in start("operator:mine", "--help").stdout
+    wrong = start("--operator.gainn", "2")
+    assert wrong.returncode == 2 and "did you mean --operator.gain? " in wrong.stderr
+    assert wrong.stderr.startswith("error: Unrecognized") and wrong.stderr.count("\n") == 1
     done = start("--sampler.steps", "4", "--operator.gain", "2")
     assert done.returncode == 0, done.stderr
     stored = json.loads((out / "config.json").read_text())
