@@ -68,7 +68,8 @@ def make_problem(
       not linear gives a rough image instead, see `MeasurementOperator.estimate`.
 
     Raises:
-      UserError: if y has another shape, such as one of a batch, or sigma_y is negative or not finite.
+      UserError: if y has another shape, such as one of a batch, or sigma_y is negative or not
+        finite.
     """
     if jnp.shape(y) != operator.y_shape:
         remedy = f"give one measurement of shape {operator.y_shape}; use jax.vmap for a batch"
