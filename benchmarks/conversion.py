@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-import tyro
 from flax import nnx
 
 from benchmarks.record import earlier, record
+from lavps_jax import cli
 from lavps_jax.config import load_preset
 from lavps_jax.networks import split
 from lavps_jax.published import to_published
@@ -82,4 +82,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.conversion")
+        )
+    )

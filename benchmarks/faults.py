@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
 from benchmarks.record import earlier, record
+from lavps_jax import cli
 from lavps_jax.build import load_network
 
 ROOT = Path(__file__).parents[1]
@@ -212,4 +212,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.faults")
+        )
+    )

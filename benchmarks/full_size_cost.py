@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 from flax import nnx
 
 from benchmarks.record import earlier, record
+from lavps_jax import cli
 from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.networks import split
@@ -131,4 +131,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.full_size_cost")
+        )
+    )

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
 
 from benchmarks.operators import families
 from benchmarks.record import earlier, record
+from lavps_jax import cli
 from lavps_jax.build import load_prior
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.likelihoods import log_likelihood, simulate
@@ -113,4 +113,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.operator_cost")
+        )
+    )

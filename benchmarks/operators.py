@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.record import current_commit, earlier, record
+from lavps_jax import cli
 from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.errors import UserError
 from lavps_jax.operators import (
@@ -166,4 +166,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.operators")
+        )
+    )

@@ -14,11 +14,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-import tyro
 from rich.console import Console
 
 from benchmarks.intervals import paired_interval
 from benchmarks.record import earlier, record
+from lavps_jax import cli
 from lavps_jax.config import SampleConfig, load_preset
 from lavps_jax.data import TfdsData
 from lavps_jax.sampling_run import run_sampling
@@ -88,4 +88,8 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.main(
+        lambda arguments: main(
+            cli.from_flags(Config, arguments, prog="python -m benchmarks.restoration")
+        )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ __all__ = [
     "build_start",
     "build_conditional",
     "check_image_shape",
+    "check_tile",
     "is_trained_on",
     "load_network",
     "load_prior",
@@ -78,24 +80,49 @@ def check_image_shape(
     network: HDiTConfig | UNetConfig | PaletteConfig | ConditionalDenoiserConfig,
     image_shape: tuple[int, ...],
     tiles: Tiles | None = None,
+    **source: DataConfig,
 ) -> None:
-    """Raises a UserError unless the network takes images of this shape (H, W, C), or its tiles."""
+    """Raises a UserError unless the network takes images of this shape (H, W, C), or its tiles.
+
+    Args:
+      network: of any kind.
+      image_shape: of the images.
+      tiles: on which the network is evaluated.
+      **source: where the images come from, by the name of its field: remedies name its settings.
+    """
     backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
     height, width, channels = image_shape
     if channels != backbone.in_channels:
-        remedy = f"the network expects {backbone.in_channels} (data.channels)"
+        remedy = f"the network expects {backbone.in_channels}"
+        remedy += _settings(source, "channels", "image_shape")
         raise UserError("channels of the images", channels, remedy)
-    multiple = backbone.size_multiple
+    multiple, smallest = backbone.size_multiple, backbone.smallest_side
+    settings = _settings(source, "size", "pad_to", "image_shape")
     if height % multiple or width % multiple:
-        remedy = f"use sides that are multiples of {multiple} (data.size, data.pad_to)"
+        remedy = f"use sides that are multiples of {multiple}{settings}"
         raise UserError("size of the images", f"{height}x{width}", remedy)
-    smallest = backbone.smallest_side
     if min(height, width) < smallest:
         remedy = f"use sides of at least {smallest}, for the attention windows of the network"
-        raise UserError("size of the images", f"{height}x{width}", remedy)
-    if tiles is not None and (tiles.side % multiple or tiles.side < smallest):
-        remedy = f"give a multiple of {multiple} that is at least {smallest}"
-        raise UserError("tile", tiles.side, remedy)
+        raise UserError("size of the images", f"{height}x{width}", remedy + settings)
+    if tiles is not None:
+        check_tile(tiles.side, multiple, smallest)
+
+
+def check_tile(side: int, multiple: int, smallest: int) -> None:
+    """Raises a UserError unless a network that takes such sides can be evaluated on such tiles."""
+    if side % multiple or side < smallest:
+        raise UserError("tile", side, f"give a multiple of {multiple} that is at least {smallest}")
+
+
+def _settings(source: Mapping[str, DataConfig], *names: str) -> str:
+    """Those of the source that have one of the names, in brackets; or nothing."""
+    found = [
+        f"{field}.{setting.name}"
+        for field, data in source.items()
+        for setting in dataclasses.fields(data)
+        if setting.name in names
+    ]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def load_network(
@@ -161,6 +188,7 @@ def load_prior(
     image_shape: tuple[int, ...] | None = None,
     tiles: Tiles | None = None,
     compute_dtype: ComputeDtype = "float32",
+    **source: DataConfig,
 ) -> tuple[EDMDenoiser, Weights]:
     """The exported diffusion prior at `path` as a denoiser and its weights theta.
 
@@ -169,6 +197,7 @@ def load_prior(
       image_shape: (H, W, C) of images that it has to take, if known.
       tiles: evaluate it on tiles of larger images.
       compute_dtype: as of `load_network`.
+      **source: as of `check_image_shape`.
 
     Raises:
       UserError: if there is none, or it does not take images of `image_shape`.
@@ -176,14 +205,16 @@ def load_prior(
     model, weights, config = load_network(path, compute_dtype)
     network = _prior_task(path, config).network
     if image_shape is not None:
-        check_image_shape(network, image_shape, tiles)
+        check_image_shape(network, image_shape, tiles, **source)
     denoiser = EDMDenoiser(tiled(model, tiles), config.schedule)
     return denoiser, jax.tree.map(jax.numpy.asarray, weights)
 
 
 def _prior_task(path: str, config: TrainConfig) -> PriorTask:
     if not isinstance(config.task, PriorTask):
-        raise UserError("prior", path, f"give a prior; this is a {type(config.task).__name__}")
+        raise UserError(
+            "prior", path, f"give a prior; this was trained as {type(config.task).__name__}"
+        )
     return config.task
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.errors import UserError
 from lavps_jax.sampler_config import (
     DAPSConfig,
     DDIMConfig,
@@ -37,14 +40,23 @@ from lavps_jax.samplers import (
 )
 from lavps_jax.starts import Start
 
-__all__ = ["build_zero_shot", "inner_problem"]
+__all__ = ["OwnSamplerConfig", "build_zero_shot", "inner_problem"]
 
 
-def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
+@runtime_checkable
+class OwnSamplerConfig(Protocol):
+    """Settings of a sampler that a preset brings along: a frozen dataclass with this method."""
+
+    def build(self, prior: EDMDenoiser) -> Sampler:
+        """The sampler with this prior."""
+        ...
+
+
+def build_zero_shot(config: ZeroShotConfig | OwnSamplerConfig, prior: EDMDenoiser) -> Sampler:
     """The configured sampler with this prior.
 
     Raises:
-      UserError: if a setting is out of range.
+      UserError: if a setting is out of range, or the configuration is of no sampler.
     """
     schedule = prior.schedule
     match config:
@@ -119,6 +131,12 @@ def build_zero_shot(config: ZeroShotConfig, prior: EDMDenoiser) -> Sampler:
                 config.eta,
                 schedule,
             )
+        case OwnSamplerConfig():
+            return config.build(prior)
+        case _:
+            remedy = "use one of lavps_jax.config, or give its class build(prior), see "
+            remedy += "lavps_jax.build_zero_shot.OwnSamplerConfig"
+            raise UserError("sampler", type(config).__name__, remedy)
 
 
 def inner_problem(config: InnerConfig, start: Start) -> Inner:

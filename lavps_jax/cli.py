@@ -14,27 +14,38 @@ import signal
 import sys
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import jax
 import tyro
 
 from lavps_jax.config import SampleConfig, load_preset
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, did_you_mean
+from lavps_jax.memory import LESS_MEMORY
 from lavps_jax.storage import absolute, as_path, on_disk, reached
 
 __all__ = ["fail", "from_flags", "main", "parse"]
 
 Config = TypeVar("Config")
 
+_PROGRAMS = {"SampleConfig": "sample.py", "TrainConfig": "train.py"}
+_UNREACHABLE = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
+
 
 def parse(arguments: list[str], kind: type[Config]) -> Config:
     """The configuration of `PRESET.py --flag value ...`.
 
     A field that can be of several kinds is of the preset's kind, unless a word such as
-    `operator:gaussian-blur` chooses another; flags of its fields may stand before or after it.
+    `operator:gaussian-blur` chooses another; words and flags may stand in any order.
 
     A wrong flag ends the program with one line.
 
@@ -51,6 +62,9 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
         default: Any = load_preset(str(preset))
     if not isinstance(default, kind):
         remedy = f"its get_config() must give a {kind.__name__}"
+        if (given := type(default).__name__) in _PROGRAMS:
+            remedy = f"start it with {_PROGRAMS[given]}: its get_config() gives a {given}, "
+            remedy += f"this program needs a {kind.__name__}"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
     config = from_flags(kind, arguments[1:], prog=prog, default=default)
@@ -79,9 +93,11 @@ def from_flags(
     Raises:
       UserError: if a value is out of range.
     """
-    errors = io.StringIO()
+    arguments, errors = _words_first(kind, arguments), io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
+            # tyro warns of a class that a preset brings along, and takes it.
+            warnings.simplefilter("ignore", UserWarning)
             found = tyro.cli(
                 kind,
                 prog=prog,
@@ -94,7 +110,8 @@ def from_flags(
             raise
         if (mistake := _user_error(stop)) is not None:
             raise mistake from None
-        fail(f"{_message(errors.getvalue())}; {prog} --help lists all flags")
+        message = _message(errors.getvalue(), kind)
+        fail(f"{message}{' ' if message.endswith('?') else '; '}{prog} --help lists all flags")
     return _at_home(found)
 
 
@@ -119,17 +136,74 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+def _words_first(kind: type, arguments: list[str]) -> list[str]:
+    """The words that choose a kind, each before those inside of it, then all flags.
 
+    tyro understands a flag only after the word that it belongs to.
 
-def _message(box: str) -> str:
-    """The one sentence of tyro's framed message that says what is wrong.
-
-    It is coloured on a terminal, and framed in ASCII where the terminal has nothing else.
+    Raises:
+      UserError: if one field is given two kinds.
     """
-    lines = [_STYLE.sub("", line).strip("│ ") for line in box.splitlines()]
-    below_title = itertools.dropwhile(_is_rule, lines[1:])
-    return " ".join(itertools.takewhile(lambda line: not _is_rule(line), below_title))
+    groups = [field for field, kinds in get_type_hints(kind).items() if len(get_args(kinds)) > 1]
+    chosen: dict[str, str] = {}
+    flags = []
+    for argument in arguments:
+        group, colon, word = argument.partition(":")
+        if not colon or group.partition(".")[0].replace("-", "_") not in groups:
+            flags.append(argument)
+        elif chosen.setdefault(group, word) != word:
+            raise UserError(group, f"{chosen[group]} and {word}", "give one of them")
+    words = sorted(chosen, key=lambda group: group.count("."))
+    return [f"{group}:{chosen[group]}" for group in words] + flags
+
+
+_STYLE = re.compile(r"\x1b\[[0-9;]*m|\[/?bold\]")
+_WORD = re.compile(r"[\w.-]+:[\w-]+")
+
+
+def _message(box: str, kind: type) -> str:
+    """What tyro's framed message says is wrong, and what may have been meant, on one line.
+
+    It is coloured on a terminal, and framed in ASCII where the terminal has nothing else. Rules
+    part what is wrong, the words that there are, and flags of similar names.
+    """
+    sections: list[list[str]] = [[]]
+    for line in (_STYLE.sub("", line).strip("│| ") for line in box.splitlines()[1:]):
+        if not _is_rule(line):
+            sections[-1].append(line)
+        elif sections[-1]:
+            sections.append([])
+    wrong = " ".join(sections[0]).partition(" Got errors:")[0].strip(" .")
+    if wrong.startswith("Unrecognized or misplaced"):
+        tokens = re.findall(r"(\S+) \(applied to .*?\)", wrong)
+        wrong = f"Unrecognized options: {', '.join(tokens)}"
+    tokens = re.split(r",? ", wrong.partition("Unrecognized options: ")[2])
+    hints = (_hint(*one, sections[1:-1], kind) for one in itertools.pairwise([*tokens, ""]))
+    return "; ".join([wrong, *dict.fromkeys(hint for hint in hints if hint)])
+
+
+def _hint(token: str, following: str, sections: list[list[str]], kind: type) -> str | None:
+    """What may have been meant by a token that nothing understands."""
+    words = _WORD.findall(" ".join(line for lines in sections for line in lines))
+    if not token.startswith("--"):
+        flags = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)]
+        return did_you_mean(token, words) or did_you_mean(f"--{token.lstrip('-')}", flags)
+    # Flags, and of each the words that it may follow.
+    similar: dict[str, list[str]] = {}
+    for title, *lines in sections:
+        if title in ("Perhaps you meant:", f"Arguments similar to {token}:"):
+            for line in lines:
+                if line.startswith("--"):
+                    names = re.findall(r"--[\w.-]+", line)  # --overwrite, --no-overwrite
+                    similar |= {name: [] for name in names}
+                elif similar:
+                    similar[list(similar)[-1]] += _WORD.findall(line)
+    if similar.get(token):
+        return f"{token} goes with {' or '.join(similar[token])}"
+    as_word = f"{token[2:]}:{following}"  # --operator denoise
+    if as_word in words:
+        return f"did you mean {as_word}?"
+    return did_you_mean(token, similar) or did_you_mean(as_word, words)
 
 
 def _is_rule(line: str) -> bool:
@@ -157,11 +231,15 @@ def main(run: Callable[[list[str]], None]) -> None:
     except UserError as error:
         fail(str(error))
     except Exception as error:
+        if isinstance(error, _UNREACHABLE) and error.filename is not None:
+            fail(str(UserError("file", error.filename, f"mend this: {error.strerror}")))
         if full := _full_disk(error):
             fail(f"disk: {full}; make room, then the same command goes on")
         exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EX" in str(error)
         if exhausted or isinstance(error, MemoryError):
-            fail("memory: not enough of it; lower batch_size or, in sampling, num_particles")
+            fail(f"memory: not enough of it; {LESS_MEMORY}")
+        if missing := _missing_device():
+            fail(missing)
         raise  # Whatever else is reported is not the user's mistake.
     except KeyboardInterrupt as interrupt:
         code = 143 if interrupt.args else 130
@@ -174,6 +252,20 @@ def main(run: Callable[[list[str]], None]) -> None:
     sys.stderr.flush()
     # The runtime's threads may still compute; a normal exit can crash under them.
     os._exit(code)
+
+
+def _missing_device() -> str | None:
+    """A line about JAX_PLATFORMS, if it names a kind of device that is not here.
+
+    JAX has no exception of its own for it, and says so only when the first array is made.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # RuntimeError, AssertionError without a word, ...
+        why = " ".join(str(error).partition("(set ")[0].split()) or "there is no such device"
+        remedy = "leave it out, or install JAX for such devices as README.md says"
+        return str(UserError("JAX_PLATFORMS", f"{os.environ.get('JAX_PLATFORMS')} ({why})", remedy))
+    return None
 
 
 def _full_disk(error: object) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from lavps_jax.errors import (
     check_choices,
     check_positive,
     check_seed,
+    did_you_mean,
 )
 from lavps_jax.networks import ComputeDtype, Remat
 from lavps_jax.noise import LARGEST_PEAK
@@ -47,6 +49,7 @@ from lavps_jax.sampler_config import (
     SamplerConfig,
 )
 from lavps_jax.schedules import Schedule
+from lavps_jax.shipped import ROOT, shipped
 from lavps_jax.task_config import AmortizedTask, ConditionalTask, OneStepTask, PriorTask
 
 __all__ = [
@@ -259,17 +262,22 @@ class SampleConfig:
 def load_preset(path: str) -> Any:
     """Runs get_config() of a preset file.
 
+    A relative path that is not in the working folder is one of the repository: presets that build
+    on others, and weights that they name, are found from any folder.
+
     Raises:
       UserError: if the file does not exist or defines no get_config.
     """
-    file = Path(path)
+    file = Path(shipped(path))
     if file.suffix != ".py" or not file.is_file():
-        found = sorted(str(p) for p in Path("configs").glob("*.py"))
-        remedy = f"give one of {', '.join(found)}" if found else "give the path of a .py file"
-        raise UserError("preset", path, remedy)
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+        known = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*.py"))
+        remedy = f"give one of {', '.join(known)}" if known else "give the path of a .py file"
+        raise UserError("preset", path, did_you_mean(path, known) or remedy)
+    # Dataclasses that a preset defines look up their annotations in the module of this name.
+    name = f"preset {file.resolve()}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

@@ -1,9 +1,11 @@
 """The one exception a user's mistake raises: field, value and remedy in a single line."""
 
+import difflib
 import math
 import re
 import struct
 import tokenize
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +19,7 @@ __all__ = [
     "check_fraction",
     "check_positive",
     "check_seed",
+    "did_you_mean",
     "first_words",
 ]
 
@@ -52,6 +55,12 @@ class UserError(ValueError):
         self.field = field
         self.value = value
         self.remedy = remedy
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str | None:
+    """The question whether the known word nearest to the given one was meant; None if none is."""
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.7)
+    return f"did you mean {near[0]}?" if near else None
 
 
 def check_choices(config: Any) -> None:

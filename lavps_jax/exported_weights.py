@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from lavps_jax.errors import UserError
 from lavps_jax.named_arrays import Tree, check_leaves, named_leaves, rebuild
 from lavps_jax.own_folders import write_directory
+from lavps_jax.shipped import shipped
 from lavps_jax.storage import AnyPath, as_path, check_readable, copy_on_disk, reached
 
 __all__ = ["export_weights", "load_weights", "read_card", "write_weights"]
@@ -85,11 +86,11 @@ def read_card(path: str | Path) -> dict[str, Any]:
       UserError: if `path` holds no exported weights, and the message lists those nearby; or they
         cannot be read.
     """
-    folder = as_path(path, "weights")
+    folder = as_path(shipped(path), "weights")
     card = folder / CARD
     with reached(folder, "weights"):
         if not card.is_file() or not (folder / WEIGHTS).is_dir():
-            nearby = sorted({str(one.parent) for one in _cards_near(folder)})
+            nearby = sorted({str(one.parent) for one in _cards_near(folder)} - {str(folder)})
             remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
             raise UserError("weights", f"{folder}, where no exported weights are", remedy)
         text = card.read_bytes()
@@ -103,9 +104,10 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def _cards_near(path: AnyPath) -> Iterator[AnyPath]:
-    for place in (path, path.parent):
-        with contextlib.suppress(FileNotFoundError):  # There are no folders in a bucket.
-            yield from place.glob(f"*/{CARD}")
+    # Below it, beside it, and the one that it is a part of.
+    for place, pattern in ((path, "*"), (path, "*/*"), (path.parent, "*"), (path.parent, ".")):
+        with contextlib.suppress(OSError):  # There are no folders in a bucket.
+            yield from place.glob(f"{pattern}/{CARD}")
 
 
 def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
@@ -122,7 +124,7 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
       UserError: if there is no export at `path`, its arrays have other names or shapes, or their
         SHA-256 differs from the one on the card.
     """
-    place = as_path(path, "weights")
+    place = as_path(shipped(path), "weights")
     card = read_card(path)
     wanted = named_leaves(abstract_weights)
     # Orbax takes a folder in a bucket for complete only with a note, which exports are without.

@@ -193,7 +193,9 @@ def _operators(
         known = ", ".join(["y", "x_0", *fields])
         raise UserError("observations", f'array "{name}"', f"give only {known}")
     for name in _random_fields(config.operator, x_shape) - arrays.keys():
-        remedy = f'give an .npz file that holds it as "{name}"'
+        remedy = f'give an .npz file that holds it as "{name}", or an operator that draws nothing: '
+        remedy += "operator:denoise, operator:super-resolve, operator:gaussian-blur, "
+        remedy += "operator:kernel-file, operator:mask-file, ..."
         raise UserError("observations", f"no {name} of the operator", remedy)
     stacked = []
     for name, value in fields.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion import SIGMA_DATA
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.metrics import residual_chi2
 from lavps_jax.networks import InverseRule, Measurement
 from lavps_jax.noise import Noise, PoissonNoise, check_real
@@ -71,7 +72,16 @@ def make_problem(
       independent pixels of variance 0.25: (A^T A + 4 sigma_y^2 I)^-1 A^T y. It tends to A^+ y as
       sigma_y goes to 0; A^+ y itself would drown a deblurred image in noise. An operator that is
       not linear gives a rough image instead, see `MeasurementOperator.estimate`.
+
+    Raises:
+      UserError: if y has another shape, such as one of a batch, or sigma_y is negative or not
+        finite.
     """
+    if jnp.shape(y) != operator.y_shape:
+        remedy = f"give one measurement of shape {operator.y_shape}; use jax.vmap for a batch"
+        raise UserError("y", f"shape {jnp.shape(y)}", remedy)
+    if not isinstance(sigma_y, Tracer):
+        check_at_least("sigma_y", float(sigma_y), 0)
     sigma_y = jnp.asarray(sigma_y, jnp.float32)
     x_pinv = operator.estimate(y, sigma_y**2 / SIGMA_DATA**2)
     return Problem(y=y, operator=operator, sigma_y=sigma_y, x_pinv=x_pinv, noise=noise)

@@ -9,16 +9,22 @@ import jax
 
 from lavps_jax.errors import UserError
 
-__all__ = ["available_bytes", "check_memory", "required_bytes"]
+__all__ = ["LESS_MEMORY", "available_bytes", "check_memory", "required_bytes"]
+
+LESS_MEMORY = (
+    "lower batch_size; in sampling, lower num_particles, give --tile or --compute-dtype bfloat16; "
+    "in training, raise num_microbatches or fsdp, or give --remat layers"
+)
 
 
-def check_memory(compiled: Any, field: str, value: object) -> None:
+def check_memory(compiled: Any, field: str, value: object, remedy: str) -> None:
     """Refuses a program that the device cannot hold; a device that tells nothing passes.
 
     Args:
       compiled: result of `jax.jit(...).lower(...).compile()`.
       field: what to lower, named as the user knows it.
       value: what it is now.
+      remedy: what takes less memory.
 
     Raises:
       UserError: if the program needs more memory than there is.
@@ -26,7 +32,7 @@ def check_memory(compiled: Any, field: str, value: object) -> None:
     needed, available = required_bytes(compiled), available_bytes()
     if needed is not None and available is not None and needed > available:
         found = f"{value}, which needs {needed / 2**30:.1f} GiB of memory"
-        raise UserError(field, found, f"lower it; {available / 2**30:.1f} GiB are free")
+        raise UserError(field, found, f"{remedy}; {available / 2**30:.1f} GiB are free")
 
 
 def required_bytes(compiled: Any) -> int | None:

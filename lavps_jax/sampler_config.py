@@ -44,8 +44,11 @@ class InnerConfig:
 
     def __post_init__(self):
         check_choices(self)
-        check_at_least("num_inner_steps", self.num_inner_steps, 0)
-        check_positive("learning_rate", self.learning_rate)
+
+    def check(self, field: str) -> None:
+        """Raises a UserError that names this field of a sampler unless all is in its range."""
+        check_at_least(f"{field}.num_inner_steps", self.num_inner_steps, 0)
+        check_positive(f"{field}.learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class MGDMConfig:
 
     def __post_init__(self):
         check_choices(self)
+        self.inner.check("sampler.inner")
+        self.inner_low_noise.check("sampler.inner_low_noise")
 
 
 @dataclass(frozen=True)

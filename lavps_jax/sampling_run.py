@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lavps_jax.build import build_sampler, is_trained_on, load_prior, network_shape
+from lavps_jax.build import build_sampler, check_tile, is_trained_on, load_prior, network_shape
 from lavps_jax.checksums import checksums
 from lavps_jax.config import (
     ConditionalConfig,
@@ -138,8 +138,13 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
             f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
             f"--tile {side} evaluates it on parts of that size."
         )
+    if config.tile is not None:
+        check_tile(config.tile, takes.multiple, takes.smallest)
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
-    prior, theta = load_prior(config.prior, measured.image_shape, tiles, config.compute_dtype)
+    source = {} if config.observations else {"data": config.data}
+    prior, theta = load_prior(
+        config.prior, measured.image_shape, tiles, config.compute_dtype, **source
+    )
     samplers = (config.sampler, *(config.compare_with if config.compare else ()))
     # The operators of given measurements may be any of their kind, and starts are learned
     # without classes.
@@ -312,10 +317,12 @@ def _restore(
     with ThreadPoolExecutor(len(devices)) as pool:
         lowered = [sample_fn.lower(*arguments(missing[0], k)) for k in range(len(devices))]
         programs = list(pool.map(lambda one: one.compile(), lowered))
+    height, width, _ = measured.image_shape
     check_memory(
         programs[0],
         "batch_size, num_particles",
-        f"{size} images x {config.num_particles} particles",
+        f"{size} images x {config.num_particles} particles of {height} x {width} pixels",
+        _less_memory(config, size),
     )
     memory = required_bytes(programs[0]) or 0
     progress.update(bar, description=name)
@@ -329,6 +336,18 @@ def _restore(
             _check_finite(out, name, measured.names[batch * size :])
             job.write(name, batch, Batch(out.x_0[: count - batch * size], spent, memory))
             progress.update(bar, advance=size)
+
+
+def _less_memory(config: SampleConfig, batch_size: int) -> str:
+    """What a user can change so that a program of `batch_size` images needs less memory."""
+    ways = [f"lower {name}" for name, one in
+            (("batch_size", batch_size), ("num_particles", config.num_particles))
+            if one > 1]  # fmt: skip
+    if config.tile is None:
+        ways.append("evaluate the networks on parts of the image with --tile SIDE")
+    if config.compute_dtype == "float32":
+        ways.append("compute with --compute-dtype bfloat16")
+    return ", or ".join(ways) or "give smaller images, or take a device with more memory"
 
 
 def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:

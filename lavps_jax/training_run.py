@@ -80,7 +80,9 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
     validation_data = _opened(config.validation_data, "validation_data")
     for field, source in (("train_data", train_data), ("validation_data", validation_data)):
-        check_image_shape(config.task.network, source.image_shape)
+        check_image_shape(
+            config.task.network, source.image_shape, **{field: getattr(config, field)}
+        )
         if num_classes and source.label(0) is None:
             remedy = f"say the classes of the images: the network has {num_classes}"
             raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
@@ -221,7 +223,7 @@ def _first_state(
     if isinstance(trainee.loss_fn, ChainLoss):  # On images drawn like the batch of step 0.
         begin = jax.jit(begin_chains, static_argnums=0, out_shardings=spread_images(mesh))
         compiled = begin.lower(trainee.loss_fn, frozen, images, chains_key).compile()
-        check_memory(compiled, "batch_size", config.batch_size)
+        check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
         chains = compiled(frozen, images, chains_key)
 
     def init(weights, chains):
@@ -238,8 +240,20 @@ def _first_state(
         out_shardings=(shardings, copied(mesh)),
     )
     compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
-    check_memory(compiled, "batch_size", config.batch_size)
+    check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
     return state, compiled, rng_key
+
+
+def _less_memory(config: TrainConfig) -> str:
+    """What a user can change so that a training step needs less memory."""
+    ways = [way for way, left in (
+        ("lower it", config.batch_size > 1),
+        ("raise num_microbatches", config.num_microbatches < config.batch_size),
+        ("give --remat layers", config.remat == "nothing"),
+        ("compute with --compute-dtype bfloat16", config.compute_dtype == "float32"),
+        ("raise fsdp", config.fsdp < jax.device_count()),
+    ) if left]  # fmt: skip
+    return ", or ".join(ways) or "take a device with more memory"
 
 
 def _tell(console: Console, line: str) -> None:

@@ -6,6 +6,7 @@ LAVPS_GOLDEN names another folder of the same files, made from other draws.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import (
     GlobalAttention,
     HDiTConfig,
@@ -24,7 +26,9 @@ from lavps_jax.networks import (
     PureModel,
     split,
 )
+from lavps_jax.operators import Blur, Inpainting, MeasurementOperator, SuperResolution
 from lavps_jax.published import from_published
+from lavps_jax.types import Problem
 
 DATA = Path(os.environ.get("LAVPS_GOLDEN") or Path(__file__).parent / "data" / "golden")
 TOLERANCES = {
@@ -44,6 +48,16 @@ def cases(name: str, pattern: str) -> list[str]:
     return found
 
 
+def y_shape_of(operators: MeasurementOperator) -> tuple[int, ...]:
+    """Of one of stacked operators."""
+    return jax.tree.map(lambda leaf: leaf[0], operators).y_shape
+
+
+def _moved(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(H, W, C) of images (..., C, H, W)."""
+    return *shape[-2:], shape[-3]
+
+
 class Golden:
     """One file of numbers from the published implementation; see tests/data/golden."""
 
@@ -60,10 +74,51 @@ class Golden:
         """An image array as (..., H, W, C)."""
         return jnp.asarray(np.moveaxis(self.arrays[key], -3, -1))
 
-    def measurement(self, key: str, height: int = 32, width: int = 32) -> jax.Array:
-        """A flattened measurement (B, ...) as images (B, H, W, 3)."""
+    def measurement(self, key: str, y_shape: tuple[int, ...]) -> jax.Array:
+        """A flattened measurement (B, ...) as images of y_shape, (B, H, W, C)."""
+        height, width, channels = y_shape
         flat = self.arrays[key]
-        return jnp.asarray(np.moveaxis(flat.reshape(len(flat), 3, height, width), 1, -1))
+        return jnp.asarray(np.moveaxis(flat.reshape(len(flat), channels, height, width), 1, -1))
+
+    def operators(self, y: str, image: str, data: str | None = None) -> MeasurementOperator:
+        """Those of the measurements `y`, leaves (B, ...).
+
+        Args:
+          y: name of the array of measurements.
+          image: name of an array of images (..., C, H, W) of the size that was measured.
+          data: what the names of the operator's arrays begin with, such as "box_" of "box_mask";
+            None: what the name of the measurements begins with. Without such arrays pixels were
+            averaged, by as much as the measurements are smaller than the images.
+        """
+        data = y.removesuffix("y") if data is None else data
+        count, x_shape = len(self[y]), _moved(self[image].shape)
+        for name in (f"{data}mask", f"{data}kernel", f"{data}mb_kernel"):
+            if name in self.arrays and name.endswith("mask"):
+                masks = jnp.moveaxis(jnp.asarray(self[name][:, 0]), 1, -1)
+                masks = jnp.broadcast_to(masks, (count, *x_shape[:2], 1))
+                return jax.vmap(lambda mask: Inpainting(mask, x_shape=x_shape))(masks)
+            if name in self.arrays:
+                kernels = jnp.broadcast_to(
+                    jnp.asarray(self[name], jnp.float32), (count, *self[name].shape)
+                )
+                return jax.vmap(lambda kernel: Blur(kernel, x_shape=x_shape))(kernels)
+        ratio = math.isqrt(math.prod(x_shape) * count // self[y].size)
+        assert math.prod(x_shape) * count == ratio**2 * self[y].size, (y, x_shape)
+        operator = SuperResolution(ratio, x_shape=x_shape)
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * count), operator)
+
+    def problems(self, y: str, image: str, data: str | None = None) -> Problem:
+        """The measurements `y`, leaves (B, ...); arguments as of `operators`."""
+        operators = self.operators(y, image, data)
+        each = jax.vmap(
+            lambda y, operator: make_problem(y, operator, self.sigma_y),
+            axis_size=len(self[y]),
+        )
+        return each(self.measurement(y, y_shape_of(operators)), operators)
+
+    @property
+    def sigma_y(self) -> float:
+        return self.settings.get("noise_level", 0.05)
 
     def close(self, key: str, value, at=(), factor: float = 10.0) -> None:
         """Compares with self[key][at]: ten times the error of float32 is allowed."""

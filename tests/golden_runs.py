@@ -8,10 +8,38 @@ import numpy as np
 import optax
 
 from lavps_jax.diffusion import bridge_draw
+from lavps_jax.samplers import MGDM, Inner
 from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise, make_block
+from lavps_jax.starts import ZeroShot
 from lavps_jax.variational import block_loss, draw, fit
 
-NO_DDIM = jnp.zeros((1, 1, 32, 32, 3))
+
+def mgdm_of(stored, denoiser, start=None) -> MGDM:
+    """The sampler of a stored run, with `start` where the run used its network.
+
+    The published rules are texts; what they gave for each step is stored too, and is read here:
+    other settings stand in one stretch of steps at the end.
+    """
+    params, rates = stored.settings["params"], stored.settings["params"]["lr_fn"]["conditions"]
+    counts, used = (stored[f"step_{key}"][:: params["n_reps"]] for key in ("n_grad", "used_model"))
+    last = (counts != counts[0]) | (used != 0)
+    num_last = int(last.sum())
+    assert last[len(last) - num_last :].all() and len(set(counts[last])) <= 1
+    assert num_last or len(rates) == 1
+    rules = {"deterministic": "previous"}
+    return MGDM(
+        denoiser,
+        Inner(int(counts[0]), rates[-1]["return"]),
+        Inner(int(counts[-1]), rates[0]["return"], start=start or ZeroShot()),
+        high_idx=1 + num_last,
+        num_steps=stored.settings["nsteps"],
+        num_gibbs=params["n_reps"],
+        num_ddim_steps=params["n_denoising_steps"],
+        eta=params["eta"],
+        tau_rule=rules.get(params["tau_sampling"], params["tau_sampling"]),
+        min_tau=params.get("min_tau", 10),
+        num_mixed_steps=params.get("threshold", 70),
+    )
 
 
 def rows_of(sampler):
@@ -21,12 +49,35 @@ def rows_of(sampler):
             yield segment, jax.tree.map(lambda leaf, i=i: leaf[i], segment.rows)
 
 
+def draws_of(stored, step: int) -> list[tuple[str, jax.Array]]:
+    """(role, images) of the draws of a step, in the order in which the run asked for them."""
+    roles = [str(role) for role in stored["noise_role"]]
+    first = [i for i, role in enumerate(roles) if role == "bridge"] + [len(roles)]
+    return [(roles[i], stored.image(f"noise_{i:03d}")) for i in range(*first[step : step + 2])]
+
+
 def noise_of(stored, step: int, image: int = 0) -> MGDMNoise:
-    """The five draws of a step with two losses."""
-    draws = [stored.image(f"noise_{5 * step + i:03d}")[image] for i in range(5)]
-    bridge, first, second, x_tau, renoise = draws
-    elbo = jnp.stack([first, second])[None]
-    return MGDMNoise(jnp.zeros(()), bridge, GibbsNoise(elbo, x_tau[None], NO_DDIM, renoise[None]))
+    """The draws of a step, those of a comparison of starts with the first of them."""
+    (_, bridge), *draws = draws_of(stored, step)
+    zero, repetitions = jnp.zeros_like(bridge[image]), []
+    for role, images in draws:
+        if not repetitions or "renoise" in repetitions[-1]:
+            repetitions.append({"elbo": [], "ddim": []})
+        if role in ("elbo", "ddim"):
+            repetitions[-1][role].append(images[image])
+        else:
+            repetitions[-1][role] = images[image]
+    gibbs = [
+        GibbsNoise(
+            jnp.stack(one["elbo"] or [zero]),
+            one["x_tau"],
+            jnp.stack(one["ddim"] or [zero]),
+            one["renoise"],
+        )
+        for one in repetitions
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gibbs)
+    return MGDMNoise(jnp.zeros(()), bridge[image], stacked)
 
 
 def wide(tree):
@@ -52,15 +103,16 @@ def in_float64(fn):
 
     def run(params, problems, *inputs):
         with jax.enable_x64(True):
-            problems = wide(problems).replace(sigma_y=jnp.full(len(problems.y), 0.05))
+            exact = [float(str(one)) for one in np.asarray(problems.sigma_y)]  # 0.05 itself.
+            problems = wide(problems).replace(sigma_y=jnp.asarray(exact))
             return jax.tree.map(np.asarray, each(wide(params), problems, wide(inputs)))
 
     return run
 
 
 def inner_problem(denoiser, settings):
-    """run(params, problems, states, rows, noise) -> (losses (B, K), x_tau) of the only repetition
-    in a step, in double precision; all arguments but the first have a batch axis."""
+    """run(params, problems, states, rows, noise) -> (losses (B, K), x_tau) of the first repetition
+    of a step, in double precision; all arguments but the first have a batch axis."""
 
     def solve(params, problem, state, rows, noise):
         row = rows.choose(noise.tau)
@@ -81,7 +133,8 @@ def inner_problem(denoiser, settings):
 def noise_of_hidden_entries(problems):
     """What the published likelihood counts besides, float64 (B,): the noise of masked entries."""
     hidden = np.asarray(jax.vmap(lambda p: p.y - p.operator.project(p.y))(problems), np.float64)
-    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * 0.05**2)
+    sigma_y = np.array([float(str(one)) for one in np.asarray(problems.sigma_y)])
+    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * sigma_y**2)
 
 
 def batch_of_one(*trees):

@@ -8,22 +8,25 @@ from typing import Any, get_args
 
 import pytest
 
+from lavps_jax.build import check_image_shape, check_tile
 from lavps_jax.build_training import build_loss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalTask,
     InnerConfig,
+    MGDMConfig,
     PriorTask,
     TrainConfig,
     from_json,
     to_json,
 )
-from lavps_jax.data import SyntheticData
+from lavps_jax.data import FolderData, ShippedData, SyntheticData, TfdsData
 from lavps_jax.diffusion import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
     ConditionalDenoiserConfig,
+    GlobalAttention,
     HDiTConfig,
     LevelConfig,
     PaletteConfig,
@@ -32,6 +35,7 @@ from lavps_jax.networks import (
 from lavps_jax.operators import RandomPixels
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import ZeroShotConfig
+from lavps_jax.samplers import DDNM
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import ZeroShot
 
@@ -45,6 +49,49 @@ def changed(value: Any) -> Any:
     if isinstance(value, int):
         return value + 1 if value < 5 else value - 1
     return 0.75 * value
+
+
+def test_remedies_name_the_settings_that_the_source_has():
+    network = HDiTConfig(3, 3, 2, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
+    for source, shape, settings in (
+        ({"data": FolderData("x")}, (4, 4, 1), r" \(data.channels\)$"),
+        ({"train_data": SyntheticData(1)}, (4, 4, 1), r" \(train_data.image_shape\)$"),
+        ({"data": TfdsData()}, (4, 4, 1), "expects 3$"),
+        ({}, (4, 4, 1), "expects 3$"),
+        ({"data": FolderData("x")}, (5, 4, 3), r" \(data.size\)$"),
+        ({"data": TfdsData()}, (5, 4, 3), r" \(data.size, data.pad_to\)$"),
+        ({"data": ShippedData()}, (5, 4, 3), r" \(data.pad_to\)$"),
+    ):
+        with pytest.raises(UserError, match=settings):
+            check_image_shape(network, shape, **source)
+
+
+def test_a_tile_that_does_not_fit_is_not_blamed_on_the_overlap():
+    with pytest.raises(UserError, match="tile: got 7; give a multiple of 4 that is at least 8"):
+        check_tile(7, 4, 8)
+
+
+def test_the_inner_problem_that_is_wrong_is_named():
+    wrong = InnerConfig(1, learning_rate=float("nan"))
+    for field in ("inner", "inner_low_noise"):
+        with pytest.raises(UserError, match=f"^sampler.{field}.learning_rate: got nan"):
+            MGDMConfig(**{field: wrong})
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnSampler:
+    """A sampler's configuration that a preset brings along."""
+
+    num_steps: int = 7
+
+    def build(self, prior):
+        return DDNM(prior, self.num_steps, schedule=prior.schedule)
+
+
+def test_a_configuration_of_ones_own_builds_its_sampler():
+    assert build_zero_shot(OwnSampler(9), PRIOR) == DDNM(PRIOR, 9, schedule=PRIOR.schedule)
+    with pytest.raises(UserError, match="sampler: got Schedule; use one of .*or give its class"):
+        build_zero_shot(Schedule(), PRIOR)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", get_args(ZeroShotConfig))

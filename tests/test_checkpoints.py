@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +232,14 @@ def test_missing_weights_name_the_path_and_those_nearby(tmp_path):
     export_weights(tmp_path / "nets" / "other", _weights(), {})
     with pytest.raises(UserError, match="nets/none.*give one of.*nets/other"):
         load_weights(tmp_path / "nets" / "none", _weights())
+    with pytest.raises(UserError, match="give one of .*nets/other$"):
+        load_weights(tmp_path / "nets" / "other" / "weights", _weights())
+    with pytest.raises(UserError, match="give one of .*nets/other$"):
+        load_weights(tmp_path, _weights())
+    # A card alone is not offered as the place to look for what it lacks.
+    shutil.rmtree(tmp_path / "nets" / "other" / "weights")
+    with pytest.raises(UserError, match="nets/other, where no.*train and export"):
+        load_weights(tmp_path / "nets" / "other", _weights())
 
 
 def test_weights_of_another_network_name_the_first_bad_leaf(tmp_path):

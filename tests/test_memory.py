@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from lavps_jax.config import DDIMConfig, SampleConfig
+from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
 from lavps_jax.memory import (
     _control_group_bytes,
@@ -13,6 +15,8 @@ from lavps_jax.memory import (
     check_memory,
     required_bytes,
 )
+from lavps_jax.operators import Denoise
+from lavps_jax.sampling_run import _less_memory
 
 
 def compiled(count):
@@ -27,9 +31,24 @@ def test_the_result_is_counted():
 def test_too_large_a_program_is_refused():
     available = available_bytes()
     assert available is not None
-    check_memory(compiled(1000), "batch_size", 1)
+    check_memory(compiled(1000), "batch_size", 1, "lower it")
     with pytest.raises(UserError, match="batch_size: got 7, which needs .* GiB of memory; lower"):
-        check_memory(compiled(available // 2), "batch_size", 7)
+        check_memory(compiled(available // 2), "batch_size", 7, "lower it")
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "words"),
+    [
+        ({"num_particles": 1}, 1, ("--tile", "--compute-dtype bfloat16")),
+        ({"num_particles": 1, "compute_dtype": "bfloat16"}, 1, ("--tile",)),
+        ({"num_particles": 3, "tile": 8}, 1, ("num_particles", "--compute-dtype bfloat16")),
+        ({"num_particles": 3, "tile": 8, "compute_dtype": "bfloat16"}, 2, ("batch_size", "num_p")),
+    ],
+)
+def test_the_remedy_is_one_that_is_left(settings, batch_size, words):
+    config = SampleConfig("p", ShippedData(), Denoise(), DDIMConfig(), "o", **settings)
+    remedy = _less_memory(config, batch_size)
+    assert all(word in remedy for word in words) and remedy.count(", or ") == len(words) - 1
 
 
 def test_a_donated_argument_is_reused():

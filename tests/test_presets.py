@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from lavps_jax import cli
+from lavps_jax.build import network_shape
 from lavps_jax.config import SampleConfig, TrainConfig, from_json, load_preset, to_json
 from lavps_jax.networks import split
 
@@ -26,6 +27,21 @@ def commands(preset: Path) -> list[list[str]]:
     found = [line[line.index("python ") :].split(";")[0] for line in lines if "python " in line]
     words = [shlex.split(re.sub(r"\$\w+", "1", line)) for line in found]
     return [one[1:] for one in words if one[1] in ("train.py", "sample.py")]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_preset_from_another_folder(preset, monkeypatch, tmp_path):
+    """Also those that build on others, and what they name is found."""
+    monkeypatch.chdir(ROOT)
+    expected = load_preset(str(preset))
+    monkeypatch.chdir(tmp_path)
+    assert load_preset(str(ROOT / preset)) == load_preset(str(preset)) == expected
+    if preset.stem == "fashion_mnist_inpainting":
+        assert network_shape(expected.prior).channels == 1
+    # A file of the working folder comes first.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / preset).write_text("def get_config(): return 5")
+    assert load_preset(str(preset)) == 5
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from lavps_jax import cli
 from lavps_jax.build import load_network
 from lavps_jax.own_folders import write_directory
@@ -63,7 +61,7 @@ def without_paths(stored: Any, run_name: str) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    config = tyro.cli(Config, args=arguments)
+    config = cli.from_flags(Config, arguments, prog="python tools/publish_weights.py")
     run_dir = on_disk(config.run_dir, "run_dir")
     trained = load_network(str(run_dir / "weights"))[2]
     with write_directory(config.out, "weights", overwrite=config.overwrite) as folder:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from lavps_jax import cli
 from lavps_jax.build import load_network, load_prior
@@ -41,7 +40,7 @@ class Config:
 
 
 def main(arguments: list[str]) -> None:
-    config = tyro.cli(Config, args=arguments)
+    config = cli.from_flags(Config, arguments, prog="python tools/sample_prior.py")
     out = on_disk(config.out, "out")
     if out.exists():
         raise UserError("out", out, "choose a new name, this one exists")

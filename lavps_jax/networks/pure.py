@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from lavps_jax.errors import UserError
+
 __all__ = ["Buffer", "ComputeDtype", "PureModel", "Remat", "keep", "split", "trainable_mask"]
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -44,10 +46,20 @@ class PureModel:
     remat: Remat = "nothing"
 
     def __call__(self, weights: nnx.State, *inputs: Any, **kwargs: Any) -> Any:
-        """Evaluates the network with `weights`, a tree of the structure `split` returned."""
+        """Evaluates the network with `weights`, a tree of the structure `split` returned.
+
+        Raises:
+          UserError: if it is a tree of another structure.
+        """
 
         def evaluate(weights: nnx.State) -> Any:
-            return nnx.merge(self.graphdef, self.rounded(weights))(*inputs, **kwargs)
+            try:
+                network = nnx.merge(self.graphdef, self.rounded(weights))
+            except ValueError as error:
+                found = f"{len(jax.tree.leaves(weights))} arrays"
+                remedy = "give those that came with this network, from split or load_network"
+                raise UserError("weights", found, remedy) from error
+            return network(*inputs, **kwargs)
 
         if self.remat == "layers":
             policy = jax.checkpoint_policies.save_only_these_names(_KEPT)

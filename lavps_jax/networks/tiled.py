@@ -38,7 +38,7 @@ class Tiles:
         if self.side < 2:
             raise UserError("tile", self.side, "give at least 2 pixels")
         if not 0 < self.overlap < self.side:
-            remedy = f"give a number above 0 and below the tile, {self.side}"
+            remedy = f"give a number above 0 and below the tile, {self.side}, or a larger tile"
             raise UserError("tile_overlap", self.overlap, remedy)
 
 

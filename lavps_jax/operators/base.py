@@ -286,11 +286,6 @@ def from_forward(
     """
     operator = FunctionOperator(data, forward_fn, x_shape=tuple(x_shape))
     y = _checked_measurement(operator)
-    of_black = operator.forward(jnp.zeros(operator.x_shape))
-    # The transpose of JAX drops a constant without a word. Data that are being traced say nothing.
-    if not isinstance(of_black, Tracer) and jnp.any(of_black != 0):
-        found = f"{forward_fn} with A(0) up to {jnp.max(jnp.abs(of_black)):.3g}"
-        raise UserError("forward_fn", found, "subtract A(0) from it and from y")
     try:
         jax.eval_shape(operator.adjoint, y)
     except Exception as error:
@@ -299,6 +294,11 @@ def from_forward(
             f"{forward_fn} which cannot be transposed ({_first_line(error)})",
             "give a map linear in x, or use from_function for a non-linear one",
         ) from error
+    # The transpose of JAX drops a constant without a word. Data that are being traced say nothing.
+    of_black = operator.forward(jnp.zeros(operator.x_shape))
+    if not isinstance(of_black, Tracer) and jnp.any(of_black != 0):
+        found = f"{forward_fn} with A(0) up to {jnp.max(jnp.abs(of_black)):.3g}"
+        raise UserError("forward_fn", found, "subtract A(0) from it and from y")
     return operator
 
 

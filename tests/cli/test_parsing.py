@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lavps_jax.cli import _stop, main, parse
+from lavps_jax import compare_sets, convert
+from lavps_jax.cli import _stop, from_flags, main, parse
 from lavps_jax.config import (
+    AmortizedTask,
     DAPSConfig,
     DDIMConfig,
     DDNMConfig,
@@ -30,6 +32,7 @@ from lavps_jax.config import (
     PiGDMConfig,
     REDDiffConfig,
     SampleConfig,
+    TrainConfig,
 )
 from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
@@ -87,6 +90,77 @@ def test_flags_of_a_field_before_and_after_its_word():
     assert config.sampler.inner_low_noise.num_inner_steps == 4
 
 
+def test_words_and_flags_in_any_order():
+    expected = parsed("operator:gaussian-blur", "--operator.std", "2", "sampler:dps-config",
+                      "--sampler.gamma", "3", "--num-images", "5")  # fmt: skip
+    assert expected.operator == GaussianBlur(std=2.0)
+    flags = ("--sampler.gamma", "3", "--num_images", "5", "--operator.std", "2")
+    words = ("sampler:dps-config", "operator:gaussian-blur")
+    assert parsed(*flags, *words) == parsed(*words, *flags) == expected
+    mixed = (*flags[:2], words[1], *flags[2:], words[0])
+    assert parsed(*mixed) == expected
+
+
+def test_a_word_inside_of_a_kind_comes_after_it():
+    preset = str(Path(PRESET).with_name("fashion_mnist_amortized.py"))
+    flags = ("--train-data.path", "x", "--task.operator.std", "2")
+    words = ("train-data:folder-data", "task.operator:gaussian-blur", "task:amortized-task")
+    config = parse([preset, *flags, *words], TrainConfig)
+    assert isinstance(config.task, AmortizedTask) and config.task.operator == GaussianBlur(std=2.0)
+    assert config.train_data == FolderData("x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--num-image", "2"), "did you mean --num-images? "),
+        (("--outdir", "x"), "did you mean --out-dir? "),
+        (("num-images", "2"), "did you mean --num-images? "),
+        (("--overwrit",), "did you mean --overwrite? "),
+        (("--no-compar",), "did you mean --no-compare? "),
+        (("--sampler.nun-steps", "2"), "did you mean --sampler.num-steps? "),
+        (("operator:gausian-blur",), "did you mean operator:gaussian-blur? "),
+        (("operator:Denoise",), "did you mean operator:denoise? "),
+        (("operators:denoise",), "did you mean operator:denoise? "),
+        (("sampler:ddim",), "did you mean sampler:ddim-config? "),
+        (("data:folder",), "did you mean data:folder-data? "),
+        (("--operator", "denoise"), "did you mean operator:denoise? "),
+        (("--operator:denoise",), "did you mean operator:denoise? "),
+        (("--sampler.gamma", "3"), "; --sampler.gamma goes with sampler:dps-config; "),
+        (("--data.path", "x"), "; --data.path goes with data:folder-data; "),
+        (("--compute-dtype", "bfloat"), "Expected one of ('float32', 'bfloat16')"),
+    ],
+)
+def test_what_may_have_been_meant(flags, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(*flags)
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.count("\n") == 1
+    assert words in line and line.endswith("--help lists all flags\n"), line
+
+
+def test_two_kinds_of_one_field():
+    with pytest.raises(UserError, match="sampler: got dps-config and ddim-config; give one"):
+        parsed("sampler:dps-config", "--num-images", "2", "sampler:ddim-config")
+
+
+def test_presets_that_are_not_there_or_for_the_other_program():
+    with pytest.raises(UserError, match="did you mean configs/fashion_mnist.py?"):
+        parse(["configs/fashion_mist.py"], SampleConfig)
+    with pytest.raises(UserError, match="start it with sample.py"):
+        parse([PRESET], TrainConfig)
+
+
+def test_other_programs_are_as_helpful(capsys):
+    for config, flags, words in (
+        (convert.Config, ("a", "b", "--presets", "x"), "did you mean --preset? "),
+        (compare_sets.Config, ("a", "b", "--sizes", "3"), "did you mean --size? "),
+    ):
+        with pytest.raises(SystemExit):
+            from_flags(config, list(flags), prog="program")
+        assert words in capsys.readouterr().err
+
+
 class Terminal(io.StringIO):
     """A standard output in colours."""
 
@@ -125,7 +199,7 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
     [
         (("--num-images", "-3"), "num_images"),
         (("--operator.intensity", "3"), "intensity"),
-        (("--sampler.inner.learning-rate", "-1"), "learning_rate"),
+        (("--sampler.inner.learning-rate", "-1"), "sampler.inner.learning_rate"),
     ],
 )
 def test_a_value_out_of_range_speaks_for_itself(stdout, flags, field, monkeypatch):
@@ -148,6 +222,15 @@ def test_a_full_disk_is_one_line(capsys, monkeypatch):
         main(run)
     assert stop.value.code == 2
     expected = "error: disk: No space left on device; make room, then the same command goes on\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stop:
+        main(lambda arguments: (tmp_path / "none" / "x").write_text("x"))
+    assert stop.value.code == 2
+    expected = f"error: file: got {tmp_path}/none/x; mend this: No such file or directory\n"
     assert capsys.readouterr().err == expected
 
 

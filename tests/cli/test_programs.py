@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import signal
 import subprocess
@@ -210,6 +211,83 @@ class Root(Family):
 def get_config():
     return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Root(), DPSConfig(), {out!r})
 """
+
+
+OWN = """
+from __future__ import annotations
+import dataclasses
+from lavps_jax.config import *
+from lavps_jax.data import SyntheticData
+from lavps_jax.operators import Denoise
+from lavps_jax.operators.families.base import Family
+from lavps_jax.samplers import DDNM
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Family):
+    \"""An operator of mine.\"""
+    gain: float = 1.0
+    \"""How bright.\"""
+    def draw(self, rng_key, x_shape):
+        return Denoise().draw(rng_key, x_shape)
+
+@dataclasses.dataclass(frozen=True)
+class MineConfig:
+    \"""A sampler of mine.\"""
+    steps: int = 5
+    {build}
+
+def get_config():
+    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Mine(), MineConfig(), {out!r},
+                        num_images=1, num_particles=1)
+"""
+BUILD = "def build(self, prior): return DDNM(prior, self.steps, schedule=prior.schedule)"
+
+
+def test_a_preset_with_an_operator_and_a_sampler_of_its_own(folder, tmp_path):
+    """From any folder, with flags of its own and in --help."""
+    preset, out = tmp_path / "mine.py", tmp_path / "out"
+    prior = str(folder / "run" / "weights")
+    preset.write_text(OWN.format(prior=prior, out=str(out), build=BUILD))
+    command = [sys.executable, str(ROOT / "sample.py"), str(preset)]
+
+    def start(*flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+
+    told = start("--help")
+    assert told.returncode == 0 and "operator:mine" in told.stdout, told.stderr
+    assert "--operator.gain" in start("operator:mine", "--help").stdout
+    wrong = start("--operator.gainn", "2")
+    assert wrong.returncode == 2 and "did you mean --operator.gain? " in wrong.stderr
+    assert wrong.stderr.startswith("error: Unrecognized") and wrong.stderr.count("\n") == 1
+    done = start("--sampler.steps", "4", "--operator.gain", "2")
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((out / "config.json").read_text())
+    assert (stored["sampler"]["steps"], stored["operator"]["gain"]) == (4, 2.0)
+
+
+def test_a_sampler_that_is_none(folder, tmp_path, refused):
+    preset, out = tmp_path / "mine.py", tmp_path / "out"
+    prior = str(folder / "run" / "weights")
+    preset.write_text(OWN.format(prior=prior, out=str(out), build=""))
+    assert "sampler: got MineConfig; use one of" in refused(preset)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    "program_", [["train.py", "train_tiny.py"], ["sample.py", "sample_tiny.py"]]
+)
+def test_a_device_that_is_not_here_is_one_line(folder, tmp_path, program_):
+    name, preset = program_
+    flag = "--run-dir" if name == "train.py" else "--out-dir"
+    done = subprocess.run(
+        [sys.executable, name, folder / preset, flag, tmp_path / "new"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"JAX_PLATFORMS": "nothing"},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: JAX_PLATFORMS: got nothing")
 
 
 def test_an_operator_without_a_gradient_is_refused(folder, tmp_path, refused):

@@ -15,34 +15,25 @@ from golden_runs import in_float64, noise_of_hidden_entries
 
 from lavps_jax.amortized_training import AmortizedLoss
 from lavps_jax.diffusion import EDMDenoiser, add_noise
-from lavps_jax.likelihoods import log_likelihood, make_problem
-from lavps_jax.operators import Inpainting, SuperResolution
+from lavps_jax.likelihoods import log_likelihood
 from lavps_jax.operators.families import RandomBox
 from lavps_jax.published import published_name
 from lavps_jax.schedules import Schedule, bridge_coefficients
 from lavps_jax.starts import ZeroShot
 from lavps_jax.variational import Block, block_loss, draw, fit
 
-X_SHAPE = (32, 32, 3)
 SCHEDULE = Schedule()
 ELBO = Golden("elbo")
 CASES = cases("elbo", "(.+)_mc")
 
 
-def super_resolution(y):
-    operator = SuperResolution(4, x_shape=X_SHAPE)
-    return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
+TASKS = [case for case in cases("elbo", "(.+)_y") if not case.startswith("train_")]
 
 
-def inpainting(y, mask):
-    masks = jnp.moveaxis(jnp.asarray(mask[:, 0]), 1, -1)
-    return jax.vmap(lambda y, m: make_problem(y, Inpainting(m, x_shape=X_SHAPE), 0.05))(y, masks)
-
-
-def problems_of(stored, name):
-    if name == "sr4":
-        return super_resolution(stored.measurement("sr4_y", 8, 8))
-    return inpainting(stored.measurement("box_y"), stored["box_mask"])
+def task_of(case):
+    """The task that a case of the negative ELBO is of: sr4 of sr40."""
+    (task,) = (task for task in TASKS if case.startswith(task))
+    return task
 
 
 def make_blocks(x_0, x_t, t, tau):
@@ -85,8 +76,8 @@ def losses_in_float64(prior):
 @pytest.mark.parametrize("case", [case for case in CASES if ELBO[f"{case}_mc"] == 1])
 def test_negative_elbo_and_gradients(prior, elbo, losses_in_float64, case):
     stored, (denoiser, params) = ELBO, prior
-    problems = problems_of(stored, "sr4" if case.startswith("sr4") else "box")
-    times = (np.full(2, stored[f"{case}_t"]), np.full(2, stored[f"{case}_tau"]))
+    problems = stored.problems(f"{task_of(case)}_y", "img")
+    times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
     blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
     mu, rho, eps = (stored.image(f"{case}_{key}") for key in ("vmean", "vlog_std", "eps"))
     losses, (by_mu, by_rho) = elbo(mu, rho, eps, problems, blocks)
@@ -109,7 +100,8 @@ def test_negative_elbo_and_gradients(prior, elbo, losses_in_float64, case):
 def test_negative_elbo_of_two_draws(elbo, case):
     """The mean over the draws; the sum of rho is counted once, which the mean does too."""
     stored = ELBO
-    problem = jax.tree.map(lambda leaf: leaf[:1].repeat(2, 0), problems_of(stored, "sr4"))
+    problems = stored.problems(f"{task_of(case)}_y", "img")
+    problem = jax.tree.map(lambda leaf: leaf[:1].repeat(2, 0), problems)
     times = (np.full(2, stored[f"{case}_t"]), np.full(2, stored[f"{case}_tau"]))
     images = (stored.image(f"{case}_{key}") for key in ("x_0", "x_t", "vmean", "vlog_std"))
     x_0, x_t, mu, rho = (image[:1].repeat(2, 0) for image in images)
@@ -147,7 +139,7 @@ def inner_fit(golden, prior):
 @pytest.mark.parametrize("case", cases("inner_adam", "(.+)_x_tau"))
 def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
     stored, (_, network, phi) = golden("inner_adam"), palette
-    problems = super_resolution(stored.measurement(f"{case}_y", 8, 8))
+    problems = stored.problems(f"{case}_y", f"{case}_img")
     times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
     blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
     num_steps = stored.settings["n_steps"]
@@ -193,18 +185,17 @@ def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
 
 def training_loss(prior, start) -> AmortizedLoss:
     nsteps, low, high = (ELBO.settings[key] for key in ("nsteps", "train_low", "train_high"))
-    return AmortizedLoss(prior[0], start, RandomBox(), 0.05, nsteps, low, high)
+    return AmortizedLoss(prior[0], start, RandomBox(), ELBO.sigma_y, nsteps, low, high)
 
 
-@pytest.mark.parametrize("task", ["sr4", "box"])
+@pytest.mark.parametrize("task", cases("elbo", "train_(.+)_loss"))
 def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
     stored, (denoiser, params), prefix = ELBO, prior, f"train_{task}"
-    problems = problems_of(stored, task)
+    problems = stored.problems(f"{task}_y", "img")
     clean = jax.vmap(lambda p, x: p.operator.forward(x))(problems, stored.image("img"))
-    size = (8, 8) if task == "sr4" else (32, 32)
-    noise = stored.measurement(f"{prefix}_y_noise", *size)
-    y = clean + 0.05 * noise
-    np.testing.assert_allclose(y, stored.measurement(f"{prefix}_y", *size), atol=1e-6)
+    noise = stored.measurement(f"{prefix}_y_noise", clean.shape[1:])
+    y = clean + stored.sigma_y * noise
+    np.testing.assert_allclose(y, stored.measurement(f"{prefix}_y", y.shape[1:]), atol=1e-6)
     loss_fn = training_loss(prior, palette[1])
     rows = [loss_fn.row(jnp.asarray(i)) for i in stored[f"{prefix}_idx"]]
     t, tau = np.stack([row.t for row in rows]), np.stack([row.tau for row in rows])
@@ -220,8 +211,8 @@ def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
     blocks = make_blocks(x_0_hat, x_t, t, tau)
     images = [stored.image(f"{prefix}_{key}") for key in ("vmean", "vlog_std", "eps")]
     losses, (by_mu, by_rho) = elbo(*images, problems, blocks)
-    stored.close(f"{prefix}_grad_vmean", by_mu / 2)
-    stored.close(f"{prefix}_grad_vlog_std", by_rho / 2)
+    stored.close(f"{prefix}_grad_vmean", by_mu / len(y))
+    stored.close(f"{prefix}_grad_vlog_std", by_rho / len(y))
     exact = losses_in_float64(problems, blocks, *images)
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
     stored.close(f"{prefix}_loss", (exact + noise_of_hidden_entries(problems)).mean())
@@ -229,10 +220,11 @@ def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
 
 def test_training_loss_and_gradients(amortized, prior):
     stored, start, phi = amortized
+    (task,) = cases(stored.name, "train_(.+)_loss")
     loss_fn = training_loss(prior, start)
-    problems = inpainting(stored.measurement("box_y"), stored["box_mask"])
+    problems = stored.problems(f"{task}_y", "img")
     blocks = make_blocks(stored.image("x_0"), stored.image("x_t"), stored["t"], stored["tau"])
-    eps = stored.image("train_box_eps")
+    eps = stored.image(f"train_{task}_eps")
 
     def evaluate(params, problem, block, eps):
         def loss(phi):
@@ -243,19 +235,19 @@ def test_training_loss_and_gradients(amortized, prior):
     params = prior[1] | {"phi": phi}
     losses, gradients = in_float64(evaluate)(params, problems, blocks, eps)
     gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
-    stored.close("train_box_loss", (losses + noise_of_hidden_entries(problems)).mean())
+    stored.close(f"train_{task}_loss", (losses + noise_of_hidden_entries(problems)).mean())
     found = {}
     for path, variable in nnx.to_flat_state(gradient):
         value = np.asarray(variable[...])
         found[published_name(path, "residual_nn.")] = value.T if path[-1] == "kernel" else value
-    norms = [np.linalg.norm(found[str(name)]) for name in stored["train_box_grad_names"]]
-    stored.close("train_box_grad_norms", np.array(norms))
-    np.testing.assert_allclose(norms, stored["train_box_grad_norms"], rtol=1e-4)
-    full = [key for key in stored.arrays if key.startswith("train_box_grad/")]
-    assert len(full) >= 9
+    norms = [np.linalg.norm(found[str(name)]) for name in stored[f"train_{task}_grad_names"]]
+    stored.close(f"train_{task}_grad_norms", np.array(norms))
+    np.testing.assert_allclose(norms, stored[f"train_{task}_grad_norms"], rtol=1e-4)
+    full = [key for key in stored.arrays if key.startswith(f"train_{task}_grad/")]
+    assert full
     for key in full:
         expected = stored[key]
-        value = found[key.removeprefix("train_box_grad/")]
+        value = found[key.removeprefix(f"train_{task}_grad/")]
         assert value.shape == expected.shape
         stored.close(key, value.ravel(), ...) if value.ndim < 3 else stored.close(key, value)
 
@@ -263,7 +255,7 @@ def test_training_loss_and_gradients(amortized, prior):
 def test_negative_elbo_under_a_class_prior(golden):
     stored = golden("hdit_tiny_class")
     model, theta = stored.network(stored.backbone, "unet.")
-    problem = super_resolution(stored.measurement("kl_y", 8, 8))
+    problem = stored.problems("kl_y", "kl_img")
     problem = problem.replace(label=jnp.asarray(stored["kl_labels"]))
     times = (np.atleast_1d(stored[f"kl_{key}"]) for key in ("t", "tau"))
     block = make_blocks(stored.image("kl_x_0"), stored.image("kl_x_t"), *times)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden_runs import batch_of_one, in_float64, inner_problem, noise_of, rows_of
+from golden_runs import (
+    batch_of_one,
+    draws_of,
+    in_float64,
+    inner_problem,
+    mgdm_of,
+    noise_of,
+    noise_of_hidden_entries,
+    rows_of,
+)
 
-from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import SuperResolution
-from lavps_jax.samplers import MGDM, Inner, State
+from lavps_jax.samplers import State
 from lavps_jax.samplers.mgdm import make_block
 from lavps_jax.starts import Amortized, ZeroShot
 from lavps_jax.variational import block_loss
-
-OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
 
 
 def test_lavps(golden, prior, palette):
@@ -23,11 +28,9 @@ def test_lavps(golden, prior, palette):
     stored, (denoiser, params) = golden("traj_lavps"), prior
     _, network, phi = palette
     params = params | {"phi": phi}
-    problem = make_problem(stored.measurement("y", 8, 8)[0], OPERATOR, 0.05)
-    samplers = [
-        MGDM(denoiser, Inner(2), Inner(2, start=start), high_idx=6, num_steps=12)
-        for start in (network, ZeroShot())
-    ]
+    problem = jax.tree.map(lambda leaf: leaf[0], stored.problems("y", "img"))
+    hidden = noise_of_hidden_entries(batch_of_one(problem)[0])
+    samplers = [mgdm_of(stored, denoiser, start) for start in (network, ZeroShot())]
     steps = [jax.jit(sampler.step) for sampler in samplers]
     solvers = [inner_problem(denoiser, sampler.inner_low_noise) for sampler in samplers]
     rows = [list(rows_of(sampler)) for sampler in samplers]
@@ -48,27 +51,32 @@ def test_lavps(golden, prior, palette):
     eps = stored.image("initial_noise")[0]
     whole = state = jax.jit(samplers[0].init)(eps, params, problem)
     stored.close("init_x0", state.x_0, 0)
-    assert len(stored["step_best_idx"]) == len(rows[0])
-    for k, best in enumerate(stored["step_best_idx"]):
+    repeats = samplers[0].num_gibbs
+    winners = stored["step_best_idx"].reshape(-1, repeats)
+    assert len(winners) == len(rows[0])
+    for k, best in enumerate(winners[:, 0]):
+        assert set(winners[k]) == {best}, "the repetitions of a step take other starts"
+        first, last = k * repeats, (k + 1) * repeats - 1
         # Outside the amortized range (-1) both samplers are the same program.
         winner, noise = int(best != 0), noise_of(stored, k)
         segment, row = rows[winner][k]
         assert isinstance(segment.settings.start, Amortized) == (best == 0)
         if best >= 0:
-            draws = stored.image(f"noise_{5 * k + 1:03d}")
+            compared = [draws for _, draws in draws_of(stored, k) if len(draws) == 2]
+            draws = compared[0]
             one = batch_of_one(problem, state, row, noise.bridge, draws)
             losses = compare_exactly(params, *one)[0]
-            stored.close("step_bestof_losses", losses, k)
+            stored.close("step_bestof_losses", losses + hidden, first)
             assert int(np.argmin(losses)) == best
-            elbo = noise.gibbs.elbo.at[0, 0].set(draws[winner])
+            elbo = noise.gibbs.elbo.at[:, 0].set(jnp.stack([one[winner] for one in compared]))
             noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
         losses, x_tau = solvers[winner](params, *batch_of_one(problem, state, row, noise))
-        stored.close("step_losses", losses[0], k)
-        stored.close("step_x_tau", x_tau, k)
+        stored.close("step_losses", losses[0] + hidden, (first, slice(losses.shape[1])))
+        stored.close("step_x_tau", x_tau, first)
         for start in (state, whole):
             new = steps[winner](noise, start, params, problem, segment, row)
-            stored.close("step_x_0", new.x_0, (k, 0))
-            stored.close("step_x_t", new.x_t, (k, 0))
+            stored.close("step_x_0", new.x_0, (last, 0))
+            stored.close("step_x_t", new.x_t, (last, 0))
         whole = new
-        state = State(*(stored.image(f"step_x_{name}")[k, 0] for name in ("t", "0")))
+        state = State(*(stored.image(f"step_x_{name}")[last, 0] for name in ("t", "0")))
     stored.close("final_x0", samplers[0].finish(whole, params, problem), 0)

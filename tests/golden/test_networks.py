@@ -9,12 +9,9 @@ import pytest
 from golden_files import cases
 
 from lavps_jax.diffusion import EDMDenoiser
-from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import Blur, Inpainting, SuperResolution
 from lavps_jax.schedules import Schedule, bridge_coefficients
 from lavps_jax.variational import Block
 
-X_SHAPE = (32, 32, 3)
 ALPHA_BAR = Schedule().alpha_bar
 
 
@@ -72,8 +69,9 @@ def test_class_conditional_network(golden):
     conditional = jax.jit(jax.vmap(evaluate))(x, c_noise, labels)
     stored.close("raw_out", conditional)
     unconditional = jax.jit(jax.vmap(lambda x, c: model(theta, x, c)))(x, c_noise)
-    stored.close("raw_out_cfg0", unconditional)
-    stored.close("raw_out_cfg2p5", unconditional + 2.5 * (conditional - unconditional))
+    for scale in cases("hdit_tiny_class", r"raw_out_cfg(\d+(?:p\d+)?)"):
+        guided = unconditional + float(scale.replace("p", ".")) * (conditional - unconditional)
+        stored.close(f"raw_out_cfg{scale}", guided)
     denoiser = EDMDenoiser(model)
     inputs = stored.image("pre_x"), jnp.asarray(stored["pre_sigma"])
     for key, given in (("pre_out", labels), ("pre_out_nolabel", None)):
@@ -97,34 +95,17 @@ def test_amortized_network(amortized, task):
         return start({"phi": phi}, problem, Block(x_0, x_t, mean, std, t, tau), x_0, None)
 
     times = [stored["t"], stored["tau"]]
-    if task == "sr4_shared":  # Both images at the times of the first.
-        times = [time[:1].repeat(2) for time in times]
+    task, shared = task.removesuffix("_shared"), "_shared" * task.endswith("_shared")
+    if shared:  # All images at the times of the first.
+        times = [time[:1].repeat(len(time)) for time in times]
     x_0, x_t = stored.image("x_0"), stored.image("x_t")
     c = bridge_coefficients(ALPHA_BAR, 0, *times[::-1], 1.0)
     c_l, c_s, std = (jnp.asarray(v, jnp.float32) for v in c)
     mean = c_l[:, None, None, None] * x_t + c_s[:, None, None, None] * x_0
-    if task != "sr4_shared":
+    if not shared:
         stored.close("mean_prior", mean)
         stored.close("log_std_prior", np.log(std)[:, None, None, None] + np.zeros(x_0.shape))
-    problems = problems_of(stored, task.removesuffix("_shared"))
+    problems = stored.problems(f"{task}_y", "img")
     mu, rho = evaluate(problems, x_0, x_t, mean, std, *map(jnp.asarray, times))
-    stored.close(f"{task}_vmean", mu)
-    stored.close(f"{task}_vlog_std", rho)
-
-
-def problems_of(stored, task):
-    """The two measurements of a file of amortized networks."""
-    match task:
-        case "sr4":
-            operator = SuperResolution(4, x_shape=X_SHAPE)
-            y = stored.measurement("sr4_y", 8, 8)
-            return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
-        case "mb":
-            operator = Blur(jnp.asarray(stored["mb_kernel"]), x_shape=X_SHAPE)
-            y = stored.measurement("mb_y")
-            return jax.vmap(lambda y: make_problem(y, operator, 0.05))(y)
-        case _:
-            masks = jnp.moveaxis(jnp.asarray(stored["box_mask"][:, 0]), 1, -1)
-            return jax.vmap(
-                lambda y, mask: make_problem(y, Inpainting(mask, x_shape=X_SHAPE), 0.05)
-            )(stored.measurement("box_y"), masks)
+    stored.close(f"{task}{shared}_vmean", mu)
+    stored.close(f"{task}{shared}_vlog_std", rho)

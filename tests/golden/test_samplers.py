@@ -6,59 +6,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_files import cases
 from golden_runs import (
     batch_of_one,
     in_float64,
     inner_problem,
+    mgdm_of,
     noise_of,
     noise_of_hidden_entries,
     rows_of,
 )
 
-from lavps_jax.likelihoods import make_problem
-from lavps_jax.operators import Inpainting, SuperResolution
-from lavps_jax.samplers import DDIM, DPS, MGDM, Inner, State
+from lavps_jax.diffusion import bridge_draw
+from lavps_jax.samplers import DDIM, DPS, MGDM, State
 from lavps_jax.schedules import time_grid
-
-OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
 
 
 def test_mgdm(golden, prior):
     stored, (denoiser, params) = golden("traj_mgdm"), prior
-    sampler = MGDM(denoiser, Inner(2, 0.03), Inner(2, 0.03), num_steps=12)
+    sampler = mgdm_of(stored, denoiser)
     batched = jax.vmap(sampler.step, (0, 0, None, 0, None, None))
     step, init = jax.jit(batched), jax.jit(jax.vmap(sampler.init, (0, None, 0)))
     solve = inner_problem(denoiser, sampler.inner)
-    problems = jax.vmap(lambda y: make_problem(y, OPERATOR, 0.05))(stored.measurement("y", 8, 8))
+    problems = stored.problems("y", "img")
+    count = len(problems.y)
+    hidden = noise_of_hidden_entries(problems).sum()
     whole = state = init(stored.image("initial_noise"), params, problems)
     stored.close("init_x0", state.x_0)
     rows = list(rows_of(sampler))
-    assert len(rows) == len(stored["step_t"])
+    assert len(rows) * sampler.num_gibbs == len(stored["step_t"])
     for k, (segment, row) in enumerate(rows):
-        assert (row.rows.t[0], row.rows.tau[0]) == (stored["step_t"][k], stored["step_tau"][k])
-        noise = jax.tree.map(lambda *v: jnp.stack(v), *(noise_of(stored, k, i) for i in (0, 1)))
-        both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), row)
-        losses, x_tau = solve(params, problems, state, both, noise)
-        stored.close("step_losses", losses.sum(0), k)
-        stored.close("step_x_tau", x_tau, k)
+        # A step has a row for each of its repetitions.
+        first, last = k * sampler.num_gibbs, (k + 1) * sampler.num_gibbs - 1
+        times = stored["step_t"][first], stored["step_tau"][first]
+        assert (row.rows.t[0], row.rows.tau[0]) == times
+        each = [noise_of(stored, k, i) for i in range(count)]
+        noise = jax.tree.map(lambda *v: jnp.stack(v), *each)
+        same = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), row)
+        losses, x_tau = solve(params, problems, state, same, noise)
+        num_losses = losses.shape[1]
+        stored.close("step_losses", losses.sum(0) + hidden, (first, slice(num_losses)))
+        stored.close("step_x_tau", x_tau, first)
         for start in (state, whole):
             new = step(noise, start, params, problems, segment, row)
-            stored.close("step_x_0", new.x_0, k)
-            stored.close("step_x_t", new.x_t, k)
+            stored.close("step_x_0", new.x_0, last)
+            stored.close("step_x_t", new.x_t, last)
         whole = new
-        state = State(*(stored.image(f"step_x_{name}")[k] for name in ("t", "0")))
+        state = State(*(stored.image(f"step_x_{name}")[last] for name in ("t", "0")))
     stored.close("final_x0", whole.x_0)
 
 
 def test_mgdm_with_drawn_block_times(golden, prior):
     stored, (denoiser, params) = golden("traj_mgdm_mix"), prior
-    inner = Inner(2, 0.03)
-    sampler = MGDM(denoiser, inner, inner, num_steps=12, tau_rule="mix")
+    sampler = mgdm_of(stored, denoiser)
     step, init = jax.jit(sampler.step), jax.jit(sampler.init)
-    solve = inner_problem(denoiser, inner)
-    mask = jnp.moveaxis(jnp.asarray(stored["mask"][0, 0]), 0, -1)
-    operator = Inpainting(mask, x_shape=(32, 32, 3))
-    problem = make_problem(stored.measurement("y")[0], operator, 0.05)
+    solve = inner_problem(denoiser, sampler.inner)
+    problem = jax.tree.map(lambda leaf: leaf[0], stored.problems("y", "img"))
     hidden = noise_of_hidden_entries(batch_of_one(problem)[0])
 
     # The run as a whole in double precision: the first step of Adam has the size of its rate
@@ -70,24 +73,25 @@ def test_mgdm_with_drawn_block_times(golden, prior):
     state = init(stored.image("initial_noise")[0], params, problem)
     whole = batch_of_one(state)[0]
     stored.close("init_x0", state.x_0, 0)
-    np.testing.assert_array_equal(stored["tau_draws"], stored["step_tau"])
+    np.testing.assert_array_equal(stored["tau_draws"], stored["step_tau"][:: sampler.num_gibbs])
     for k, (segment, row) in enumerate(rows_of(sampler)):
-        tau, count = int(stored["step_tau"][k]), int(row.count)
-        assert row.rows.t[0] == stored["step_t"][k]
+        first, last = k * sampler.num_gibbs, (k + 1) * sampler.num_gibbs - 1
+        tau, count = int(stored["step_tau"][first]), int(row.count)
+        assert row.rows.t[0] == stored["step_t"][first]
         place = list(np.asarray(row.rows.tau[:count])).index(tau)
         noise = noise_of(stored, k)._replace(tau=jnp.float32((place + 0.5) / count))
         losses, x_tau = solve(params, *batch_of_one(problem, state, row, noise))
-        stored.close("step_losses", losses[0] + hidden, k)
-        stored.close("step_x_tau", x_tau, k)
+        stored.close("step_losses", losses[0] + hidden, (first, slice(losses.shape[1])))
+        stored.close("step_x_tau", x_tau, first)
         alone = step(noise, state, params, problem, segment, row)
         fixed = batch_of_one(problem, noise, segment, row)
         whole = exactly(params, fixed[0], fixed[1], whole, *fixed[2:])
         for new in (alone, jax.tree.map(lambda leaf: leaf[0], whole)):
-            stored.close("step_x_0", new.x_0, (k, 0))
-            stored.close("step_x_t", new.x_t, (k, 0))
-        state = State(*(stored.image(f"step_x_{name}")[k, 0] for name in ("t", "0")))
-    last = jax.tree.map(lambda leaf: jnp.asarray(leaf[0], jnp.float32), whole)
-    stored.close("final_x0", sampler.finish(last, params, problem), 0)
+            stored.close("step_x_0", new.x_0, (last, 0))
+            stored.close("step_x_t", new.x_t, (last, 0))
+        state = State(*(stored.image(f"step_x_{name}")[last, 0] for name in ("t", "0")))
+    end = jax.tree.map(lambda leaf: jnp.asarray(leaf[0], jnp.float32), whole)
+    stored.close("final_x0", sampler.finish(end, params, problem), 0)
 
 
 def test_block_times_are_drawn_evenly_from_their_range(prior):
@@ -105,16 +109,30 @@ def test_block_times_are_drawn_evenly_from_their_range(prior):
     assert len(rows) == 97
 
 
-@pytest.mark.parametrize("case", [0, 1])
-def test_dps(golden, prior, case):
+@pytest.mark.parametrize("tag", cases("traj_dps", "(.+)_step_x_t"))
+def test_dps(golden, prior, tag):
+    """The published norm also counts the noise drawn at hidden pixels, so that its steps are
+    shorter on masks: the part of a step that the measurement makes is shortened for it."""
     stored, (denoiser, params) = golden("traj_dps"), prior
-    settings = stored.settings["cases"][case]
-    tag = settings["tag"]
+    (settings,) = (one for one in stored.settings["cases"] if one["tag"] == tag)
+    num_steps = stored.settings["nsteps"]
     # The published gamma multiplies the gradient of ||r||^2 over ||r||, twice that of ||r||.
-    sampler = DPS(denoiser, 12, 2 * settings["gamma"], settings["eta"])
-    step = jax.jit(sampler.step)
-    problem = make_problem(stored.measurement(f"{tag}_y", 8, 8)[0], OPERATOR, 0.05)
-    whole = state = State(stored.image(f"{tag}_initial_noise")[0], jnp.zeros((32, 32, 3)))
+    step_size = 2 * settings["gamma"]
+    sampler = DPS(denoiser, num_steps=num_steps, step_size=step_size, eta=settings["eta"])
+    problem = jax.tree.map(lambda leaf: leaf[0], stored.problems(f"{tag}_y", f"{tag}_img"))
+    hidden = jnp.sum((problem.y - problem.operator.project(problem.y)) ** 2)
+
+    @jax.jit
+    def step(noise, state, params, problem, segment, row):
+        new = sampler.step(noise, state, params, problem, segment, row)
+        plain = bridge_draw(noise, row.bridge, state.x_t, new.x_0)
+        residual = problem.operator.project(problem.y - problem.operator.forward(new.x_0))
+        square = jnp.sum(residual**2)
+        shorter = plain + jnp.sqrt(square / (square + hidden)) * (new.x_t - plain)
+        return State(jnp.where(hidden > 0, shorter, new.x_t), new.x_0)
+
+    eps = stored.image(f"{tag}_initial_noise")[0]
+    whole = state = State(eps, jnp.zeros_like(eps))
     rows = list(rows_of(sampler))
     assert len(rows) == len(stored[f"{tag}_step_x_t"])
     for k, (segment, row) in enumerate(rows):
@@ -130,12 +148,13 @@ def test_dps(golden, prior, case):
     stored.close(f"{tag}_final_x0", result, 0)
 
 
-@pytest.mark.parametrize("eta", [0, 1])
+@pytest.mark.parametrize("eta", cases("traj_dps", "ddim_eta(.+)_final_x0"))
 def test_ddim(golden, prior, eta):
     stored, (denoiser, params) = golden("traj_dps"), prior
-    sampler = DDIM(denoiser, num_steps=12, eta=float(eta))
+    sampler = DDIM(denoiser, num_steps=stored.settings["nsteps"], eta=float(eta))
     step = jax.jit(sampler.step)
-    problem = make_problem(stored.measurement("sr_eta1_y", 8, 8)[0], OPERATOR, 0.05)
+    tag = stored.settings["cases"][0]["tag"]  # DDIM does not look at the measurement.
+    problem = jax.tree.map(lambda leaf: leaf[0], stored.problems(f"{tag}_y", f"{tag}_img"))
     eps = stored.image(f"ddim_eta{eta}_initial_noise")[0]
     state = jax.jit(sampler.init)(eps, params, problem)
     for k, (segment, row) in enumerate(rows_of(sampler)):

@@ -214,6 +214,7 @@ def test_nonlinear_operator():
         (lambda: from_forward(saturate, X_SHAPE, jnp.asarray(1.5)), "from_function"),
         (lambda: from_forward(project_on_rows, X_SHAPE, {"matrix": jnp.ones((3, 7))}), "x_shape"),
         (lambda: from_forward(lambda _, x: 2 * x + 1, X_SHAPE), r"A\(0\) up to 1; subtract"),
+        (lambda: from_forward(lambda _, x: jnp.exp(x), X_SHAPE), "exp.*use from_function"),
         (lambda: from_function(lambda _, x: (x, x), X_SHAPE), "one floating point array"),
         (lambda: from_function(lambda _, x: x > 0, X_SHAPE), "one floating point array"),
     ],

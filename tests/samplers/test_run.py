@@ -31,6 +31,7 @@ from lavps_jax.samplers import (
     PiGDM,
     REDDiff,
     make_sample_fn,
+    sample,
 )
 from lavps_jax.schedules import Schedule
 
@@ -136,6 +137,56 @@ def test_a_misspelt_choice_is_not_ignored():
     ):
         with pytest.raises(UserError, match=f"{field}: got .*; use one of '"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"problems": lambda one: jax.tree.map(lambda leaf: leaf[0], one)},
+            "problems: got sigma_y",
+        ),
+        ({"problems": lambda one: [one]}, "problems: got list"),
+        ({"rng_key": lambda key: 0}, "rng_key: got int32.*jax.random.key"),
+        ({"rng_key": lambda key: jax.random.split(key, 2)}, "rng_key: got .*shape"),
+        ({"params": lambda params: {}}, "params: got no weights theta"),
+        ({"index": lambda index: index[0]}, "index: got int32 of shape"),
+        ({"index": lambda index: index[:1]}, r"index: .*array of shape \(2,\)"),
+        ({"index": lambda index: index.astype(float)}, "index: got float"),
+        ({"plan": lambda plan: ()}, "plan: got 0 segments"),
+        ({"plan": lambda plan: SAMPLERS["diffpir"].plan()}, "plan: .*give plan"),
+    ],
+)
+def test_wrong_arguments_are_told_in_words(changes, message):
+    sampler = SAMPLERS["ddim"]
+    given = {
+        "rng_key": jax.random.key(0),
+        "index": jnp.arange(2),
+        "params": gaussian(),
+        "problems": problems(2),
+        "plan": sampler.plan(),
+    }
+    given |= {name: change(given[name]) for name, change in changes.items()}
+    with pytest.raises(UserError, match=message):
+        make_sample_fn(sampler, num_particles=1)(*given.values())
+
+
+def test_arguments_of_one_measurement_are_told_in_words():
+    sampler, stacked = SAMPLERS["ddim"], problems(2)
+    plan, one = sampler.plan(), jax.tree.map(lambda leaf: leaf[0], stacked)
+    for key, problem, num, message in (
+        (0, one, 1, "rng_key: got int32"),
+        (jax.random.key(0), stacked, 1, "problem: got sigma_y of shape"),
+        (jax.random.key(0), one.replace(y=one.y[None]), 1, r"y: got shape \(1, 2\)"),
+        (jax.random.key(0), one, 0, "num_particles: got 0"),
+        (jax.random.key(0), one, 1.5, "num_particles: got 1.5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sample(key, sampler, gaussian(), problem, plan, num_particles=num)
+    with pytest.raises(UserError, match="y: got shape .*jax.vmap"):
+        make_problem(one.y[None], one.operator, 0.3)
+    with pytest.raises(UserError, match="sigma_y: got nan"):
+        make_problem(one.y, one.operator, float("nan"))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
