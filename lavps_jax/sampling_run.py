@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lavps_jax.build import build_sampler, is_trained_on, load_prior, network_shape
 from lavps_jax.checksums import checksums
@@ -32,15 +28,14 @@ from lavps_jax.machine import describe_code
 from lavps_jax.measurements import (
     Measured,
     in_batches,
-    run_keys,
     simulate_measurements,
     with_classes,
 )
-from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
-from lavps_jax.samplers import Sampler, Samples, make_sample_fn
-from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes
+from lavps_jax.restoring import restore_all
+from lavps_jax.samplers import Sampler
+from lavps_jax.sampling_job import Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
 from lavps_jax.scores import ensemble_scores, sample_scores
 from lavps_jax.starts import BestOf
@@ -74,7 +69,7 @@ def run_sampling(
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
-            _restore_all(config, run, job, console, devices)
+            restore_all(config, run.measured, run.samplers, job, console, devices)
         except UserError as error:
             job.write_mistake(error)
             raise
@@ -87,7 +82,7 @@ def run_sampling(
         baseline = sample_scores(naive, measured, _lpips_nets(config))
         job = _claim_job(config, run, processes)
         try:
-            restored = _restore_all(config, run, job, console, devices)
+            restored = restore_all(config, run.measured, run.samplers, job, console, devices)
         except BaseException as error:
             # Samples that are not finite would be so again.
             recurs = isinstance(error, UserError) and error.field == "samples"
@@ -177,37 +172,6 @@ def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> Samplin
     return SamplingJob(config.out_dir, identity, processes, overwrite=config.overwrite)
 
 
-def _restore_all(
-    config: SampleConfig,
-    run: _Run,
-    job: SamplingJob,
-    console: Console,
-    devices: Sequence[Any],
-) -> list[Restored]:
-    """Every sampler in turn; what other processes did is waited for by process 0 alone."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, refresh_per_second=1) as progress:
-        for name, (sampler, params) in run.samplers.items():
-            _restore(config, run.measured, job, progress, name, sampler, params, devices)
-    if job.processes.index:
-        return []
-    size = min(config.batch_size, len(run.measured.names))
-    count = math.ceil(len(run.measured.names) / size)
-    restored = []
-    for name, (sampler, _) in run.samplers.items():
-        batches = job.collect(
-            name, range(count), lambda: console.print("waiting for other processes")
-        )
-        samples = np.concatenate([batch.samples for batch in batches])
-        seconds = sum(batch.seconds for batch in batches) / (count * size)
-        memory = max(batch.memory for batch in batches)
-        restored.append(Restored(name, samples, seconds, sampler.cost(), memory))
-    return restored
-
-
 def _check_gradients(measured: Measured, batch_size: int) -> None:
     """Raises a UserError if a likelihood has no finite gradient where sampling will begin."""
 
@@ -264,77 +228,6 @@ def _method(config: SamplerConfig) -> str:
 def _compares(sampler: Any) -> bool:
     """Whether LAVPS compares starts at the low-noise end."""
     return isinstance(sampler.inner_low_noise.start, BestOf)
-
-
-def _restore(
-    config: SampleConfig,
-    measured: Measured,
-    job: SamplingJob,
-    progress: Progress,
-    name: str,
-    sampler: Sampler,
-    params: Params,
-    devices: Sequence[Any],
-) -> None:
-    """This process's batches that the job does not have, as many at once as it has devices; a time
-    is that of a compiled batch on one of them."""
-    count = len(measured.names)
-    size = min(config.batch_size, count)
-    mine = [k for k in range(math.ceil(count / size)) if job.processes.does(k)]
-    missing = [k for k in mine if job.read(name, k) is None]
-    if len(missing) < len(mine):
-        done = len(mine) - len(missing)
-        progress.console.print(f"{name}: {done} of {len(mine)} batches were done before")
-    if not missing:
-        return
-    bar = progress.add_task(f"{name} (compiling)", total=size * len(missing))
-    # Each device has the same program compiled for itself: one program that is spread over all of
-    # them would round differently on another number of devices.
-    devices = devices[: len(missing)]
-    rng_key, plan = run_keys(config.seed).sampling, sampler.plan()
-    fixed = [jax.device_put((rng_key, params, plan), device) for device in devices]
-
-    def arguments(batch: int, k: int) -> tuple:
-        # The last batch is filled up with repeats, so that one program does all.
-        rows = np.minimum(np.arange(batch * size, (batch + 1) * size), count - 1)
-        given = measured.seeds[rows], jax.tree.map(lambda leaf: leaf[rows], measured.problems)
-        index, problems = jax.device_put(given, devices[k])
-        key, weights, times = fixed[k]
-        return key, index, weights, problems, times
-
-    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    with ThreadPoolExecutor(len(devices)) as pool:
-        lowered = [sample_fn.lower(*arguments(missing[0], k)) for k in range(len(devices))]
-        programs = list(pool.map(lambda one: one.compile(), lowered))
-    check_memory(
-        programs[0],
-        "batch_size, num_particles",
-        f"{size} images x {config.num_particles} particles",
-    )
-    memory = required_bytes(programs[0]) or 0
-    progress.update(bar, description=name)
-    for first in range(0, len(missing), len(devices)):
-        batches = missing[first : first + len(devices)]
-        given = [arguments(batch, k) for k, batch in enumerate(batches)]
-        start = time.perf_counter()
-        begun = [program(*one) for program, one in zip(programs, given, strict=False)]
-        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, begun)]
-        for batch, out, spent in zip(batches, jax.device_get(begun), seconds, strict=True):
-            _check_finite(out, name, measured.names[batch * size :])
-            job.write(name, batch, Batch(out.x_0[: count - batch * size], spent, memory))
-            progress.update(bar, advance=size)
-
-
-def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:
-    """Raises a UserError if a sample is not finite; `names` are those of the images."""
-    # The last prediction belongs to no step.
-    ends = np.all(np.isfinite(samples.x_0), axis=(2, 3, 4), keepdims=True)[..., 0, 0]
-    finite = np.concatenate([samples.info.is_finite, ends], axis=-1)
-    if not finite.all():
-        image, particle, step = np.argwhere(~finite)[0]
-        where = f"{sampler}, {names[min(image, len(names) - 1)]}, particle {particle}, step {step}"
-        raise UserError("samples", f"values that are not finite ({where})",
-                        "lower learning_rate, step_size or gamma")  # fmt: skip
 
 
 def _metrics(
