@@ -13,6 +13,7 @@ from typing import Any
 
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
+from lavps_jax.strict_json import to_text
 
 __all__ = ["current_commit", "origin_of", "provenance", "record", "stored_by_this_code"]
 
@@ -70,7 +71,7 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(to_text(content, 1))
     temporary.rename(path)
 
 

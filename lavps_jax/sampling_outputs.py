@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from lavps_jax.data.files import write_image
 from lavps_jax.measurements import Measured
 from lavps_jax.pictures import StdMap, contact_sheet, save_png
 from lavps_jax.samplers import Cost
+from lavps_jax.strict_json import to_text
 
 __all__ = ["Restored", "print_table", "write_results"]
 
@@ -38,7 +38,7 @@ def write_results(
         ("config.json", to_json(config)),
         ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
     ):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / name).write_text(to_text(content))
     rows, several = [], config.num_particles > 1
     for i, name in enumerate(measured.names):
         observation = _observation(measured, i)
@@ -90,27 +90,36 @@ def _write_file_again(folder: Path, measured: Measured, restored: list[Restored]
 
 
 def print_table(console: Console, metrics: list[dict[str, Any]], naive: str) -> None:
-    """Scores of all samplers; `naive` is what the first row is called, which all must beat."""
-    table = Table()
-    heads = ("sampler", "PSNR", "SSIM", "LPIPS", "chi2 in 99 %", "s/image", "calls", "VJPs")
-    for head in heads:
+    """Scores of all samplers; `naive` is what the first row is called, which all must beat.
+
+    Where the clean images are not known there are no distances to them, and no such row.
+    """
+    table, known = Table(), "psnr" in metrics[0]["baseline"]
+    distances = ("PSNR", "SSIM", "LPIPS") if known else ()
+    for head in ("sampler", *distances, "chi2 in 99 %", "s/image", "calls", "VJPs"):
         table.add_column(head, justify="right")
-    baseline = metrics[0]["baseline"]
-    table.add_row(naive, *_distances(baseline), "", "", "", "")
+    if known:
+        table.add_row(naive, *_distances(metrics[0]["baseline"]), "", "", "", "")
     for one in metrics:
         mean = one["mean"]
         table.add_row(
             one["sampler"],
-            *_distances(mean),
+            *(_distances(mean) if known else ()),
             f"{100 * mean['residual_inside_99']:.0f} %",
             f"{mean['seconds_per_image']:.2f}",
             str(mean["network_calls"]),
             str(mean["vjps"]),
         )
     console.print(table)
+    legend = "PSNR (dB) and SSIM: higher is better; LPIPS: lower is better.\n" if known else ""
+    legend += (
+        "chi2 in 99 %: how many samples fit y as well as 99 % of true images do; 99 % is right.\n"
+        "calls, VJPs: evaluations of the network, and derivatives of it, for an image's samples."
+    )
+    console.print(legend, markup=False, highlight=False)
 
 
-def _distances(mean: dict[str, float]) -> tuple[str, str, str]:
-    if "psnr" not in mean:
-        return "", "", ""
-    return f"{mean['psnr']:.2f}", f"{mean['ssim']:.3f}", f"{mean['lpips_alex']:.3f}"
+def _distances(mean: dict[str, float | None]) -> tuple[str, ...]:
+    digits = {"psnr": 2, "ssim": 3, "lpips_alex": 3}
+    values = [(mean[name], count) for name, count in digits.items()]
+    return tuple("inf" if value is None else f"{value:.{count}f}" for value, count in values)

@@ -37,7 +37,7 @@ from lavps_jax.restoring import restore_all
 from lavps_jax.samplers import Sampler
 from lavps_jax.sampling_job import Processes, SamplingJob, detect_processes
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
-from lavps_jax.scores import ensemble_scores, sample_scores
+from lavps_jax.scores import ensemble_scores, finite_mean, fit_warnings, sample_scores
 from lavps_jax.starts import BestOf
 from lavps_jax.storage import AnyPath, as_path, refuse_existing, write_directory
 from lavps_jax.types import Params
@@ -92,10 +92,12 @@ def run_sampling(
                 kept = f"what is done is kept in {job.folder}: the same command goes on"
                 console.print(kept, markup=False, soft_wrap=True)
             raise
-        metrics = [_metrics(config, measured, one, baseline) for one in restored]
+        metrics = [_metrics(config, measured, one, baseline, run.warnings) for one in restored]
         write_results(folder, config, measured, restored, metrics)
         linear = isinstance(measured.problems.operator, LinearOperator)
         print_table(console, metrics, "A^+ y" if linear else "estimate")
+        for words in dict.fromkeys(words for one in metrics for words in one["warnings"]):
+            console.print(f"warning: {words}", markup=False, soft_wrap=True)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
@@ -109,6 +111,7 @@ class _Run(NamedTuple):
 
     measured: Measured
     samplers: dict[str, tuple[Sampler, Params]]
+    warnings: list[str]
 
 
 def _prepare(config: SampleConfig, console: Console) -> _Run:
@@ -122,11 +125,23 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
     _check_gradients(measured, config.batch_size)
     height, width, _ = measured.image_shape
     side = takes.trained_side
+    warnings = []
     if config.tile is None and side is not None and max(height, width) > side:
-        console.print(
+        warnings.append(
             f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
             f"--tile {side} evaluates it on parts of that size."
         )
+    if measured.file is not None and len(measured.names) > 1:
+        warnings.append(
+            "The prior knows grey images alone: the channels of the colour image are restored one "
+            "by one, and what it knows may have nothing to do with them."
+        )
+    for words in warnings:
+        console.print(f"warning: {words}", markup=False, soft_wrap=True)
+    if config.sigma_y == "estimate" and config.poisson_peak is None:
+        found = np.asarray(measured.problems.sigma_y)
+        shown = " to ".join(dict.fromkeys(f"{one:.3g}" for one in (found.min(), found.max())))
+        console.print(f"sigma_y, estimated: {shown}")
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
     prior, theta = load_prior(config.prior, measured.image_shape, tiles, config.compute_dtype)
     samplers = (config.sampler, *(config.compare_with if config.compare else ()))
@@ -160,7 +175,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
                 f"{name}: its network was trained on another operator or sigma_y, or may have "
                 "been; it has no likelihood, so that its samples may not fit the measurement."
             )
-    return _Run(measured, dict(zip(names, built, strict=True)))
+    return _Run(measured, dict(zip(names, built, strict=True)), warnings)
 
 
 def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> SamplingJob:
@@ -235,12 +250,16 @@ def _metrics(
     measured: Measured,
     restored: Restored,
     baseline: dict[str, np.ndarray],
+    warnings: list[str],
 ) -> dict[str, Any]:
     """The contents of metrics.json: `sample_scores` of an image, means over its particles, and
-    `ensemble_scores`."""
+    `ensemble_scores`. Means leave out what is infinite, such as the PSNR of an exact sample; how
+    much that is stands in "infinite"."""
     table = sample_scores(restored.samples, measured, _lpips_nets(config))
     table |= ensemble_scores(restored.samples, measured)
-    cost = restored.cost
+    cost, known = restored.cost, [{} for _ in measured.names]
+    if config.sigma_y == "estimate" and config.poisson_peak is None:
+        known = [{"sigma_y": float(one)} for one in np.asarray(measured.problems.sigma_y)]
     fixed = {
         "seconds_per_image": restored.seconds_per_image,
         "network_calls": cost.network_calls * config.num_particles,
@@ -254,10 +273,14 @@ def _metrics(
         "operator": type(config.operator).__name__,
         "images": len(measured.names),
         "particles": config.num_particles,
-        "mean": {key: float(values.mean()) for key, values in table.items()} | fixed,
+        "warnings": warnings + fit_warnings(restored.name, table["residual_chi2"], measured),
+        "mean": {key: finite_mean(values) for key, values in table.items()} | fixed,
+        "infinite": {
+            key: count for key, values in table.items() if (count := int(np.sum(np.isinf(values))))
+        },
         "per_image": [
-            {"name": name} | {key: float(values[i].mean()) for key, values in table.items()}
-            for i, name in enumerate(measured.names)
+            {"name": name} | one | {key: finite_mean(values[i]) for key, values in table.items()}
+            for i, (name, one) in enumerate(zip(measured.names, known, strict=True))
         ],
-        "baseline": {key: float(values.mean()) for key, values in baseline.items()},
+        "baseline": {key: finite_mean(values) for key, values in baseline.items()},
     }
