@@ -48,26 +48,25 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     The last two are for operators without random arrays. Around images whose sides the networks do
     not take, there is room of which nothing is measured. A grey image is the mean of the channels
     for networks that take colours; the channels of a colour image are restored one by one by
-    networks that take grey images.
+    networks that take grey images. A photo in colours whose channels are equal is a grey one.
 
     Raises:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
         value is not finite.
     """
-    path, file, steps = str(config.observations), None, [0.0]
+    path, files, steps = str(config.observations), [], [0.0]
     if Path(path).is_dir():
         files, names = _read_folder(Path(path))
-        pixels = [_as_measurements(file, takes) for file in files]
-        if pixels[0].shape[0] > 1:
-            remedy = "give colour images one by one: this prior takes grey ones"
-            raise UserError("observations", path, remedy)
-        arrays, steps = {"y": np.concatenate(pixels)}, [_step(file) for file in files]
     elif Path(path).suffix.lower() in FILE_SUFFIXES:
-        file = read_image(path)
-        arrays, steps = {"y": _as_measurements(file, takes)}, [_step(file)]
-        names = [Path(path).stem]
-        if len(arrays["y"]) > 1:
-            names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
+        files, names = [read_image(path)], [Path(path).stem]
+    if files:
+        is_grey = all(_is_grey(file) for file in files)
+        pixels = [_as_measurements(file, takes, is_grey) for file in files]
+        arrays, steps = {"y": np.concatenate(pixels)}, [_step(file) for file in files]
+        if len(arrays["y"]) > len(files):
+            colours = ("red", "green", "blue")
+            names = [f"{name}-{colour}" for name in names for colour in colours]
+            steps = np.repeat(steps, len(colours))
     else:
         arrays = _read_npz(path)
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
@@ -75,7 +74,7 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
         _check_finite(name, array)
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
     operators = _operators(config, y, arrays)
-    if file is not None and len(y) > 1 and _holds_jpeg(operators):
+    if len(y) > len(files) > 0 and _holds_jpeg(operators):
         remedy = "give a prior of colour images: JPEG mixes the channels"
         raise UserError("operator", "JPEG of a colour image", remedy)
     white = _check_measurement(y, operators)
@@ -107,7 +106,9 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
 
     sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
     problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
-    return Measured(problems, name_seeds(names), names, x_0, [None] * len(names), file)
+    return Measured(
+        problems, name_seeds(names), names, x_0, [None] * len(names), files, grey_in_colour
+    )
 
 
 def _read_folder(path: Path) -> tuple[list[ImageFile], list[str]]:
@@ -133,8 +134,15 @@ def _step(file: ImageFile) -> float:
     return 0.0 if file.bits == 32 else 2 / (2**file.bits - 1)
 
 
-def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
+def _is_grey(file: ImageFile) -> bool:
+    """Whether all its channels are the same: a grey photo may be stored in colours."""
+    return bool(np.all(file.pixels == file.pixels[..., :1]))
+
+
+def _as_measurements(file: ImageFile, takes: NetworkShape, is_grey: bool) -> np.ndarray:
     """(B, H, W, C): one image, or one for each channel where networks take grey images only."""
+    if is_grey:
+        return file.pixels[None, ..., :1]
     if takes.channels == 1 and file.pixels.shape[-1] == 3:
         return np.moveaxis(file.pixels, -1, 0)[..., None]
     return file.pixels[None]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lavps_jax.config import to_json
-from lavps_jax.data.files import write_image
+from lavps_jax.data.files import ImageFile, write_image
 from lavps_jax.measurements import Measured
 from lavps_jax.pictures import StdMap, contact_sheet, save_png
 from lavps_jax.samplers import Cost
@@ -33,32 +33,38 @@ class Restored(NamedTuple):
 def write_results(
     folder: Path, config, measured: Measured, restored: list[Restored], metrics
 ) -> None:
-    """Writes configuration, scores and pictures; one image file also in its own depth."""
+    """Writes configuration, scores, pictures, and what was given restored in its own depth."""
     for name, content in (
         ("config.json", to_json(config)),
         ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
     ):
         (folder / name).write_text(to_text(content))
     rows, several = [], config.num_particles > 1
-    for i, name in enumerate(measured.names):
-        observation = _observation(measured, i)
+    for k, (name, row) in enumerate(measured.pictures()):
+        observed = [_observation(measured, i) for i in range(row.start, row.stop)]
+        observation = np.concatenate(observed, axis=-1)
         # Images of a sub-folder have that in their name; a dot would make it a file's name.
-        pictures = folder / "images" / name.replace(".", "_")
-        if pictures.exists():  # a.b and a_b
-            pictures = pictures.with_name(f"{pictures.name}_{i}")
+        place = name.replace(".", "_")
+        if (folder / "images" / place).exists():  # a.b and a_b
+            place = f"{place}_{k}"
+        pictures = folder / "images" / place
         pictures.mkdir(parents=True)
         save_png(pictures / "observation.png", observation)
         cells: list[Any] = [observation]
         if measured.x_0 is not None:
-            save_png(pictures / "reference.png", measured.x_0[i])
-            cells.insert(0, measured.x_0[i])
+            save_png(pictures / "reference.png", measured.x_0[row.start])
+            cells.insert(0, measured.x_0[row.start])
         for one in restored:
-            samples = measured.shown(one.samples[i])
+            samples = measured.joined(measured.shown(one.samples[row]))
             mean, std = samples.mean(0), samples.std(0)
             save_png(pictures / f"{one.name}_mean.png", mean)
             save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
             for p, x in enumerate(samples):
                 save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
+            if measured.files:
+                several_files = len(measured.files) > 1
+                again = folder / "restored" / place if several_files else folder / "restored"
+                _write_file_again(again / one.name, samples, measured.files[k])
             cells += [*samples[:2], *([StdMap(std)] if several else [])]
         rows.append(cells)
     titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
@@ -66,8 +72,26 @@ def write_results(
         titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
         titles += [f"{one.name} std"] if several else []
     contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
-    if measured.file is not None:
-        _write_file_again(folder / "restored", measured, restored)
+    if config.observations is not None and not measured.files:
+        _write_arrays(folder / "restored", measured, restored)
+
+
+def _write_file_again(stem: Path, samples: np.ndarray, file: ImageFile) -> None:
+    """Samples and their mean in the depth of an image file, with its channels and alpha."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    channels = file.pixels.shape[-1]  # A grey photo stored in colours stays so.
+    samples = np.broadcast_to(samples, (*samples.shape[:-1], channels))
+    write_image(f"{stem}_mean", samples.mean(0), file)
+    for p, x in enumerate(samples):
+        write_image(f"{stem}_sample_{p:02d}", x, file)
+
+
+def _write_arrays(folder: Path, measured: Measured, restored: list[Restored]) -> None:
+    """Samples of measurements that came as arrays: "samples" float32 (B, P, H, W, C)."""
+    folder.mkdir()
+    for one in restored:
+        found = [measured.joined(measured.shown(one.samples[r])) for _, r in measured.pictures()]
+        np.savez(folder / f"{one.name}.npz", samples=np.stack(found), names=measured.names)
 
 
 def _observation(measured: Measured, i: int) -> np.ndarray:
@@ -76,17 +100,6 @@ def _observation(measured: Measured, i: int) -> np.ndarray:
     if np.isrealobj(y) and y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]:
         return y
     return measured.shown(np.asarray(measured.problems.x_pinv[i]))
-
-
-def _write_file_again(folder: Path, measured: Measured, restored: list[Restored]) -> None:
-    """Samples and their mean in the depth of the image file, with its colours and alpha."""
-    assert measured.file is not None
-    folder.mkdir()
-    for one in restored:
-        samples = measured.in_colours_of_file(measured.shown(one.samples))
-        write_image(folder / f"{one.name}_mean", samples.mean(0), measured.file)
-        for p, x in enumerate(samples):
-            write_image(folder / f"{one.name}_sample_{p:02d}", x, measured.file)
 
 
 def print_table(console: Console, metrics: list[dict[str, Any]], naive: str) -> None:

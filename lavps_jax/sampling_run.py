@@ -131,7 +131,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
             f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
             f"--tile {side} evaluates it on parts of that size."
         )
-    if measured.file is not None and len(measured.names) > 1:
+    if len(measured.names) > len(measured.files) > 0:
         warnings.append(
             "The prior knows grey images alone: the channels of the colour image are restored one "
             "by one, and what it knows may have nothing to do with them."
