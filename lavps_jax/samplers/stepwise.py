@@ -130,8 +130,9 @@ def compile_steps(
     begin, finish = jax.jit(begin), jax.jit(finish, donate_argnums=0)
     advance, count = jax.jit(advance, donate_argnums=0), np.int32(0)
     lowered = []
-    for *fixed, plan in batches:
-        (device,) = fixed[1].devices()
+    for given in batches:
+        *fixed, plan = given
+        (device,) = given.index.devices()
         placed = SingleDeviceSharding(device)
         states = jax.tree.map(
             lambda one, placed=placed: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=placed),
