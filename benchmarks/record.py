@@ -14,6 +14,7 @@ from typing import Any
 from lavps_jax.errors import UserError
 from lavps_jax.machine import describe_machine
 from lavps_jax.storage import on_disk, write_file
+from lavps_jax.strict_json import to_text
 
 __all__ = [
     "check_report",
@@ -118,7 +119,7 @@ def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> No
     earlier("out", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(to_text(content, 1))
 
 
 def origin_of(stored: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from benchmarks.suites import SUITES, points_of
 from lavps_jax.errors import UserError
 from lavps_jax.pictures import contact_sheet
 from lavps_jax.storage import write_file
+from lavps_jax.strict_json import to_text
 
 __all__ = ["write_report"]
 
@@ -338,7 +339,7 @@ def _rounded(content: Any) -> Any:
 
 
 def _write(path: Path, content: Any) -> None:
-    _write_text(path, json.dumps(content, indent=1) + "\n")
+    _write_text(path, to_text(content, 1))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -39,6 +39,7 @@ from lavps_jax.lpips import load_lpips_weights, lpips_features
 from lavps_jax.networks.clip_vision import clip_embedding, clip_weights
 from lavps_jax.set_distances import frechet_distance, kernel_distance
 from lavps_jax.storage import reached
+from lavps_jax.strict_json import to_text
 
 __all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
 
@@ -251,7 +252,7 @@ def run(arguments: list[str]) -> None:
         name: distances([features_of(images, of) for images in samples], there)
         for name, samples in sets.items()
     }
-    print(json.dumps({"images": len(one), "reference images": len(reference), **found}, indent=2))
+    print(to_text({"images": len(one), "reference images": len(reference), **found}), end="")
 
 
 if __name__ == "__main__":

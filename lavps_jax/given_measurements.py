@@ -57,37 +57,36 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     result tell it. Image files are for operators without random arrays. Around images whose sides
     the networks do not take, there is room of which nothing is measured. A grey image is the mean
     of the channels for networks that take colours; the channels of a colour image are restored one
-    by one by networks that take grey images.
+    by one by networks that take grey images. A photo in colours whose channels are
+    equal is a grey one.
 
     Raises:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
         value is not finite.
     """
-    path, file, steps = Path(config.observations or ""), None, [0.0]
-    ranges: set[ValueRange] = set()
+    path, files, steps = Path(config.observations or ""), [], [0.0]
     if is_folder(path, "observations"):
         files, names = read_folder(path, config.value_range)
-        pixels = [_as_measurements(file, takes) for file in files]
-        if pixels[0].shape[0] > 1:
-            remedy = "give colour images one by one: this prior takes grey ones"
-            raise UserError("observations", path, remedy)
-        arrays, steps = {"y": np.concatenate(pixels)}, [file.step for file in files]
-        ranges = {file.black_and_white for file in files}
     elif path.suffix.lower() == ".npz":
         arrays = read_npz(path)
         names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
     else:
-        file = read_image(path, config.value_range)
-        arrays, steps = {"y": _as_measurements(file, takes)}, [file.step]
-        ranges = {file.black_and_white}
+        files = [read_image(path, config.value_range)]
         names = [Path(shown_name(path, path.parent)).stem]
-        if len(arrays["y"]) > 1:
-            names = [f"{names[0]}-{colour}" for colour in ("red", "green", "blue")]
+    if files:
+        is_grey = all(_is_grey(file) for file in files)
+        pixels = [_as_measurements(file, takes, is_grey) for file in files]
+        arrays, steps = {"y": np.concatenate(pixels)}, [file.step for file in files]
+        if len(arrays["y"]) > len(files):
+            colours = ("red", "green", "blue")
+            names = [f"{name}-{colour}" for name in names for colour in colours]
+            steps = np.repeat(steps, len(colours))
+    ranges = {file.black_and_white for file in files}
     for name, array in arrays.items():
         _check_finite(name, array)
     y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
     operators = _operators(config, y, arrays)
-    if file is not None and len(y) > 1 and _holds_jpeg(operators):
+    if len(y) > len(files) > 0 and _holds_jpeg(operators):
         remedy = "give a prior of colour images: JPEG mixes the channels"
         raise UserError("operator", "JPEG of a colour image", remedy)
     white = _check_measurement(y, operators)
@@ -132,11 +131,20 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
     if np.isrealobj(y) and y.max() < DARK:
         notes.append("observations: nearly black; if their white is another number, it must be set")
     labels = [None] * len(names)
-    return Measured(problems, name_seeds(names), names, x_0, labels, file, tuple(notes))
+    return Measured(
+        problems, name_seeds(names), names, x_0, labels, files, grey_in_colour, tuple(notes)
+    )
 
 
-def _as_measurements(file: ImageFile, takes: NetworkShape) -> np.ndarray:
+def _is_grey(file: ImageFile) -> bool:
+    """Whether all its channels are the same: a grey photo may be stored in colours."""
+    return bool(np.all(file.pixels == file.pixels[..., :1]))
+
+
+def _as_measurements(file: ImageFile, takes: NetworkShape, is_grey: bool) -> np.ndarray:
     """(B, H, W, C): one image, or one for each channel where networks take grey images only."""
+    if is_grey:
+        return file.pixels[None, ..., :1]
     if takes.channels == 1 and file.pixels.shape[-1] == 3:
         return np.moveaxis(file.pixels, -1, 0)[..., None]
     return file.pixels[None]

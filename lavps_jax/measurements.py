@@ -42,8 +42,9 @@ class Measured(NamedTuple):
       names: one per image.
       x_0: the clean images, float (B, H, W, C), or None where nobody knows them.
       labels: classes of the images as the data set says, each None where it does not.
-      file: the image file that is restored, if there is one: then B is 1, or the number of its
-        channels where the networks take grey images only.
+      files: the image files that are restored, if they are files: each is a measurement, or as
+        many in turn as it has channels where the networks take grey images only.
+      is_grey: whether what is restored is the mean of the channels of what is sampled.
       notes: what a user should know of how they were read, a line each.
     """
 
@@ -52,7 +53,8 @@ class Measured(NamedTuple):
     names: list[str]
     x_0: np.ndarray | None
     labels: Sequence[int | None]
-    file: ImageFile | None = None
+    files: Sequence[ImageFile] = ()
+    is_grey: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,13 +70,17 @@ class Measured(NamedTuple):
         (top, left), (height, width, _) = operator.corner, operator.inner.x_shape
         return x[..., top : top + height, left : left + width, :]
 
-    def in_colours_of_file(self, x: np.ndarray) -> np.ndarray:
-        """Images (B, ..., H, W, C) of all measurements as (..., H, W, C) of the one file."""
-        assert self.file is not None
-        channels = self.file.pixels.shape[-1]
+    def pictures(self) -> list[tuple[str, slice]]:
+        """Names of the pictures, and the measurements that each is made of."""
+        each = len(self.names) // len(self.files) if self.files else 1
+        rows = [slice(k, k + each) for k in range(0, len(self.names), each)]
+        return [(self.names[row][0].removesuffix("-red" * (each > 1)), row) for row in rows]
+
+    def joined(self, x: np.ndarray) -> np.ndarray:
+        """Images (b, ..., H, W, C) of the measurements of one picture as (..., H, W, C) of it."""
         if len(x) > 1:  # One measurement for each channel.
             return np.concatenate(list(x), axis=-1)
-        return x[0] if x.shape[-1] == channels else x[0].mean(axis=-1, keepdims=True)
+        return x[0].mean(axis=-1, keepdims=True) if self.is_grey else x[0]
 
 
 class RunKeys(NamedTuple):

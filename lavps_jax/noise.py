@@ -197,7 +197,8 @@ def estimate_sigma_y(
         1, where noise may have been clipped, are left out.
 
     Raises:
-      UserError: if y is no image, or fewer than 16 details are left.
+      UserError: if y is no image, fewer than 16 details are left, or no noise is to be seen: what
+        rounding alone would give.
     """
     y = np.asarray(y)
     if y.ndim != 3 or np.iscomplexobj(y):
@@ -214,8 +215,14 @@ def estimate_sigma_y(
         remedy = "give a number: too few measured pixels lie together and are not clipped"
         raise UserError("sigma_y", "estimate", remedy)
     variance = (np.median(np.abs(detail)) / 0.6745) ** 2 - step**2 / 12
-    if not variance > 0:
-        raise UserError("sigma_y", "estimate", "give a number: no noise is to be seen")
+    # What rounding alone gives, of levels or of float32 numbers, and three standard errors of the
+    # median's square, which sees that variance twice: with what it was spread by.
+    rounding = max(step**2 / 12, 1e-6**2) * (1 + 3 * 2 * 2.33 / np.sqrt(detail.size))
+    if not variance > rounding:
+        remedy = (
+            f"give a number: no noise is to be seen above that of rounding, {rounding**0.5:.2g}"
+        )
+        raise UserError("sigma_y", "estimate", remedy)
     return float(np.sqrt(variance))
 
 

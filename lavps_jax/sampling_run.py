@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lavps_jax.build import build_sampler, check_tile, is_trained_on, load_prior, network_shape
 from lavps_jax.checksums import checksums
@@ -32,18 +28,17 @@ from lavps_jax.machine import describe_code
 from lavps_jax.measurements import (
     Measured,
     in_batches,
-    run_keys,
     simulate_measurements,
     with_classes,
 )
-from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import LinearOperator
 from lavps_jax.own_folders import refuse_existing, write_directory
-from lavps_jax.samplers import Sampler, Samples, make_sample_fn
-from lavps_jax.sampling_job import Batch, Processes, SamplingJob, detect_processes, job_folder
+from lavps_jax.restoring import restore_all
+from lavps_jax.samplers import Sampler
+from lavps_jax.sampling_job import Processes, SamplingJob, detect_processes, job_folder
 from lavps_jax.sampling_outputs import Restored, print_table, write_results
-from lavps_jax.scores import ensemble_scores, sample_scores
+from lavps_jax.scores import ensemble_scores, finite_mean, fit_warnings, sample_scores
 from lavps_jax.starts import BestOf
 from lavps_jax.storage import AnyPath, as_path
 from lavps_jax.types import Params
@@ -77,7 +72,7 @@ def run_sampling(
         run = _prepare(config, console)
         job = _claim_job(config, run, processes)
         try:
-            _restore_all(config, run, job, console, devices)
+            restore_all(config, run.measured, run.samplers, job, console, devices)
         except UserError as error:
             job.write_mistake(error)
             raise
@@ -91,7 +86,7 @@ def run_sampling(
         baseline = sample_scores(naive, measured, _lpips_nets(config))
         job = _claim_job(config, run, processes)
         try:
-            restored = _restore_all(config, run, job, console, devices)
+            restored = restore_all(config, run.measured, run.samplers, job, console, devices)
         except BaseException as error:
             # Samples that are not finite would be so again.
             recurs = isinstance(error, UserError) and error.field == "samples"
@@ -101,10 +96,12 @@ def run_sampling(
                 kept = f"what is done is kept in {job.folder}: the same command goes on"
                 console.print(kept, markup=False, soft_wrap=True)
             raise
-        metrics = [_metrics(config, measured, one, baseline) for one in restored]
+        metrics = [_metrics(config, measured, one, baseline, run.warnings) for one in restored]
         write_results(folder, config, measured, restored, metrics)
         linear = isinstance(measured.problems.operator, LinearOperator)
         print_table(console, metrics, "A^+ y" if linear else "estimate")
+        for words in dict.fromkeys(words for one in metrics for words in one["warnings"]):
+            console.print(f"warning: {words}", markup=False, soft_wrap=True)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
@@ -118,6 +115,7 @@ class _Run(NamedTuple):
 
     measured: Measured
     samplers: dict[str, tuple[Sampler, Params]]
+    warnings: list[str]
 
 
 def _prepare(config: SampleConfig, console: Console) -> _Run:
@@ -133,11 +131,23 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
     _check_gradients(measured, config.batch_size)
     height, width, _ = measured.image_shape
     side = takes.trained_side
+    warnings = []
     if config.tile is None and side is not None and max(height, width) > side:
-        console.print(
+        warnings.append(
             f"The prior was trained on images of {side} pixels, these are {height} x {width}: "
             f"--tile {side} evaluates it on parts of that size."
         )
+    if len(measured.names) > len(measured.files) > 0:
+        warnings.append(
+            "The prior knows grey images alone: the channels of the colour image are restored one "
+            "by one, and what it knows may have nothing to do with them."
+        )
+    for words in warnings:
+        console.print(f"warning: {words}", markup=False, soft_wrap=True)
+    if config.sigma_y == "estimate" and config.poisson_peak is None:
+        found = np.asarray(measured.problems.sigma_y)
+        shown = " to ".join(dict.fromkeys(f"{one:.3g}" for one in (found.min(), found.max())))
+        console.print(f"sigma_y, estimated: {shown}")
     if config.tile is not None:
         check_tile(config.tile, takes.multiple, takes.smallest)
     tiles = None if config.tile is None else Tiles(config.tile, config.tile_overlap)
@@ -176,7 +186,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
                 f"{name}: its network was trained on another operator or sigma_y, or may have "
                 "been; it has no likelihood, so that its samples may not fit the measurement."
             )
-    return _Run(measured, dict(zip(names, built, strict=True)))
+    return _Run(measured, dict(zip(names, built, strict=True)), warnings)
 
 
 def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> SamplingJob:
@@ -186,37 +196,6 @@ def _claim_job(config: SampleConfig, run: _Run, processes: Processes) -> Samplin
     sums = [int(one) for one in checksums(leaves)]
     identity = to_json(config) | {"measurements and weights": sums, "code": describe_code()}
     return SamplingJob(config.out_dir, identity, processes, overwrite=config.overwrite)
-
-
-def _restore_all(
-    config: SampleConfig,
-    run: _Run,
-    job: SamplingJob,
-    console: Console,
-    devices: Sequence[Any],
-) -> list[Restored]:
-    """Every sampler in turn; what other processes did is waited for by process 0 alone."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, refresh_per_second=1) as progress:
-        for name, (sampler, params) in run.samplers.items():
-            _restore(config, run.measured, job, progress, name, sampler, params, devices)
-    if job.processes.index:
-        return []
-    size = min(config.batch_size, len(run.measured.names))
-    count = math.ceil(len(run.measured.names) / size)
-    restored = []
-    for name, (sampler, _) in run.samplers.items():
-        batches = job.collect(
-            name, range(count), lambda: console.print("waiting for other processes")
-        )
-        samples = np.concatenate([batch.samples for batch in batches])
-        seconds = sum(batch.seconds for batch in batches) / (count * size)
-        memory = max(batch.memory for batch in batches)
-        restored.append(Restored(name, samples, seconds, sampler.cost(), memory))
-    return restored
 
 
 def _check_gradients(measured: Measured, batch_size: int) -> None:
@@ -277,102 +256,21 @@ def _compares(sampler: Any) -> bool:
     return isinstance(sampler.inner_low_noise.start, BestOf)
 
 
-def _restore(
-    config: SampleConfig,
-    measured: Measured,
-    job: SamplingJob,
-    progress: Progress,
-    name: str,
-    sampler: Sampler,
-    params: Params,
-    devices: Sequence[Any],
-) -> None:
-    """This process's batches that the job does not have, as many at once as it has devices; a time
-    is that of a compiled batch on one of them."""
-    count = len(measured.names)
-    size = min(config.batch_size, count)
-    mine = [k for k in range(math.ceil(count / size)) if job.processes.does(k)]
-    missing = [k for k in mine if job.read(name, k) is None]
-    if len(missing) < len(mine):
-        done = len(mine) - len(missing)
-        progress.console.print(f"{name}: {done} of {len(mine)} batches were done before")
-    if not missing:
-        return
-    bar = progress.add_task(f"{name} (compiling)", total=size * len(missing))
-    # Each device has the same program compiled for itself: one program that is spread over all of
-    # them would round differently on another number of devices.
-    devices = devices[: len(missing)]
-    rng_key, plan = run_keys(config.seed).sampling, sampler.plan()
-    fixed = [jax.device_put((rng_key, params, plan), device) for device in devices]
-
-    def arguments(batch: int, k: int) -> tuple:
-        # The last batch is filled up with repeats, so that one program does all.
-        rows = np.minimum(np.arange(batch * size, (batch + 1) * size), count - 1)
-        given = measured.seeds[rows], jax.tree.map(lambda leaf: leaf[rows], measured.problems)
-        index, problems = jax.device_put(given, devices[k])
-        key, weights, times = fixed[k]
-        return key, index, weights, problems, times
-
-    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    with ThreadPoolExecutor(len(devices)) as pool:
-        lowered = [sample_fn.lower(*arguments(missing[0], k)) for k in range(len(devices))]
-        programs = list(pool.map(lambda one: one.compile(), lowered))
-    height, width, _ = measured.image_shape
-    check_memory(
-        programs[0],
-        "batch_size, num_particles",
-        f"{size} images x {config.num_particles} particles of {height} x {width} pixels",
-        _less_memory(config, size),
-    )
-    memory = required_bytes(programs[0]) or 0
-    progress.update(bar, description=name)
-    for first in range(0, len(missing), len(devices)):
-        batches = missing[first : first + len(devices)]
-        given = [arguments(batch, k) for k, batch in enumerate(batches)]
-        start = time.perf_counter()
-        begun = [program(*one) for program, one in zip(programs, given, strict=False)]
-        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, begun)]
-        for batch, out, spent in zip(batches, jax.device_get(begun), seconds, strict=True):
-            _check_finite(out, name, measured.names[batch * size :])
-            job.write(name, batch, Batch(out.x_0[: count - batch * size], spent, memory))
-            progress.update(bar, advance=size)
-
-
-def _less_memory(config: SampleConfig, batch_size: int) -> str:
-    """What a user can change so that a program of `batch_size` images needs less memory."""
-    ways = [f"lower {name}" for name, one in
-            (("batch_size", batch_size), ("num_particles", config.num_particles))
-            if one > 1]  # fmt: skip
-    if config.tile is None:
-        ways.append("evaluate the networks on parts of the image with --tile SIDE")
-    if config.compute_dtype == "float32":
-        ways.append("compute with --compute-dtype bfloat16")
-    return ", or ".join(ways) or "give smaller images, or take a device with more memory"
-
-
-def _check_finite(samples: Samples, sampler: str, names: Sequence[str]) -> None:
-    """Raises a UserError if a sample is not finite; `names` are those of the images."""
-    # The last prediction belongs to no step.
-    ends = np.all(np.isfinite(samples.x_0), axis=(2, 3, 4), keepdims=True)[..., 0, 0]
-    finite = np.concatenate([samples.info.is_finite, ends], axis=-1)
-    if not finite.all():
-        image, particle, step = np.argwhere(~finite)[0]
-        where = f"{sampler}, {names[min(image, len(names) - 1)]}, particle {particle}, step {step}"
-        raise UserError("samples", f"values that are not finite ({where})",
-                        "lower learning_rate or step_size")  # fmt: skip
-
-
 def _metrics(
     config: SampleConfig,
     measured: Measured,
     restored: Restored,
     baseline: dict[str, np.ndarray],
+    warnings: list[str],
 ) -> dict[str, Any]:
     """The contents of metrics.json: `sample_scores` of an image, means over its particles, and
-    `ensemble_scores`."""
+    `ensemble_scores`. Means leave out what is infinite, such as the PSNR of an exact sample; how
+    much that is stands in "infinite"."""
     table = sample_scores(restored.samples, measured, _lpips_nets(config))
     table |= ensemble_scores(restored.samples, measured)
-    cost = restored.cost
+    cost, known = restored.cost, [{} for _ in measured.names]
+    if config.sigma_y == "estimate" and config.poisson_peak is None:
+        known = [{"sigma_y": float(one)} for one in np.asarray(measured.problems.sigma_y)]
     fixed = {
         "seconds_per_image": restored.seconds_per_image,
         "network_calls": cost.network_calls * config.num_particles,
@@ -386,10 +284,14 @@ def _metrics(
         "operator": type(config.operator).__name__,
         "images": len(measured.names),
         "particles": config.num_particles,
-        "mean": {key: float(values.mean()) for key, values in table.items()} | fixed,
+        "warnings": warnings + fit_warnings(restored.name, table["residual_chi2"], measured),
+        "mean": {key: finite_mean(values) for key, values in table.items()} | fixed,
+        "infinite": {
+            key: count for key, values in table.items() if (count := int(np.sum(np.isinf(values))))
+        },
         "per_image": [
-            {"name": name} | {key: float(values[i].mean()) for key, values in table.items()}
-            for i, name in enumerate(measured.names)
+            {"name": name} | one | {key: finite_mean(values[i]) for key, values in table.items()}
+            for i, (name, one) in enumerate(zip(measured.names, known, strict=True))
         ],
-        "baseline": {key: float(values.mean()) for key, values in baseline.items()},
+        "baseline": {key: finite_mean(values) for key, values in baseline.items()},
     }

@@ -15,9 +15,11 @@ from lavps_jax.lpips import LPIPSNet, load_lpips_weights, lpips
 from lavps_jax.measurements import Measured
 from lavps_jax.metrics import chi2_band, crps, interval_coverage, psnr, ssim
 
-__all__ = ["ensemble_scores", "sample_scores"]
+__all__ = ["ensemble_scores", "finite_mean", "fit_warnings", "sample_scores"]
 
 _LPIPS_NAMES: dict[LPIPSNet, str] = {"alexnet": "lpips_alex", "vgg16": "lpips_vgg"}
+FAR = 2.0
+"""A chi-square this many times too large or too small says that a result means nothing."""
 _LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}
 
 
@@ -62,6 +64,36 @@ def _inside_band(chi2: np.ndarray, problems: Any) -> Bool[np.ndarray, "B P"]:
     observed = jax.vmap(lambda problem: problem.operator.num_observed())(problems)
     low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
     return (chi2 >= low[:, None]) & (chi2 <= high[:, None])
+
+
+def finite_mean(values: np.ndarray) -> float | None:
+    """The mean of the finite values; None if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None
+
+
+def fit_warnings(name: str, chi2: Float[np.ndarray, "B P"], measured: Measured) -> list[str]:
+    """A sentence if most samples of a sampler are far from fitting their measurement, or none.
+
+    Far is outside of the central 99 % of what the true image has, and `FAR` times its mean or
+    more, or its `FAR`-th part or less.
+    """
+    counts = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
+    ratio = chi2 / np.asarray(counts)[:, None]
+    outside = ~_inside_band(chi2, measured.problems)
+    above, below = outside & (ratio >= FAR), outside & (ratio <= 1 / FAR)
+    if 2 * above.sum() > above.size:
+        return [
+            f"{name}: {above.sum()} of {above.size} samples do not fit what was measured "
+            f"(residual {np.median(ratio):.3g} times what the noise explains): do not trust them; "
+            "more steps, another sampler or prior, or another operator or sigma_y may help."
+        ]
+    if 2 * below.sum() > below.size:
+        return [
+            f"{name}: {below.sum()} of {below.size} samples fit the noise too "
+            f"(residual {np.median(ratio):.2g} times what it should be): sigma_y may be too large."
+        ]
+    return []
 
 
 def ensemble_scores(

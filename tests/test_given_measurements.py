@@ -302,7 +302,7 @@ def test_one_image_file(tmp_path, channels, grey):
     together = found[..., 0].transpose(1, 2, 0) if count == 3 else found[0]
     np.testing.assert_allclose(together.squeeze(), y, atol=1e-6)
     x = RNG.uniform(-1, 1, (count, 4, 16, 20, channels))
-    back = measured.in_colours_of_file(x)
+    back = measured.joined(x)
     assert back.shape == (4, 16, 20, 1 if grey else 3)
     if grey and channels == 3:  # Networks draw colours, of which the grey image is the mean.
         np.testing.assert_allclose(back, x[0].mean(-1, keepdims=True))
@@ -463,3 +463,25 @@ def test_hidden_folders_links_and_other_files(tmp_path, caplog):
     (tmp_path / "given" / "c.heic").touch()
     assert load(str(tmp_path / "given"), Denoise()).names == ["a.png", "link/b.png"]
     assert caplog.messages == ["observations: 1 file of other kinds left out: c.heic"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grey_photo_stored_in_colours_is_grey(tmp_path, channels):
+    grey = np.repeat(RNG.integers(0, 256, (8, 8, 1), np.uint8), 3, axis=-1)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    measured = load(str(tmp_path / "grey.png"), Denoise(), channels=channels)
+    assert measured.names == ["grey"] and measured.problems.y.shape == (1, 8, 8, 1)
+    x = RNG.uniform(-1, 1, (1, 2, 8, 8, channels))
+    np.testing.assert_allclose(measured.joined(x), x[0].mean(-1, keepdims=True))
+
+
+def test_a_folder_of_colour_images_is_restored_channel_by_channel(tmp_path):
+    for name in ("a", "b"):
+        pixels = RNG.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    measured = load(str(tmp_path), Denoise(), channels=1)
+    assert measured.names[3:] == ["b.png-red", "b.png-green", "b.png-blue"]
+    assert measured.pictures() == [("a.png", slice(0, 3)), ("b.png", slice(3, 6))]
+    np.testing.assert_allclose(
+        measured.joined(np.asarray(measured.problems.y[3:])), measured.files[1].pixels
+    )

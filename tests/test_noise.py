@@ -200,3 +200,15 @@ def test_what_cannot_be_estimated():
     for unusable in (y[..., 0], y + 1j, np.ones((8, 8, 1))):
         with pytest.raises(UserError, match="sigma_y: got estimate"):
             estimate_sigma_y(unusable)
+
+
+@pytest.mark.parametrize("side", [8, 32, 64, 256])
+def test_rounding_is_no_noise(side):
+    flat = np.full((side, side, 1), 128 / 127.5 - 1)
+    ramp = np.sin(np.arange(side)[:, None, None] / 40) * np.cos(np.arange(side)[:, None] / 50)
+    step = 2 / 255
+    for clean in (flat, np.round(0.6 * ramp / step) * step):
+        with pytest.raises(UserError, match="no noise is to be seen"):
+            estimate_sigma_y(clean, step=step)
+    with pytest.raises(UserError, match="no noise is to be seen"):
+        estimate_sigma_y(flat.astype(np.float32) * (1 + 1e-7))

@@ -144,7 +144,7 @@ def test_other_weights_are_another_run(prior, tmp_path):
 def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypatch):
     copied = tmp_path / "prior"
     shutil.copytree(prior, copied)
-    monkeypatch.setattr("lavps_jax.sampling_run._restore", interrupt_after_a_batch)
+    monkeypatch.setattr("lavps_jax.restoring._restore", interrupt_after_a_batch)
     small = config(tmp_path, str(copied), num_images=2, compare=False)
     with pytest.raises(RuntimeError, match="interrupted"):
         run_sampling(small)
@@ -233,7 +233,7 @@ def test_another_process_refuses_what_is_there_already(prior, tmp_path):
 
 
 def test_what_is_kept_outlives_a_lack_of_memory(prior, tmp_path, monkeypatch):
-    monkeypatch.setattr("lavps_jax.sampling_run._restore", interrupt_after_a_batch)
+    monkeypatch.setattr("lavps_jax.restoring._restore", interrupt_after_a_batch)
     small = config(tmp_path, prior, num_images=4, compare=False)
     with pytest.raises(RuntimeError):
         run_sampling(small)

@@ -150,7 +150,7 @@ def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsy
     task = AmortizedTask(PaletteConfig(network), prior, RandomPixels(0.4, 0.6), num_steps=12,
                          high_idx=6)  # fmt: skip
     lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
-    monkeypatch.setattr("lavps_jax.sampling_run._restore_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("lavps_jax.sampling_run.restore_all", lambda *_: 1 / 0)
     for label, compared in ((None, False), (2, True)):
         with pytest.raises(ZeroDivisionError):
             sample(tmp_path / "out", prior, lavps, class_label=label)
@@ -158,7 +158,7 @@ def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsy
 
 
 def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lavps_jax.sampling_run._restore_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("lavps_jax.sampling_run.restore_all", lambda *_: 1 / 0)
     for side, tile, noted in ((8, None, False), (16, None, True), (16, 8, False)):
         with pytest.raises(ZeroDivisionError):
             sample(tmp_path / "out", prior, DPSConfig(), tile=tile, tile_overlap=2,
@@ -305,7 +305,7 @@ def test_every_method_has_a_name_of_its_own():
 def test_a_sampler_that_cannot_take_the_operator_is_refused_before_any_runs(
     prior, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("lavps_jax.sampling_run._restore", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("lavps_jax.restoring._restore", lambda *_: pytest.fail("it ran"))
     for operator, words in (
         (GaussianBlur(3, 1.0), "operator: got Blur; use PiGDM, MGDM or LAVPS: .* singular values"),
         (HighDynamicRange(), "operator: got Clipping; use MGDM, LAVPS or DPS: DDNM takes linear"),

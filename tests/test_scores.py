@@ -9,7 +9,7 @@ from lavps_jax.config import MGDMConfig, SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.measurements import simulate_measurements
 from lavps_jax.operators import RandomPixels
-from lavps_jax.scores import ensemble_scores, sample_scores
+from lavps_jax.scores import ensemble_scores, finite_mean, fit_warnings, sample_scores
 
 
 def simulated(num_images):
@@ -70,3 +70,26 @@ def test_what_too_few_samples_cannot_say(measured):
         "residual_chi2",
         "residual_inside_99",
     }
+
+
+def test_what_means_nothing_is_said_in_words(measured):
+    truth = measured.x_0[:, None].repeat(2, axis=1)
+
+    def said(samples):
+        return fit_warnings("dps", sample_scores(samples, measured)["residual_chi2"], measured)
+
+    assert said(truth) == []
+    # Twice the variance is too much, for most of them only.
+    off = truth + 0.1
+    (words,) = said(off)
+    assert "128 of 128 samples do not fit what was measured" in words and "5" in words
+    some = np.where(np.arange(64)[:, None, None, None, None] < 24, off, truth)
+    assert said(some) == []
+    y = np.asarray(measured.problems.y)[:, None].repeat(2, axis=1)
+    (words,) = said(y)
+    assert "fit the noise too" in words
+
+
+def test_infinite_scores_are_left_out():
+    assert finite_mean(np.array([[1.0, np.inf], [3.0, np.nan]])) == 2
+    assert finite_mean(np.array([np.inf])) is None

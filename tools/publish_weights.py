@@ -20,6 +20,7 @@ from lavps_jax import cli
 from lavps_jax.build import load_network
 from lavps_jax.own_folders import write_directory
 from lavps_jax.storage import on_disk
+from lavps_jax.strict_json import to_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> None:
             "command": config.command,
             "training_minutes": round(training_minutes(run_dir, trained.batch_size), 1),
         }
-        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        (folder / "card.json").write_text(to_text(card))
     load_network(config.out)  # Reads and verifies what was published.
     print(config.out)
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lavps_jax.errors import UserError
+from lavps_jax.likelihoods import simulate
+from lavps_jax.metrics import residual_chi2
 from lavps_jax.operators import (
     Inpainting,
     LinearOperator,
@@ -240,3 +242,32 @@ def test_the_shape_is_that_of_one_image(x_shape, build):
     ) as caught:
         build(x_shape)
     assert "\n" not in str(caught.value)
+
+
+def _sampled_lines(data, x):
+    return data * jnp.fft.fft2(x[..., 0], norm="ortho")
+
+
+def test_a_mask_says_what_was_measured():
+    lines = np.zeros((8, 8), np.float32)
+    lines[:, [0, 1, 5]] = 1
+    x_0 = jax.random.uniform(jax.random.key(0), (8, 8, 1), minval=-1)
+    operator = from_forward(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
+    check_operator(jax.random.key(1), operator)
+    assert float(operator.num_observed()) == 2 * 24
+    draws = jax.vmap(lambda key: simulate(key, x_0, operator, 0.1).y)(
+        jax.random.split(jax.random.key(2), 400)
+    )
+    assert not np.any(np.asarray(draws)[:, lines == 0])
+    chi2 = jax.vmap(lambda y: residual_chi2(operator, x_0, y, 0.1))(draws)
+    # Mean 48 and standard deviation sqrt(2 * 48): four standard errors of 400 draws.
+    assert abs(float(chi2.mean()) - 48) < 4 * (2 * 48) ** 0.5 / 20
+    curved = from_function(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
+    assert float(curved.num_observed()) == 48
+    for mask, words in (
+        (np.ones((8, 4)), "mask: got shape"),
+        (np.full((8, 8), 0.5), "mask: got values from 0.5 to 0.5; give 1"),
+        (np.zeros((8, 8)), "mask: got zeros alone"),
+    ):
+        with pytest.raises(UserError, match=words):
+            from_forward(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from lavps_jax.samplers import (
     make_sample_fn,
     sample,
 )
+from lavps_jax.samplers.stepwise import Given, compile_steps
 from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
@@ -272,3 +274,19 @@ def test_operators_that_are_not_linear(sampler):
     residual = np.mean((np.tanh(2 * np.asarray(x_0)) - np.asarray(y)) ** 2)
     assert residual < 0.3 * np.mean((np.tanh(2 * np.random.default_rng(0).standard_normal(
         (200, *SHAPE))) - np.asarray(y)) ** 2)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_pieces_make_the_same_numbers(name):
+    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
+    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
+    whole = make_sample_fn(sampler, num_particles=2)(key, index, params, stacked, plan)
+    given = Given(key, index, params, stacked, plan)
+    with ThreadPoolExecutor() as pool:
+        (programs,) = compile_steps(sampler, 2, [given], pool)
+    *finite, x_0 = programs.run(given)
+    assert len(finite) == whole.info.is_finite.shape[-1] and np.all(finite)
+    np.testing.assert_array_equal(x_0, whole.x_0)
+    # Nothing that was given is used up.
+    *_, again = programs.run(given)
+    np.testing.assert_array_equal(again, x_0)

@@ -1,0 +1,153 @@
+"""Runs a sampler in pieces, so that the host knows how far it is and can stop in between.
+
+The same numbers as `make_sample_fn`: every step is an iteration of a loop there and here. A
+callback out of one whole program would say as much, but JAX does not keep programs with callbacks
+in its compilation cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import Array, Bool, Float
+
+from lavps_jax.samplers.base import Plan, Sampler, Segment, State, step_info
+from lavps_jax.types import Params, PRNGKey, Problem
+
+__all__ = ["Given", "StepPrograms", "compile_steps"]
+
+
+class Given(NamedTuple):
+    """What a batch is made of; arrays on one device.
+
+    Attributes:
+      rng_key, index, params, problems: as of the function of `make_sample_fn`.
+      plan: `sampler.plan()`.
+    """
+
+    rng_key: PRNGKey
+    index: Array
+    params: Params
+    problems: Problem
+    plan: Plan
+
+
+class StepPrograms(NamedTuple):
+    """The compiled pieces of one batch, for one device.
+
+    Attributes:
+      begin, finish: the states (B, P, ...) before the first step; the samples from the last ones.
+      advance: for each segment of the plan, some of its steps.
+    """
+
+    begin: Any
+    advance: tuple[Any, ...]
+    finish: Any
+
+    def all(self) -> tuple[Any, ...]:
+        """Every program."""
+        return (self.begin, *self.advance, self.finish)
+
+    def run(self, given: Given) -> Iterator[Bool[Array, "B P"] | Float[Array, "B P H W C"]]:
+        """Starts a step at every turn and yields whether its states are finite, bool (B, P).
+
+        What comes last, one turn more than the plan has steps, are the samples, float
+        (B, P, H, W, C). Nothing is waited for.
+        """
+        *fixed, plan = given
+        states, done = self.begin(*fixed), 0
+        for segment, program in zip(plan, self.advance, strict=True):
+            for step in map(np.int32, range(num := _num_steps(segment))):
+                states, finite = program(
+                    states, *fixed, segment, np.int32(done), step, step + np.int32(1)
+                )
+                yield finite
+            done += num
+        yield self.finish(states, given.params, given.problems)
+
+
+def compile_steps(
+    sampler: Sampler, num_particles: int, batches: list[Given], pool: Executor
+) -> list[StepPrograms]:
+    """Programs for batches of one shape, each compiled for the device of its batch.
+
+    Args:
+      sampler: the method.
+      num_particles: P of every measurement.
+      batches: one for each device.
+      pool: what compiles in parallel.
+
+    Raises:
+      UserError: if the method cannot take such problems.
+    """
+
+    def particles(rng_key: PRNGKey, i: Array) -> Array:
+        key = jax.random.fold_in(rng_key, i)
+        return jax.vmap(lambda p: jax.random.fold_in(key, p))(jnp.arange(num_particles))
+
+    def begin(rng_key, index, params, problems):
+        def image(i, problem):
+            sampler.check(problem)
+
+            def particle(key):
+                eps = jax.random.normal(jax.random.fold_in(key, 0), problem.operator.x_shape)
+                return sampler.init(eps, params, problem)
+
+            return jax.vmap(particle)(particles(rng_key, i))
+
+        return jax.vmap(image)(index, problems)
+
+    def advance(states, rng_key, index, params, problems, segment, done, first, last):
+        """Steps first to last - 1 of a segment, behind `done` of others."""
+
+        def image(i, problem, states):
+            def particle(key, state: State):
+                def step(k, state):
+                    row = jax.tree.map(lambda leaf: leaf[k], segment.rows)
+                    step_key = jax.random.fold_in(key, 1 + done + k)
+                    noise = sampler.noise(step_key, problem.operator.x_shape, segment)
+                    return sampler.step(noise, state, params, problem, segment, row)
+
+                state = jax.lax.fori_loop(first, last, step, state)
+                return state, step_info(state, problem).is_finite
+
+            return jax.vmap(particle)(particles(rng_key, i), states)
+
+        return jax.vmap(image)(index, problems, states)
+
+    def finish(states, params, problems):
+        def image(problem, states):
+            return jax.vmap(lambda state: sampler.finish(state, params, problem))(states)
+
+        return jax.vmap(image)(problems, states)
+
+    begin, finish = jax.jit(begin), jax.jit(finish, donate_argnums=0)
+    advance, count = jax.jit(advance, donate_argnums=0), np.int32(0)
+    lowered = []
+    for given in batches:
+        *fixed, plan = given
+        (device,) = given.index.devices()
+        placed = SingleDeviceSharding(device)
+        states = jax.tree.map(
+            lambda one, placed=placed: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=placed),
+            jax.eval_shape(begin, *fixed),
+        )
+        lowered.append(begin.lower(*fixed))
+        lowered += [advance.lower(states, *fixed, one, count, count, count) for one in plan]
+        lowered.append(finish.lower(states, *fixed[2:]))
+    compiled = list(pool.map(lambda one: one.compile(), lowered))
+    each = len(compiled) // len(batches)
+    return [
+        StepPrograms(one[0], tuple(one[1:-1]), one[-1])
+        for one in (compiled[k : k + each] for k in range(0, len(compiled), each))
+    ]
+
+
+def _num_steps(segment: Segment) -> int:
+    return len(jax.tree.leaves(segment.rows)[0])
