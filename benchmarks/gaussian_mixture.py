@@ -85,9 +85,9 @@ known_posteriors_lavps.md."""
 def mgdm(
     num_inner_steps: int, learning_rate: float, start: Start | None = None, **settings: Any
 ) -> MGDM:
-    """MGDM with the same inner problem at every step."""
-    inner = Inner(num_inner_steps, learning_rate, start or ZeroShot())
-    return MGDM(DENOISER, inner, inner, **settings)
+    """MGDM with the same inner problem at every step; tau is t_prev unless a setting differs."""
+    inner = Inner(num_inner_steps, learning_rate, start or ZeroShot(), "image")
+    return MGDM(DENOISER, inner, inner, **{"tau_rule": "previous", **settings})
 
 
 SAMPLERS: Mapping[str, Sampler] = {

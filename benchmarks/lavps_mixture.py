@@ -154,7 +154,7 @@ def train(
     sigma_y: Any = problem.sigma_y  # Any number, though a configuration has a float.
     num_times = MGDM(DENOISER).num_steps
     loss = AmortizedLoss(
-        DENOISER, start, operator, sigma_y, num_times, low_idx=1, high_idx=num_times - 2
+        DENOISER, start, operator, sigma_y, num_times, 1, num_times - 2, tau_rule="previous"
     )
     d = theta.means.shape[-1]
 

@@ -41,7 +41,7 @@ PRIOR = EDMDenoiser(None, Schedule(beta_max=0.015))  # type: ignore[arg-type]
 def changed(value: Any) -> Any:
     """Another value of the same kind, which is in range wherever the first is."""
     if isinstance(value, InnerConfig):
-        return InnerConfig(value.num_inner_steps + 1, 0.07, "prior_std")
+        return InnerConfig(value.num_inner_steps + 1, 0.07, "image")
     if isinstance(value, int):
         return value + 1 if value < 5 else value - 1
     return 0.75 * value

@@ -25,7 +25,8 @@ OPERATOR = SuperResolution(4, x_shape=(32, 32, 3))
 
 def test_mgdm(golden, prior):
     stored, (denoiser, params) = golden("traj_mgdm"), prior
-    sampler = MGDM(denoiser, Inner(2, 0.03), Inner(2, 0.03), num_steps=12)
+    inner = Inner(2, 0.03, learning_rate_unit="image")
+    sampler = MGDM(denoiser, inner, inner, num_steps=12, tau_rule="previous")
     batched = jax.vmap(sampler.step, (0, 0, None, 0, None, None))
     step, init = jax.jit(batched), jax.jit(jax.vmap(sampler.init, (0, None, 0)))
     solve = inner_problem(denoiser, sampler.inner)
@@ -52,7 +53,7 @@ def test_mgdm(golden, prior):
 
 def test_mgdm_with_drawn_block_times(golden, prior):
     stored, (denoiser, params) = golden("traj_mgdm_mix"), prior
-    inner = Inner(2, 0.03)
+    inner = Inner(2, 0.03, learning_rate_unit="image")
     sampler = MGDM(denoiser, inner, inner, num_steps=12, tau_rule="mix")
     step, init = jax.jit(sampler.step), jax.jit(sampler.init)
     solve = inner_problem(denoiser, inner)
