@@ -70,8 +70,8 @@ class MGDMConfig:
     eta: float = 1.0
     """Stochasticity of the bridges, in [0, 1]."""
     tau_rule: TauRule = "midpoint"
-    """Block time from t_prev: itself (as published), its half, three quarters of it; uniform in [min_tau, t_prev);
-    or mix, uniform in the first num_mixed_steps steps and then t_prev."""
+    """Block time from t_prev: itself (as published), its half, three quarters of it; uniform in
+    [min_tau, t_prev); or mix, uniform in the first num_mixed_steps steps and then t_prev."""
     min_tau: int = 10
     """Lowest block time that is drawn, >= 1."""
     num_mixed_steps: int = 70

@@ -25,8 +25,14 @@ def test_lavps(golden, prior, palette):
     params = params | {"phi": phi}
     problem = make_problem(stored.measurement("y", 8, 8)[0], OPERATOR, 0.05)
     samplers = [
-        MGDM(denoiser, Inner(2, 0.03, learning_rate_unit="image"),
-             Inner(2, 0.03, start, "image"), high_idx=6, num_steps=12, tau_rule="previous")  # fmt: skip
+        MGDM(
+            denoiser,
+            Inner(2, 0.03, ZeroShot(), "image"),
+            Inner(2, 0.03, start, "image"),
+            high_idx=6,
+            num_steps=12,
+            tau_rule="previous",
+        )  # fmt: skip
         for start in (network, ZeroShot())
     ]
     steps = [jax.jit(sampler.step) for sampler in samplers]
