@@ -11,6 +11,8 @@ from scipy import stats
 __all__ = ["Interval", "holm", "mean_interval", "paired_interval", "paired_p_value"]
 
 _NUM_RESAMPLES = 2000
+_LEAST_ERROR = 0.3
+"""Of a resample, over that of the values."""
 _FEW = 6
 """Of fewer values too many resamples are all the same value."""
 
@@ -28,10 +30,11 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
 
     The studentized bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section
     12.5): t with the quantiles that it has among resamples of the values themselves, so that the
-    long side of a skewed score gets the longer side of the interval. Of fewer than six values, t
-    with the quantiles of normal ones. On 8 exponential or log-normal values (standard deviation .8)
-    the interval holds the mean in 91 to 94 of 100 cases, that of the t distribution in 86 to 89,
-    and that of scipy's bootstrap (BCa) in 83 to 88.
+    long side of a skewed score gets the longer side of the interval. A resample's standard error
+    counts as at least .3 of that of the values: some hold one of them nearly alone, and would make
+    the interval endless. Of fewer than six values, t with the quantiles of normal ones. On 8 exponential or log-normal values (standard deviation .8)
+    the interval holds the mean in 91 of 100 cases, that of the t distribution in 86 to 88, and that
+    of scipy's bootstrap (BCa) in 83 to 88.
     """
     found = np.asarray(values, float)
     mean, size = float(found.mean()), len(found)
@@ -42,9 +45,8 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
         low, high = stats.t.ppf([0.025, 0.975], size - 1)
     else:
         drawn = found[np.random.default_rng(0).integers(0, size, (_NUM_RESAMPLES, size))]
-        errors = stats.sem(drawn, axis=1)
-        told = errors > 0
-        low, high = np.quantile((drawn.mean(1)[told] - mean) / errors[told], [0.025, 0.975])
+        errors = np.maximum(stats.sem(drawn, axis=1), _LEAST_ERROR * error)
+        low, high = np.quantile((drawn.mean(1) - mean) / errors, [0.025, 0.975])
     return Interval(mean, mean - float(high) * error, mean - float(low) * error)
 
 

@@ -177,13 +177,13 @@ def _budgets(task: str, search: bool) -> list[Point]:
             dataclasses.replace(lavps, inner=slower, inner_low_noise=slower),
         ),  # fmt: skip
         Point("MGDM", "n = 27, K = 1", _mgdm(27, 1)),
-        Point("MGDM", "n = 20, K = 3", _mgdm(20, 3)),
+        Point("MGDM", "n = 17, K = 3", _mgdm(17, 3)),
         Point(
             "MGDM", "n = 27, K = 1, rate .3", MGDMConfig(slower, slower, num_steps=27)
         ),  # fmt: skip
         Point("MGDM", "n = 59, K = 3", _mgdm(59, 3)),
         Point("MGDM", "n = 100, K = 1", _mgdm(100, 1)),
-        Point("MGDM", "n = 30, K = 10", _mgdm(30, 10)),
+        Point("MGDM", "n = 25, K = 10", _mgdm(25, 10)),
     ]
     # Evaluations are n - 1, and two more for each of n - 2 derivatives.
     for n in ((budget + 5) // 3 for budget in BUDGETS):
