@@ -32,9 +32,9 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
     12.5): t with the quantiles that it has among resamples of the values themselves, so that the
     long side of a skewed score gets the longer side of the interval. A resample's standard error
     counts as at least .3 of that of the values: some hold one of them nearly alone, and would make
-    the interval endless. Of fewer than six values, t with the quantiles of normal ones. On 8 exponential or log-normal values (standard deviation .8)
-    the interval holds the mean in 91 of 100 cases, that of the t distribution in 86 to 88, and that
-    of scipy's bootstrap (BCa) in 83 to 88.
+    the interval endless. Of fewer than six values, t with the quantiles of normal ones. On 8
+    exponential or log-normal values (standard deviation .8) the interval holds the mean in 91 of
+    100 cases, that of the t distribution in 86 to 88, and scipy's bootstrap (BCa) in 83 to 88.
     """
     found = np.asarray(values, float)
     mean, size = float(found.mean()), len(found)

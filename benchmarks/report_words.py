@@ -16,11 +16,11 @@ images (studentized bootstrap, for skewed scores), paired where two samplers are
 for itself: of many a few leave 0 out by chance. LPIPS on images enlarged to 64. In band: \
 the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
 standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
-central half of them, 50 % if the samples were of the posterior. Evaluations are of a denoiser's network (the prior's, \
-or a supervised one of .4 to .5 times its size), not of amortized ones, and a derivative through \
-it counts as two more. Seconds are of one sample among {batch} that are drawn at once; memory is \
-that of the compiled program for them. n: points of the time grid; K: gradient steps of a block at \
-the low-noise end."""
+central half of them, 50 % if the samples were of the posterior. Evaluations are of a denoiser's \
+network (the prior's, or a supervised one of .4 to .5 times its size), not of amortized ones, and \
+a derivative through it counts as two more. Seconds are of one sample among {batch} that are drawn \
+at once; memory is that of the compiled program for them. n: points of the time grid; K: gradient \
+steps of a block at the low-noise end."""
 ABOUT_SETS = """\
 Fréchet and kernel: distance of a set with one sample of each measurement to the {others} other \
 shipped images, mean over samples, on AlexNet's last layer averaged over pixels; neither is FID or \
