@@ -27,7 +27,7 @@ shipped images, mean over samples, on AlexNet's last layer averaged over pixels;
 KID, and for sets this small they are mostly bias: they do not rank samplers."""
 TUNED = """\
 What was tuned on what: learning rate, block times and blocks with the start, of MGDM and LAVPS, \
-by LPIPS and chi-square on this data set, on other images (test[200:328], see first_slice.md)"""
+by LPIPS and chi-square on test images of this data set (trials in first_slice.md)"""
 """For whom a comparison on this data set is favourable."""
 NO_RANKING = """\
 No ranking: {images} images. Which sampler is better is said from {least} on only (--suite \
