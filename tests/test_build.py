@@ -74,7 +74,7 @@ def test_settings_reach_the_sampler(kind):
 def test_mgdm_has_one_set_of_defaults():
     """In Python, on the command line, and in the presets of the shipped networks."""
     assert build_mgdm(MGDMConfig(), PRIOR, ZeroShot()) == MGDM(PRIOR, schedule=PRIOR.schedule)
-    shared = {f.name: getattr(MGDMConfig(), f.name) for f in dataclasses.fields(MGDMConfig)}
+    shared: Any = {f.name: getattr(MGDMConfig(), f.name) for f in dataclasses.fields(MGDMConfig)}
     assert LAVPSConfig() == LAVPSConfig(**(shared | {"inner_low_noise": InnerConfig()}))
     preset: Any = load_preset("configs/fashion_mnist.py")
     assert preset.compare_with[0] == MGDMConfig()

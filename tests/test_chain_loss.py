@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def image(seed):
 
 def test_a_run_is_the_sampler_s(rng_key, monkeypatch):
     chain = LOSS.begin(rng_key, THETA, image(1), LOSS.top_idx)
-    settings = {"num_steps": NUM_STEPS, "high_idx": 1, "tau_rule": LOSS.blocks.tau_rule}
+    settings: Any = {"num_steps": NUM_STEPS, "high_idx": 1, "tau_rule": LOSS.blocks.tau_rule}
     sampler = MGDM(DENOISE, Inner(0, start=Shifted()), **settings)  # type: ignore[arg-type]
     (segment,) = sampler.plan()
     # Which draw goes where is up to each of the two: all draws get the same values.

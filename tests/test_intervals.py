@@ -28,21 +28,20 @@ def t_interval(values):
     return Interval(float(values.mean()), values.mean() - half, values.mean() + half)
 
 
-@pytest.mark.parametrize("size", [8, 16])
-def test_intervals_of_skewed_scores_hold_the_mean(size):
-    drawn = np.random.default_rng(1).exponential(1.0, (1500, size))
+def test_intervals_of_skewed_scores_hold_the_mean():
+    drawn = np.random.default_rng(1).exponential(1.0, (1000, 8))
     boot, usual = (
         np.mean([one.low <= 1 <= one.high for one in map(interval, drawn)])
         for interval in (mean_interval, t_interval)
     )
-    # The standard error of a share near .92 of 1,500 is .007.
+    # The standard error of a share near .92 of 1,000 is .009.
     assert 0.895 <= boot <= 0.97 and boot > usual + 0.015
 
 
 def test_intervals_of_normal_scores_are_not_wider_than_needed():
-    drawn = np.random.default_rng(2).normal(3.0, 1.0, (1000, 16))
+    drawn = np.random.default_rng(2).normal(3.0, 1.0, (400, 16))
     found = list(map(mean_interval, drawn))
-    assert 0.93 <= np.mean([one.low <= 3 <= one.high for one in found]) <= 0.97
+    assert 0.92 <= np.mean([one.low <= 3 <= one.high for one in found]) <= 0.97
     usual = np.mean([np.ptp(t_interval(values)[1:]) for values in drawn])
     assert np.mean([one.high - one.low for one in found]) < 1.1 * usual
 
