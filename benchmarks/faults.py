@@ -46,7 +46,7 @@ def get_config():
 """
 TRAIN = """TrainConfig(PriorTask(NETWORK), DATA, DATA, run_dir={out!r}, batch_size=16,
         num_train_steps=1500, checkpoint_every=50, validate_every=500, num_validation_images=8)"""
-SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDMConfig(), {out!r},
+SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDMConfig(high_idx=30), {out!r},
         num_images=64, num_particles=4, batch_size=2, compare_with=(DPSConfig(),))"""
 
 

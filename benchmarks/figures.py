@@ -38,7 +38,7 @@ def pareto_figure(
     quality_label: str,
     origin: str,
 ) -> None:
-    """Cost against a quality of which less is better; a line joins what no other point beats.
+    """Cost against a quality of which less is better, with a line for each method's budgets.
 
     Intervals are cut where they leave the picture.
     """
@@ -47,11 +47,6 @@ def pareto_figure(
         figure = Figure(figsize=(4.2 * len(tasks), 4.4), layout="constrained")
         axes = figure.subplots(1, len(tasks), squeeze=False)
         for axis, (task, marks) in zip(axes[0], tasks.items(), strict=True):
-            front = _front(marks)
-            axis.step(
-                [mark.cost for mark in front], [mark.quality.mean for mark in front],
-                where="post", color="0.75", linewidth=4, zorder=0, solid_capstyle="round",
-            )  # fmt: skip
             for method in dict.fromkeys(mark.method for mark in marks):
                 own = sorted((m for m in marks if m.method == method), key=lambda m: m.cost)
                 number = methods.index(method)
@@ -128,15 +123,6 @@ def interval_figure(
         panels[0].set_yticks(range(len(methods)), methods)
         panels[0].invert_yaxis()
         _save(figure, path, origin)
-
-
-def _front(marks: Sequence[Mark]) -> list[Mark]:
-    """Those that are better than all that cost no more, cheapest first."""
-    front: list[Mark] = []
-    for mark in sorted(marks, key=lambda mark: (mark.cost, mark.quality.mean)):
-        if not front or mark.quality.mean < front[-1].quality.mean:
-            front.append(mark)
-    return front
 
 
 def _errors(intervals: Sequence[Interval]) -> list[list[float]]:

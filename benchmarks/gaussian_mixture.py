@@ -74,20 +74,21 @@ TITLE = "Samplers against posteriors that are known exactly"
 ABOUT = """\
 Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: what \
 remains is the error of the sampler. Columns are d, d_y; entries are means over {counts} random \
-problems of {samples} samples each ± their 95 % interval. "floor" compares two sets of exact \
-samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] itself, and "prior samples" know \
-nothing of y. From d = 800 on chains start from the noised mixture. Settings are the defaults of \
-docs/samplers.md, but for what a row says, and for MGPS, whose fits were tuned to mixtures: \
-benchmarks/gaussian_mixture.py. LAVPS, which needs a network, has a table of its own: \
-known_posteriors_lavps.md."""
+problems of {samples} samples each, with their 95 % intervals (studentized bootstrap). "floor" \
+compares two sets of exact samples, "exact posterior denoiser" is DDIM with E[x_0 | x_t, y] \
+itself, and "prior samples" know nothing of y. From d = 800 on chains start from the noised \
+mixture. Settings are the defaults of docs/samplers.md, but for what a row says; for MGDM, whose \
+learning rates are in units of x and whose tau is t_prev, as published, where a row does not say \
+otherwise; and for MGPS, whose fits were tuned to mixtures: benchmarks/gaussian_mixture.py. \
+LAVPS, which needs a network, has a table of its own: known_posteriors_lavps.md."""
 
 
 def mgdm(
     num_inner_steps: int, learning_rate: float, start: Start | None = None, **settings: Any
 ) -> MGDM:
-    """MGDM with the same inner problem at every step."""
-    inner = Inner(num_inner_steps, learning_rate, start or ZeroShot())
-    return MGDM(DENOISER, inner, inner, **settings)
+    """MGDM with the same inner problem at every step; tau is t_prev unless a setting differs."""
+    inner = Inner(num_inner_steps, learning_rate, start or ZeroShot(), "image")
+    return MGDM(DENOISER, inner, inner, **{"tau_rule": "previous", **settings})
 
 
 SAMPLERS: Mapping[str, Sampler] = {

@@ -56,15 +56,16 @@ TITLE = "LAVPS against posteriors that are known exactly"
 ABOUT = f"""\
 Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: the \
 problems of known_posteriors.md. Columns are d, d_y; entries are means over {{counts}} random \
-problems of {{samples}} samples each ± their 95 % interval. K is the number of gradient steps in \
-every fit, of learning rate 0.1; Adam's first one moves every number by just that, also where the \
-start is right. With K = 0 a block is drawn from what the start says. LAVPS starts every fit with \
-a perceptron that was trained for the prior, the matrix and the noise of the problem, on up to \
-{NUM_TRAIN_STEPS * BATCH_SIZE:,} blocks of other measurements: the most that amortization can \
-know. "Trained elsewhere" was trained for the same prior, but another random matrix and noise; it \
-still sees a Gauss-Newton step of the right ones. "conditional start" begins at what a perfect \
-supervised denoiser predicts, "exact posterior denoiser" is DDIM with it, and "floor" compares two \
-sets of exact samples. Settings: benchmarks/lavps_mixture.py."""
+problems of {{samples}} samples each, with their 95 % intervals (studentized bootstrap). K is the \
+number of gradient steps in every fit, of learning rate 0.1 in units of x; Adam's first one moves \
+every number by just that, also where the start is right. With K = 0 a block is drawn from what \
+the start says. LAVPS starts every fit with a perceptron that was trained for the prior, the \
+matrix and the noise of the problem, on up to {NUM_TRAIN_STEPS * BATCH_SIZE:,} blocks of other \
+measurements: the most that amortization can know. "Trained elsewhere" was trained for the same \
+prior, but another random matrix and noise; it still sees a Gauss-Newton step of the right ones. \
+"conditional start" begins at what a perfect supervised denoiser predicts, "exact posterior \
+denoiser" is DDIM with it, and "floor" compares two sets of exact samples. Settings: \
+benchmarks/lavps_mixture.py."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def train(
     sigma_y: Any = problem.sigma_y  # Any number, though a configuration has a float.
     num_times = MGDM(DENOISER).num_steps
     loss = AmortizedLoss(
-        DENOISER, start, operator, sigma_y, num_times, low_idx=1, high_idx=num_times - 2
+        DENOISER, start, operator, sigma_y, num_times, 1, num_times - 2, tau_rule="previous"
     )
     d = theta.means.shape[-1]
 

@@ -114,6 +114,6 @@ def _table(problems: Found, score: str) -> Table:
 
 
 def _summary(values: Sequence[float]) -> str:
-    """Mean and half the width of its 95 % t interval."""
+    """Mean and its 95 % interval."""
     mean, low, high = mean_interval(values)
-    return f"{mean:.2f} ± {(high - low) / 2:.2f}" if len(values) > 1 else f"{mean:.2f}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if len(values) > 1 else f"{mean:.2f}"

@@ -73,7 +73,7 @@ def denoiser_of(side: int) -> tuple[EDMDenoiser, Any, tuple[int, int, int]]:
 def step_seconds(side: int) -> tuple[float, tuple[int, int, int]]:
     """Of one step of MGDM with one gradient step, denoising, and the shape of the images."""
     denoiser, theta, x_shape = denoiser_of(side)
-    sampler = MGDM(denoiser, Inner(1), Inner(1))
+    sampler = MGDM(denoiser, Inner(1), Inner(1), high_idx=20)
     problem = simulate(
         jax.random.key(0), jnp.zeros(x_shape), Denoise().draw(jax.random.key(0), x_shape), 0.05
     )

@@ -14,21 +14,20 @@ from PIL import Image
 from benchmarks.figures import Mark, pareto_figure, robustness_figure
 from benchmarks.intervals import Interval, mean_interval, paired_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from benchmarks.rankings import RANKED_FROM, Entry, Ranked, rank
 from benchmarks.record import origin_of
-from benchmarks.suites import SUITES, points_of
+from benchmarks.report_words import ABOUT, ABOUT_SETS, NO_RANKING, SETTINGS, TITLES, TRAINED
+from benchmarks.suites import BUDGETS, SUITES, points_of
 from lavps_jax.errors import UserError
 from lavps_jax.pictures import contact_sheet
 from lavps_jax.storage import write_file
 from lavps_jax.strict_json import to_text
 
-__all__ = ["write_report"]
-
-Entry = Mapping[str, Any]
-"""One sampler on one task, as metrics.json has it, with its "method" and "budget"."""
+__all__ = ["redraw_report", "write_report"]
 
 QUALITY = "lpips_alex"
 YARDSTICK = "MGDM"
-"""Whose point of best quality the others are compared with, image by image."""
+"""Whose last point the others are compared with, image by image."""
 NUM_SHIPPED = 64
 """Images that come with the library."""
 SETS = {
@@ -39,48 +38,6 @@ SETS = {
     "cmmd": "CMMD",
 }
 """Heads of the columns of distances between sets."""
-BUDGETS = (0.02, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds for a sample."""
-TITLES = {
-    "images": "How good a sample is for its cost",
-    "robustness": "Operators that networks were not trained on",
-}
-ABOUT = """\
-Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw, {particles} \
-samples of each. Scores are means over samples, then over images; ± and brackets are 95 % \
-intervals over images, paired where two samplers are compared. LPIPS on images enlarged to 64. \
-In band: the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
-standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
-central half of them, 50 % if the samples were of the posterior. Fréchet and kernel: distance of \
-a set with one sample of each measurement to the {others} other shipped images, mean over samples, \
-on AlexNet's last layer averaged over pixels; neither is FID or KID, and for sets this small they \
-are mostly bias: they do not rank samplers. Evaluations are of a denoiser's network (the prior's, \
-or a supervised one of .4 to .5 times its size), not of amortized ones, and a derivative through \
-it counts as two more. Seconds are of one sample among {batch} that are drawn at once; memory is \
-that of the compiled program for them. n: points of the time grid; K: gradient steps of a block at \
-the low-noise end."""
-SETTINGS = {
-    "images": "Other settings are the defaults of docs/samplers.md, for MGDM and LAVPS those of "
-    "the presets of Fashion-MNIST; the steps of DAPS are half of theirs for motion blur, as its "
-    "authors have them. Budgets are ours: MGPS takes its authors' n = 300 on motion blur alone, "
-    "for the time; the n of DPS (1,000) and DAPS (200) are not among them.",
-    "robustness": "Other settings are those of configs/fashion_mnist.py for LAVPS and MGDM, else "
-    "the defaults of docs/samplers.md. On operators that its network does not know LAVPS compares "
-    "starts, with more evaluations. Every method has one budget here, and samplers without a "
-    "network of their own are left out but for four.",
-}
-TRAINED = {
-    "images": "Networks were not trained equally long: LAVPS's for 2,000 (motion blur) or 6,000 "
-    "steps of 16 blocks; those that see the measurement and have no likelihood for {palette:,} "
-    "(Palette), {invfussion:,} (InvFussion), {pivot:,} (EPS) and {one_step:,} steps (one step, on "
-    "top of Palette) of 32 images. EPS was trained on the three tasks and Gaussian blur, the other "
-    "three on motion blur alone.",
-    "robustness": "Networks were not trained equally long: LAVPS's for 2,000 steps of 16 blocks; "
-    "those that see the measurement and have no likelihood for {palette:,} (Palette), "
-    "{invfussion:,} (InvFussion), {one_step:,} (one step, on top of Palette) and {pivot:,} steps "
-    "(EPS) of 32 images. EPS was trained on motion blur, Gaussian blur, super-resolution by 2 and "
-    "few pixels, the others on motion blur alone.",
-}
 
 
 def write_report(suite: str, work: Path, out: Path) -> None:
@@ -103,25 +60,61 @@ def write_report(suite: str, work: Path, out: Path) -> None:
         task: [one for one in found if one["task"] == task]
         for task in known | dict.fromkeys(one["task"] for one in found)
     }
-    tasks = {task: entries for task, entries in tasks.items() if entries}
-    out.mkdir(parents=True, exist_ok=True)
     facts = {name: records[0][name] for name in ("commit", "machine")} | {
         "command": " and ".join(sorted({one["command"] for one in records})),
         "date": max(one["date"] for one in records),
+        "tasks": {task: entries for task, entries in tasks.items() if entries},
     }
-    _write(out / f"{suite}.json", _rounded({**facts, "tasks": tasks}))
+    out.mkdir(parents=True, exist_ok=True)
+    _write_text(out / f"{suite}.json", to_text(_rounded(facts), 1))
+    _draw(suite, facts, work, out)
+
+
+def redraw_report(suite: str, out: Path) -> None:
+    """SUITE.md, SUITE.html and figures in `out` from its SUITE.json; pictures stay as they are.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    stored = out / f"{suite}.json"
+    if not stored.is_file():
+        raise UserError("out", out, f"measure first, without --redraw: it holds no {stored.name}")
+    _draw(suite, json.loads(stored.read_text()), None, out)
+
+
+def _draw(suite: str, facts: Mapping[str, Any], work: Path | None, out: Path) -> None:
+    """The pages and figures; pictures from `work`, or as they are in `out` if that is None."""
+    tasks: Mapping[str, Sequence[Entry]] = {
+        task: _in_order(suite, task, entries) for task, entries in facts["tasks"].items()
+    }
+    found = [entry for entries in tasks.values() for entry in entries]
     origin = f"{origin_of(facts)}; weights of this commit's pretrained/ and benchmarks/weights/"
     trained = TRAINED[suite].format(**found[0]["trained"])
     minutes = sum(one["took"] for one in found) / 60
     took = f"All of it took {minutes:.0f} minutes: {origin}."
     about = [Text(words) for words in (_about(tasks), SETTINGS[suite], trained, took)]
     blocks: list[Block] = [Heading(TITLES[suite], 1), *about]
-    draw = _pareto if suite == "images" else _robustness
+    draw = {"budgets": _equal_budgets, "images": _pareto, "robustness": _robustness}[suite]
     blocks += draw(out, tasks, origin)
     for task, entries in tasks.items():
         blocks += _of_task(suite, task, entries, work, out, origin)
     _write_text(out / f"{suite}.md", to_markdown(blocks))
     _write_text(out / f"{suite}.html", to_html(TITLES[suite], blocks))
+
+
+def _in_order(suite: str, task: str, entries: Sequence[Entry]) -> list[Entry]:
+    """As the suite has them, and others behind."""
+    names = [point.name for point in points_of(suite, task, search=True)]
+    methods = list(dict.fromkeys(point.method for point in points_of(suite, task)))
+
+    def place(entry: Entry) -> tuple[int, int]:
+        name, method = _name(entry), entry["method"]
+        return (
+            methods.index(method) if method in methods else len(methods),
+            names.index(name) if name in names else len(names),
+        )
+
+    return sorted(entries, key=place)
 
 
 def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
@@ -130,9 +123,9 @@ def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
         return "No sampler takes any of these tasks."
     one = found[0]
     images, particles = one["images"], one["particles"]
-    return ABOUT.format(
-        images=images, particles=particles, batch=images * particles, others=NUM_SHIPPED - images
-    )
+    about = ABOUT.format(images=images, particles=particles, batch=images * particles)
+    sets = ABOUT_SETS.format(others=NUM_SHIPPED - images)
+    return f"{about} {sets}" if one["of_sets"] else about
 
 
 def _measured(entries: Sequence[Entry]) -> list[Entry]:
@@ -158,6 +151,47 @@ def _evaluations(entry: Entry) -> float:
     return (mean["network_calls"] + 2 * mean["vjps"]) / entry["particles"]
 
 
+def _num_images(tasks: Mapping[str, Sequence[Entry]]) -> int:
+    return min((len(e["per_image"]) for one in tasks.values() for e in _measured(one)), default=0)
+
+
+def _equal_budgets(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
+    """One table for all tasks, if there are images enough to say anything."""
+    if _num_images(tasks) < RANKED_FROM:
+        return []
+    ranked = rank([_measured(one) for one in tasks.values()], _evaluations, BUDGETS, QUALITY)
+    methods = list(dict.fromkeys(e["method"] for one in tasks.values() for e in _measured(one)))
+    rows = []
+    for budget in BUDGETS:
+        for method in methods:
+            found = [{one.entry["method"]: one for one in group[budget]} for group in ranked]
+            cells = [
+                _cell(one[method], next(iter(one.values()))) if method in one else ""
+                for one in found
+            ]
+            if any(cells):
+                rows.append((f"{budget}", method, *cells))
+    words = (
+        "LPIPS of one sample, and its seconds, at no more than so many evaluations of the prior. "
+        "Settings and the best of a column, in **bold**, are chosen on the first half of the "
+        "images; the scores are of the second half, with 95 % intervals. A cross: worse than it, "
+        "p < .05 after Holm's correction for all comparisons of this table; without one it cannot "
+        "be told from it on so few images."
+    )
+    head = ("evaluations", "sampler", *tasks)
+    return [Heading("At equal budgets"), Text(words), Table(head, rows)]
+
+
+def _cell(one: Ranked, winner: Ranked) -> str:
+    score = _with_interval(one.second_half)
+    if one is winner:
+        score = f"**{score}**"
+    elif one.p_value < 0.05:
+        # A winner of the first half can lose the second.
+        score += " ×" if one.second_half.mean > winner.second_half.mean else " (better)"
+    return f"{score}, {_seconds(one.entry):.2g} s"
+
+
 def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
     blocks: list[Block] = [Heading("Quality and cost")]
     for kind, label, cost in (
@@ -170,8 +204,7 @@ def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> lis
         }
         file = out / f"images_{kind}.svg"
         pareto_figure(file, marks, label, "LPIPS (AlexNet)", origin)
-        caption = f"LPIPS against {label}, lower left is better; the grey line joins what no other "
-        blocks.append(Figure(file, caption + "point beats in both."))
+        blocks.append(Figure(file, f"LPIPS against {label}; lower left is better."))
     return blocks
 
 
@@ -195,48 +228,23 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) ->
 
 
 def _of_task(
-    suite: str, task: str, entries: Sequence[Entry], work: Path, out: Path, origin: str
+    suite: str, task: str, entries: Sequence[Entry], work: Path | None, out: Path, origin: str
 ) -> list[Block]:
-    measured = sorted(_measured(entries), key=lambda entry: entry["mean"][QUALITY])
+    measured = _measured(entries)
     refused = [f"{_name(entry)}: {entry['refused']}" for entry in entries if "refused" in entry]
     not_run = [Text(f"Not run: {'; '.join(refused)}.")] if refused else []
     if not measured:
         return [Heading(task.capitalize()), *not_run]
-    baseline = measured[0]["baseline"]
-    blocks: list[Block] = [Heading(task.capitalize())]
-    if suite == "images":
-        blocks += [Text("Which one for how much time:"), _advice(measured)]
-    candidates = [entry for entry in measured if entry["method"] == YARDSTICK]
-    yardstick = (candidates or measured)[0]
-    blocks += [
-        Text(
-            f"All, best LPIPS first. What y gives without a network has PSNR "
-            f"{baseline['psnr']:.2f}, LPIPS {baseline[QUALITY]:.3f}. Difference: to "
-            f"{_name(yardstick)}."
-        ),
-        _scores(measured, yardstick),
-    ]
-    return [*blocks, *not_run, _panel(suite, task, measured, yardstick, work, out, origin)]
-
-
-def _advice(measured: Sequence[Entry]) -> Table:
-    """For each budget the best quality, and what cannot be told from it."""
-    rows = []
-    for budget in BUDGETS:
-        within = [entry for entry in measured if _seconds(entry) <= budget]
-        if not within:
-            continue
-        best = within[0]
-        tied = dict.fromkeys(
-            entry["method"]
-            for entry in within[1:]
-            if entry["method"] != best["method"]
-            and paired_interval(entry["per_image"], best["per_image"], QUALITY).low <= 0
-        )
-        rows.append(
-            (f"{budget:g} s", _name(best), _with_error(_quality(best)), "; ".join(tied) or "none")
-        )
-    return Table(("at most", "best", "LPIPS", "not distinguishable from it"), rows)
+    baseline, images = measured[0]["baseline"], len(measured[0]["per_image"])
+    yardstick = ([entry for entry in measured if entry["method"] == YARDSTICK] or measured)[-1]
+    words = (
+        f"What y gives without a network has PSNR {baseline['psnr']:.2f}, LPIPS "
+        f"{baseline[QUALITY]:.3f}. Difference: to {_name(yardstick)}."
+    )
+    if images < RANKED_FROM:
+        words = f"{NO_RANKING.format(images=images, least=RANKED_FROM)} {words}"
+    scores = [Heading(task.capitalize()), Text(words), _scores(measured, yardstick)]
+    return [*scores, *not_run, _panel(suite, task, measured, yardstick, work, out, origin)]
 
 
 def _scores(measured: Sequence[Entry], yardstick: Entry) -> Table:
@@ -255,15 +263,15 @@ def _row(entry: Entry, yardstick: Entry, sets: Sequence[str]) -> tuple[str, ...]
     calls, vjps = (round(mean[key] / particles) for key in ("network_calls", "vjps"))
     return (
         _name(entry),
-        _with_error(_quality(entry)),
+        _with_interval(_quality(entry)),
         "" if entry is yardstick else _as_range(difference),
-        f"{mean['lpips_vgg']:.3f}",
-        f"{mean['psnr']:.2f}",
-        f"{mean['ssim']:.3f}",
-        f"{mean['psnr_of_mean']:.2f}",
-        f"{100 * mean['residual_inside_99']:.0f} %",
-        f"{mean['pixel_std']:.3f}",
-        f"{100 * mean['coverage_50']:.0f} %" if "coverage_50" in mean else "",
+        _number(mean, "lpips_vgg", ".3f"),
+        _number(mean, "psnr", ".2f"),
+        _number(mean, "ssim", ".3f"),
+        _number(mean, "psnr_of_mean", ".2f"),
+        _number(mean, "residual_inside_99", ".0%"),
+        _number(mean, "pixel_std", ".3f"),
+        _number(mean, "coverage_50", ".0%"),
         *(f"{of_sets[name]:.3g}" if name in of_sets else "" for name in sets),
         f"{calls}, {vjps}",
         f"{_seconds(entry):.2g}",
@@ -271,8 +279,13 @@ def _row(entry: Entry, yardstick: Entry, sets: Sequence[str]) -> tuple[str, ...]
     )
 
 
-def _with_error(interval: Interval) -> str:
-    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"
+def _number(mean: Mapping[str, float], key: str, form: str) -> str:
+    """Nothing where it was not measured: some scores need several samples."""
+    return f"{mean[key]:{form}}".replace("%", " %") if key in mean else ""
+
+
+def _with_interval(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _as_range(interval: Interval) -> str:
@@ -284,20 +297,35 @@ def _panel(
     task: str,
     measured: Sequence[Entry],
     yardstick: Entry,
-    work: Path,
+    work: Path | None,
     out: Path,
     origin: str,
     num_images: int = 6,
 ) -> Figure:
-    """Each method's best point that takes no more than half of the yardstick's time."""
+    """Each method's point of least LPIPS that takes no more than half of the yardstick's time."""
     fastest = min(map(_seconds, measured))
     limit = max(_seconds(yardstick) / 2, fastest) if suite == "images" else np.inf
     shown: dict[str, Entry] = {}
-    for entry in measured:
+    for entry in sorted(measured, key=lambda entry: entry["mean"][QUALITY]):
         if _seconds(entry) <= limit:
             shown.setdefault(entry["method"], entry)
+    words = "".join(c if c.isalnum() or c == "-" else " " for c in task).split()
+    file = out / f"{suite}_{'_'.join(words)}.png"
+    if work is not None:
+        _draw_panel(file, task, shown, work, origin, num_images)
+    if suite != "images":
+        return Figure(file, "One sample of each.")
+    names = "; ".join(map(_name, shown.values()))
+    slower = sorted({entry["method"] for entry in measured} - set(shown))
+    caption = f"One sample of each, at its budget of least LPIPS in at most {limit:.2g} s: {names}."
+    return Figure(file, caption + (f" Slower: {', '.join(slower)}." if slower else ""))
+
+
+def _draw_panel(
+    file: Path, task: str, shown: Mapping[str, Entry], work: Path, origin: str, num_images: int
+) -> None:
     rows = []
-    for image in [one["name"] for one in measured[0]["per_image"]][:num_images]:
+    for image in [one["name"] for one in next(iter(shown.values()))["per_image"]][:num_images]:
         cells: list[np.ndarray] = []
         for entry in shown.values():
             folder = work / task.replace(" ", "_") / entry["folder"] / "images" / image
@@ -305,19 +333,11 @@ def _panel(
             cells += [_read_png(folder / f"{file}.png") for file in files]
             cells.append(_read_png(folder / f"{entry['sampler']}_sample_00.png"))
         rows.append(cells)
-    words = "".join(c if c.isalnum() or c == "-" else " " for c in task).split()
-    file = out / f"{suite}_{'_'.join(words)}.png"
     named = (f"{textwrap.fill(name, 16)}\n{_seconds(entry):.2g} s" for name, entry in shown.items())
     titles = ["reference", "observation", *named]
     # About as many letters as fit on the columns.
     footnote = textwrap.fill(origin, 24 * len(titles))
     contact_sheet(file, rows, column_titles=titles, footnote=footnote)
-    if suite != "images":
-        return Figure(file, "One sample of each.")
-    names = "; ".join(map(_name, shown.values()))
-    slower = sorted({entry["method"] for entry in measured} - set(shown))
-    caption = f"One sample of each at its best budget of at most {limit:.2g} s: {names}."
-    return Figure(file, caption + (f" Slower: {', '.join(slower)}." if slower else ""))
 
 
 def _read_png(file: Path) -> np.ndarray:
@@ -336,10 +356,6 @@ def _rounded(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_rounded(one) for one in content]
     return content
-
-
-def _write(path: Path, content: Any) -> None:
-    _write_text(path, to_text(content, 1))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """LAVPS next to MGDM and DPS on test images of Fashion-MNIST, in distribution.
 
 For each task: scores of all samplers and of A^+ y, the paired difference of LPIPS between LAVPS
-and MGDM on the same images, and the ratio of their times. Every task has its own file of results.
+and MGDM on the same images, its p-value, and the ratio of their times. Every task has its own file
+of results.
 
 Command: python -m benchmarks.restoration --data-dir DIR
 (DIR from python tools/prepare_fashion_mnist.py --data-dir DIR; left out, it is where
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks.intervals import paired_interval
+from benchmarks.intervals import paired_interval, paired_p_value
 from benchmarks.record import earlier, record
 from lavps_jax import cli
 from lavps_jax.config import SampleConfig, load_preset
@@ -81,6 +82,7 @@ def main(config: Config) -> None:
             "baseline": metrics["baseline"],
             "samplers": {name: one["mean"] for name, one in samplers.items()},
             "lpips_lavps_minus_mgdm": difference._asdict(),
+            "p_value": paired_p_value(*rows, "lpips_alex"),  # Of this task alone.
             "time_lavps_over_mgdm": times[0] / times[1],
         }
         console.print(difference, found["time_lavps_over_mgdm"])

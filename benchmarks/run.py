@@ -1,4 +1,4 @@
-"""Every sampler on the same ground: `--suite gmm`, `images` or `robustness`.
+"""Every sampler on the same ground: `--suite gmm`, `budgets`, `images` or `robustness`.
 
     python -m benchmarks.run --suite images
 
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks import gaussian_mixture, lavps_mixture
 from benchmarks.record import check_report, record, stored_by_this_code
-from benchmarks.report import write_report
+from benchmarks.report import redraw_report, write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
 from lavps_jax import cli
 from lavps_jax.compare_sets import Network, distances, features_of, networks, samples_of
@@ -41,9 +41,14 @@ from lavps_jax.storage import write_file
 class Config:
     """Which suite to run, and how much of it."""
 
-    suite: Literal["gmm", "images", "robustness"]
+    suite: Literal["gmm", "budgets", "images", "robustness"]
     quick: bool = False
     """Few images and problems, one task and the cheaper samplers: to try it, not to conclude."""
+    search: bool = False
+    """Of "budgets": three settings of every method; the best on the first half of the images is
+    reported on the second."""
+    redraw: bool = False
+    """Measure nothing: write the report in `out` again, from its own JSON."""
     tasks: tuple[str, ...] = ()
     """Names of tasks; empty is all."""
     methods: tuple[str, ...] = ()
@@ -61,6 +66,10 @@ class Config:
 def main(arguments: list[str]) -> None:
     config, console = cli.from_flags(Config, arguments, prog="python -m benchmarks.run"), Console()
     out = config.out or (config.work if config.quick else "docs/results")
+    if config.search and config.suite != "budgets":
+        raise UserError("search", config.suite, "use --suite budgets: the others are not searched")
+    if config.redraw:
+        return _redraw(config.suite, Path(out))
     of_mixtures = ("known_posteriors", "known_posteriors_lavps")
     for name in of_mixtures if config.suite == "gmm" else (config.suite,):
         check_report(Path(out), name)
@@ -85,6 +94,14 @@ def main(arguments: list[str]) -> None:
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))
     console.print(f"report: {out}/{config.suite}.html", soft_wrap=True)
+
+
+def _redraw(suite: str, out: Path) -> None:
+    """Raises a UserError if there are no results."""
+    if suite != "gmm":
+        return redraw_report(suite, out)
+    for table in (gaussian_mixture, lavps_mixture):
+        table.TABLE.report(out / Path(table.Config().out).name)
 
 
 def _mixtures(config: Config, out: Path) -> None:
@@ -168,7 +185,7 @@ def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:
     tasks = config.tasks or (tuple(suite.tasks)[:1] if config.quick else tuple(suite.tasks))
     for task in tasks:
         taken = set()
-        for point in points_of(config.suite, task):
+        for point in points_of(config.suite, task, config.search):
             if config.methods and point.method not in config.methods:
                 continue
             if config.quick and point.method in taken:
@@ -186,7 +203,7 @@ def measure(
 ) -> dict[str, Any]:
     """The scores of one point, or why it refuses the task; pictures are left in the folder.
 
-    Samples are compared, as a set, with the shipped images that are not restored.
+    Samples are compared, as a set, with the shipped images that are not restored, if there are any.
     """
     config = SampleConfig(
         prior=f"{PRETRAINED}/prior",
@@ -197,7 +214,7 @@ def measure(
         num_images=suite.num_images,
         num_particles=suite.num_particles,
         batch_size=suite.num_images,
-        lpips_vgg=True,
+        lpips_vgg=suite.lpips_vgg,
         overwrite=True,
     )
     try:
@@ -207,8 +224,11 @@ def measure(
             raise
         return {"refused": str(error)}
     metrics = json.loads((folder / "metrics.json").read_text())
+    others = _others(suite)
+    if not others:
+        return metrics | {"of_sets": {}}
     sets = [features_of(one, of) for one in samples_of(folder, metrics["sampler"])]
-    return metrics | {"of_sets": distances(sets, features_of(_others(suite), of))}
+    return metrics | {"of_sets": distances(sets, features_of(others, of))}
 
 
 def _others(suite: Suite) -> list[np.ndarray]:

@@ -1,6 +1,8 @@
 """What the suites of `benchmarks.run` compare: tasks, and samplers over their budgets.
 
-Fashion-MNIST at 32 x 32 with the shipped networks. "images" asks how far a budget goes on tasks the
+Fashion-MNIST at 32 x 32 with the shipped networks. "budgets" ranks few samplers at equal budgets,
+on all shipped images, and can search their settings; the others are of 8 images and rank nothing:
+"images" asks how far a budget goes on tasks the
 amortized networks were trained for; "robustness" asks what networks that know motion blur alone do
 elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion, a generator that
 samples in one step), next to a denoiser trained on four families (EPS) and samplers with no network
@@ -86,6 +88,8 @@ class Suite:
     tasks: Mapping[str, OperatorFamily]
     num_images: int
     num_particles: int
+    lpips_vgg: bool = True
+    """Whether LPIPS on VGG16 is measured too, which takes longer than a fast sampler."""
 
 
 PRESETS = {
@@ -109,19 +113,32 @@ UNSEEN: Mapping[str, OperatorFamily] = {
 }
 """What a network trained on motion blur meets."""
 
+SEEN: Mapping[str, OperatorFamily] = {
+    task: load_preset(path).operator for task, path in PRESETS.items()
+}
 SUITES: Mapping[str, Suite] = {
-    "images": Suite(
-        {task: load_preset(path).operator for task, path in PRESETS.items()},
-        num_images=8,
-        num_particles=3,
-    ),
+    "budgets": Suite(SEEN, num_images=64, num_particles=1, lpips_vgg=False),
+    "images": Suite(SEEN, num_images=8, num_particles=3),
     "robustness": Suite(UNSEEN, num_images=8, num_particles=3),
 }
+BUDGETS = (100, 400)
+"""Of "budgets": evaluations of the prior for a sample; a derivative through it counts as two."""
 
 
-def points_of(suite: str, task: str) -> list[Point]:
-    """The samplers that are run on a task of a suite."""
-    return _robustness() if suite == "robustness" else _images(task)
+def points_of(suite: str, task: str, search: bool = False) -> list[Point]:
+    """The samplers that are run on a task of a suite.
+
+    Args:
+      suite, task: their names.
+      search: of "budgets", every method with three settings for each budget.
+    """
+    match suite:
+        case "budgets":
+            return _budgets(task, search)
+        case "robustness":
+            return _robustness()
+        case _:
+            return _images(task)
 
 
 def _inner(num_inner_steps: int, learning_rate: float = 0.5) -> InnerConfig:
@@ -144,6 +161,49 @@ def _lavps(task: str, num_inner_steps: int) -> LAVPSConfig:
     sampler = load_preset(PRESETS[task]).sampler
     inner = dataclasses.replace(sampler.inner_low_noise, num_inner_steps=num_inner_steps)
     return dataclasses.replace(sampler, inner_low_noise=inner)
+
+
+def _budgets(task: str, search: bool) -> list[Point]:
+    """As much as BUDGETS allow, three settings of each method for each of them.
+
+    Without a search, the first one: the default, or, of n and K of MGDM, the best in PSNR on
+    16 images of the half that settings are chosen on.
+    """
+    lavps, slower = _lavps(task, 1), _inner(1, 0.3)
+    step_size, strength = DPSConfig().step_size, DiffPIRConfig().strength
+    penalty = FastDIPSConfig().penalty
+    settings = [
+        Point("LAVPS", "K = 1", lavps),
+        Point("LAVPS", "K = 0", _lavps(task, 0)),
+        Point(
+            "LAVPS",
+            "K = 1, rate .3",
+            dataclasses.replace(lavps, inner=slower, inner_low_noise=slower),
+        ),  # fmt: skip
+        *(
+            Point("MGDM", f"n = {n}, K = {k}", _mgdm(n, k))
+            for n, k in ((17, 3), (27, 1), (7, 10), (25, 10), (59, 3), (100, 1))
+        ),
+    ]
+    # Evaluations are n - 1, and two more for each of n - 2 derivatives.
+    for n in ((budget + 5) // 3 for budget in BUDGETS):
+        settings += [
+            Point("DPS", f"n = {n}, step x {factor:g}", DPSConfig(n, step_size * factor))
+            for factor in (1, 0.5, 2)
+        ]
+        settings += [
+            Point("PiGDM", f"n = {n}, eta {eta:g}", PiGDMConfig(n, eta)) for eta in (1.0, 0.85, 0.5)
+        ]
+    for n in (budget + 1 for budget in BUDGETS):
+        settings += [
+            Point("DiffPIR", f"n = {n}, lambda x {factor:g}", DiffPIRConfig(n, strength * factor))
+            for factor in (1, 0.5, 2)
+        ]
+        settings += [
+            Point("FAST-DIPS", f"n = {n}, rho {rho:g}", FastDIPSConfig(n, penalty=rho))
+            for rho in (penalty, penalty / 2, penalty * 2)
+        ]  # fmt: skip
+    return settings if search else settings[::3]
 
 
 def _images(task: str) -> list[Point]:

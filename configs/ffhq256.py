@@ -5,7 +5,8 @@ configs/ffhq256_prior.py, configs/ffhq256_amortized.py and configs/ffhq256_invfu
 
 Sampling: python sample.py configs/ffhq256.py
 Choosing a budget on the 32 validation images (FFHQ's 61000 to 61031), one sample each; the
-published grid of LAVPS and, with sampler:mgdm-config, of MGDM:
+published grid of LAVPS and, behind sampler:mgdm-config with --sampler.tau-rule previous and
+--sampler.inner.learning-rate-unit and --sampler.inner-low-noise.learning-rate-unit image, of MGDM:
   for index in 10 20 30; do for low in 0 1 3 10; do for k in 1 3; do for rate in 0.01 0.03; do
     python sample.py configs/ffhq256.py --no-compare --data.path data/ffhq256/validation \
         --num-images 32 --num-particles 1 --sampler.high-idx $index \
@@ -33,6 +34,11 @@ from lavps_jax.data import FolderData
 from lavps_jax.operators import MotionBlur
 
 
+def inner(num_inner_steps: int) -> InnerConfig:
+    """With the published learning rate; the grids and block times below are published as well."""
+    return InnerConfig(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
+
+
 def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/ffhq256/prior",
@@ -40,14 +46,15 @@ def get_config() -> SampleConfig:
         operator=MotionBlur(size=21, intensity=0.9),
         sampler=LAVPSConfig(
             amortized="pretrained/ffhq256/motion_blur",
-            inner=InnerConfig(3),
-            inner_low_noise=InnerConfig(1),
+            inner=inner(3),
+            inner_low_noise=inner(1),
             high_idx=30,
+            tau_rule="previous",
         ),
         compare_with=(
-            MGDMConfig(inner=InnerConfig(3), inner_low_noise=InnerConfig(10)),
+            MGDMConfig(inner(3), inner(10), high_idx=30, tau_rule="previous"),
             DPSConfig(),
-        ),  # fmt: skip
+        ),
         out_dir="outputs/ffhq256",
         num_images=8,
         num_particles=4,

@@ -24,6 +24,7 @@ def get_config() -> TrainConfig:
             prior="pretrained/ffhq256/prior",
             operator=MotionBlur(size=21, intensity=0.9),
             high_idx=30,
+            tau_rule="previous",
         ),
         train_data=FolderData("data/ffhq256/train", size=256),
         validation_data=FolderData("data/ffhq256/validation", size=256),

@@ -22,6 +22,11 @@ from lavps_jax.data import FolderData
 from lavps_jax.operators import MotionBlur
 
 
+def inner(num_inner_steps: int) -> InnerConfig:
+    """With the published learning rate; the grids and block times below are published as well."""
+    return InnerConfig(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
+
+
 def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/imagenet256/prior",
@@ -29,14 +34,15 @@ def get_config() -> SampleConfig:
         operator=MotionBlur(size=21, intensity=0.9),
         sampler=LAVPSConfig(
             amortized="pretrained/imagenet256/motion_blur",
-            inner=InnerConfig(3),
-            inner_low_noise=InnerConfig(1),
+            inner=inner(3),
+            inner_low_noise=inner(1),
             high_idx=30,
+            tau_rule="previous",
         ),
         compare_with=(
-            MGDMConfig(inner=InnerConfig(3), inner_low_noise=InnerConfig(10)),
+            MGDMConfig(inner(3), inner(10), high_idx=30, tau_rule="previous"),
             DPSConfig(),
-        ),  # fmt: skip
+        ),
         out_dir="outputs/imagenet256",
         num_images=8,
         num_particles=4,

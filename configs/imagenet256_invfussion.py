@@ -26,6 +26,7 @@ def get_config() -> TrainConfig:
             prior="pretrained/imagenet256/prior",
             operator=MotionBlur(size=21, intensity=0.9),
             high_idx=30,
+            tau_rule="previous",
         ),
         train_data=FolderData("data/imagenet256/train", size=256),
         validation_data=FolderData("data/imagenet256/validation", size=256),

@@ -56,7 +56,7 @@ class AmortizedLoss:
     num_steps: int
     low_idx: int
     high_idx: int
-    tau_rule: TauRule = "previous"
+    tau_rule: TauRule
     weight: BlockWeight = "none"
 
     # Starts are learned for the null class: the label is that of other losses.

@@ -29,7 +29,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from lavps_jax import cli
-from lavps_jax.build import build_mgdm, start_of
+from lavps_jax.build import build_mgdm, on_trained_blocks, start_of
 from lavps_jax.build_training import build_loss, build_optimizer, one_step_weights
 from lavps_jax.build_zero_shot import build_zero_shot
 from lavps_jax.collectives import bytes_sent
@@ -265,8 +265,11 @@ def _sampler(
                 raise UserError("amortized", "no preset of an amortized network", "give one")
             model, phi = _abstract(amortized, config.compute_dtype)
             start = start_of(model, task, amortized.schedule)
+            sampler = config.sampler
+            if isinstance(task, AmortizedTask):
+                sampler = on_trained_blocks(sampler, task)
             # The larger program: starts are compared on all operators but one.
-            return build_mgdm(config.sampler, denoiser, BestOf(start, ZeroShot())), phi
+            return build_mgdm(sampler, denoiser, BestOf(start, ZeroShot())), phi
         case MGDMConfig():
             return build_mgdm(config.sampler, denoiser, ZeroShot()), None
         case ConditionalConfig() | OneStepConfig():

@@ -55,6 +55,7 @@ __all__ = [
     "load_network",
     "load_prior",
     "network_shape",
+    "on_trained_blocks",
 ]
 
 
@@ -263,7 +264,7 @@ def build_sampler(
                     raise UserError("sampler.amortized", config.amortized, remedy)
                 check_image_shape(task.network, image_shape, tiles)
                 if isinstance(task, AmortizedTask):
-                    _check_grid(config, task)
+                    config = on_trained_blocks(config, task)
                 start = start_of(tiled(model, tiles), task, schedule)
                 known = _knows(task, operator, sigma_y)
                 best_of = not known if config.best_of is None else config.best_of
@@ -358,20 +359,26 @@ def build_conditional(
     return ConditionalDenoiserFn(model, schedule, network.inverse, sees, network.pivot)
 
 
-def _check_grid(config: LAVPSConfig, task: AmortizedTask) -> None:
-    """Refuses pairs (t, tau) on which the amortized network was not trained."""
+def on_trained_blocks(config: LAVPSConfig, task: AmortizedTask) -> LAVPSConfig:
+    """The configuration with the range of blocks on which its amortized network was trained.
+
+    Raises:
+      UserError: if it has pairs (t, tau) on which the network was not trained.
+    """
     if config.num_steps != task.num_steps:
         remedy = f"use {task.num_steps}, with which the amortized network was trained"
         raise UserError("sampler.num_steps", config.num_steps, remedy)
-    if config.low_idx < task.low_idx or config.high_idx > task.high_idx:
+    high_idx = task.high_idx if config.high_idx is None else config.high_idx
+    if config.low_idx < task.low_idx or high_idx > task.high_idx:
         remedy = f"stay in ({task.low_idx}, {task.high_idx}), where the network was trained"
-        raise UserError("sampler.low_idx, high_idx", (config.low_idx, config.high_idx), remedy)
+        raise UserError("sampler.low_idx, high_idx", (config.low_idx, high_idx), remedy)
     # "mix" draws no tau in its last steps.
     settled = config.num_steps - 2 - config.num_mixed_steps
     mixed = config.tau_rule == "mix"
-    rule = "previous" if mixed and config.high_idx <= settled else config.tau_rule
+    rule = "previous" if mixed and high_idx <= settled else config.tau_rule
     if rule != task.tau_rule:
         remedy = f'use "{task.tau_rule}", with which the amortized network was trained'
         if mixed and task.tau_rule == "previous":
             remedy += f", or high_idx = {settled}"
         raise UserError("sampler.tau_rule", config.tau_rule, remedy)
+    return dataclasses.replace(config, high_idx=high_idx)

@@ -35,12 +35,13 @@ __all__ = [
 class InnerConfig:
     """How the inner problem of a block is solved."""
 
-    num_inner_steps: int = 3
+    num_inner_steps: int = 1
     """Adam steps on the negative ELBO, >= 0."""
-    learning_rate: float = 0.03
+    learning_rate: float = 0.5
     """Of Adam, > 0."""
-    learning_rate_unit: LearningRateUnit = "image"
-    """Image: as it is, as published. Prior_std: times the standard deviation of the block prior."""
+    learning_rate_unit: LearningRateUnit = "prior_std"
+    """Prior_std: times the standard deviation of the block prior. Image: as it is, as published,
+    with 0.01 to 0.03."""
 
     def __post_init__(self):
         check_choices(self)
@@ -55,14 +56,14 @@ class InnerConfig:
 class MGDMConfig:
     """Zero-shot sampling with inner fits (MGDM); see `lavps_jax.samplers.MGDM`."""
 
-    inner: InnerConfig = InnerConfig(1)
+    inner: InnerConfig = InnerConfig()
     """Away from the low-noise end."""
     inner_low_noise: InnerConfig = InnerConfig(10)
     """For blocks whose t_prev has a grid index in [low_idx, high_idx)."""
     low_idx: int = 1
     """First grid index of the low-noise end, >= 1."""
-    high_idx: int = 30
-    """One past its last grid index."""
+    high_idx: int | None = None
+    """One past its last grid index; None is num_steps // 2."""
     num_steps: int = 100
     """Points of the time grid."""
     num_gibbs: int = 1
@@ -71,9 +72,9 @@ class MGDMConfig:
     """Points of the grid on which x_tau is denoised; 1 is a single prediction."""
     eta: float = 1.0
     """Stochasticity of the bridges, in [0, 1]."""
-    tau_rule: TauRule = "previous"
-    """Block time from t_prev: itself, its half, three quarters of it; uniform in [min_tau, t_prev);
-    or mix, uniform in the first num_mixed_steps steps and then t_prev."""
+    tau_rule: TauRule = "midpoint"
+    """Block time from t_prev: itself (as published), its half, three quarters of it; uniform in
+    [min_tau, t_prev); or mix, uniform in the first num_mixed_steps steps and then t_prev."""
     min_tau: int = 10
     """Lowest block time that is drawn, >= 1."""
     num_mixed_steps: int = 70
@@ -89,7 +90,10 @@ class MGDMConfig:
 class LAVPSConfig(MGDMConfig):
     """MGDM with the start of a network at the low-noise end (LAVPS)."""
 
-    inner_low_noise: InnerConfig = InnerConfig(1)
+    inner_low_noise: InnerConfig = InnerConfig()
+    high_idx: int | None = None
+    """One past its last grid index; None is as far as the network was trained, and num_steps // 2
+    for a conditional denoiser."""
     amortized: str = ""
     """Folder of the exported amortized network; or of a conditional denoiser: blocks then begin at
     what it predicts."""

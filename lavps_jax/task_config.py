@@ -49,10 +49,10 @@ class AmortizedTask:
     """Steps of the sampler whose blocks are learned."""
     low_idx: int = 1
     """First grid index of t_prev that is learned, >= 1."""
-    high_idx: int = 30
+    high_idx: int = 50
     """One past the last grid index of t_prev that is learned."""
-    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "previous"
-    """Block time from the grid time t_prev: itself, its half, or three quarters of it."""
+    tau_rule: Literal["previous", "midpoint", "three_quarters"] = "midpoint"
+    """Block time from the grid time t_prev: itself (as published), its half, or three quarters."""
     states: Literal["forward", "chain"] = "forward"
     """Where the blocks come from: the forward process on the training image, as published, or the
     sampler's own runs with the network as it is so far."""

@@ -29,8 +29,8 @@ def mgdm_of(stored, denoiser, start=None) -> MGDM:
     rules = {"deterministic": "previous"}
     return MGDM(
         denoiser,
-        Inner(int(counts[0]), rates[-1]["return"]),
-        Inner(int(counts[-1]), rates[0]["return"], start=start or ZeroShot()),
+        Inner(int(counts[0]), rates[-1]["return"], learning_rate_unit="image"),
+        Inner(int(counts[-1]), rates[0]["return"], start or ZeroShot(), "image"),
         high_idx=1 + num_last,
         num_steps=stored.settings["nsteps"],
         num_gibbs=params["n_reps"],

@@ -8,17 +8,19 @@ from typing import Any, get_args
 
 import pytest
 
-from lavps_jax.build import check_image_shape, check_tile
+from lavps_jax.build import build_mgdm, check_image_shape, check_tile, on_trained_blocks
 from lavps_jax.build_training import build_loss
 from lavps_jax.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.config import (
     AmortizedTask,
     ConditionalTask,
     InnerConfig,
+    LAVPSConfig,
     MGDMConfig,
     PriorTask,
     TrainConfig,
     from_json,
+    load_preset,
     to_json,
 )
 from lavps_jax.data import FolderData, ShippedData, SyntheticData, TfdsData
@@ -35,7 +37,7 @@ from lavps_jax.networks import (
 from lavps_jax.operators import RandomPixels
 from lavps_jax.operators.families.base import Family
 from lavps_jax.sampler_config import ZeroShotConfig
-from lavps_jax.samplers import DDNM
+from lavps_jax.samplers import DDNM, MGDM, Inner
 from lavps_jax.schedules import Schedule
 from lavps_jax.starts import ZeroShot
 
@@ -45,7 +47,7 @@ PRIOR = EDMDenoiser(None, Schedule(beta_max=0.015))  # type: ignore[arg-type]
 def changed(value: Any) -> Any:
     """Another value of the same kind, which is in range wherever the first is."""
     if isinstance(value, InnerConfig):
-        return InnerConfig(value.num_inner_steps + 1, 0.07, "prior_std")
+        return InnerConfig(value.num_inner_steps + 1, 0.07, "image")
     if isinstance(value, int):
         return value + 1 if value < 5 else value - 1
     return 0.75 * value
@@ -111,6 +113,55 @@ def test_settings_reach_the_sampler(kind):
             if one is default:  # The defaults are written down twice.
                 assert getattr(type(sampler)(PRIOR, schedule=PRIOR.schedule), name) == value, name
         assert sampler.cost().network_calls > 0
+
+
+def test_mgdm_has_one_set_of_defaults():
+    """In Python, on the command line, and in the presets of the shipped networks."""
+    assert build_mgdm(MGDMConfig(), PRIOR, ZeroShot()) == MGDM(PRIOR, schedule=PRIOR.schedule)
+    shared: Any = {f.name: getattr(MGDMConfig(), f.name) for f in dataclasses.fields(MGDMConfig)}
+    assert LAVPSConfig() == LAVPSConfig(**(shared | {"inner_low_noise": InnerConfig()}))
+    preset: Any = load_preset("configs/fashion_mnist.py")
+    assert preset.compare_with[0] == MGDMConfig()
+    assert preset.sampler == LAVPSConfig(amortized="pretrained/fashion_mnist/motion_blur")
+
+
+def inner_steps(num_steps: int, **settings: Any) -> list[int]:
+    """Of the blocks, noisiest first."""
+    settings |= {"num_steps": num_steps, "schedule": PRIOR.schedule}
+    plan = MGDM(PRIOR, Inner(1), Inner(7), **settings).plan()
+    return [
+        segment.settings.num_inner_steps for segment in plan for _ in range(len(segment.rows.count))
+    ]
+
+
+@pytest.mark.parametrize("num_steps", [4, 5, 20, 100, 300])
+def test_the_low_noise_end_is_half_of_any_grid(num_steps):
+    found = inner_steps(num_steps)
+    assert found == inner_steps(num_steps, high_idx=num_steps // 2)
+    assert len(found) == num_steps - 3 and found[-1] == 7
+    assert found.count(7) == min(num_steps // 2 - 1, num_steps - 3)
+
+
+def test_lavps_uses_its_network_where_it_was_trained():
+    task = AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels())
+    assert on_trained_blocks(LAVPSConfig(), task).high_idx == task.high_idx == 50
+    narrow = dataclasses.replace(task, high_idx=30)
+    assert on_trained_blocks(LAVPSConfig(), narrow).high_idx == 30
+    assert on_trained_blocks(LAVPSConfig(high_idx=15), narrow).high_idx == 15
+    with pytest.raises(UserError, match=r"high_idx: got \(1, 31\); stay in \(1, 30\)"):
+        on_trained_blocks(LAVPSConfig(high_idx=31), narrow)
+
+
+def test_presets_of_published_networks_keep_the_published_settings():
+    for data in ("ffhq256", "imagenet256"):
+        preset: Any = load_preset(f"configs/{data}.py")
+        for one in (preset.sampler, preset.compare_with[0]):
+            assert (one.tau_rule, one.high_idx) == ("previous", 30)
+            for inner in (one.inner, one.inner_low_noise):
+                assert (inner.learning_rate, inner.learning_rate_unit) == (0.03, "image")
+        for kind in ("amortized", "invfussion"):
+            task = load_preset(f"configs/{data}_{kind}.py").task
+            assert on_trained_blocks(preset.sampler, task) == preset.sampler
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class Shifted:
 
 
 LOSS = ChainLoss(
-    AmortizedLoss(DENOISE, Shifted(), Denoise(), 0.05, NUM_STEPS, LOW, HIGH)  # type: ignore[arg-type]
+    AmortizedLoss(DENOISE, Shifted(), Denoise(), 0.05, NUM_STEPS, LOW, HIGH, "previous")  # type: ignore[arg-type]
 )
 PHI = jnp.float32(0.4)
 
@@ -51,7 +52,8 @@ def image(seed):
 
 def test_a_run_is_the_sampler_s(rng_key, monkeypatch):
     chain = LOSS.begin(rng_key, THETA, image(1), LOSS.top_idx)
-    sampler = MGDM(DENOISE, Inner(0, start=Shifted()), num_steps=NUM_STEPS, low_idx=1, high_idx=1)  # type: ignore[arg-type]
+    settings: Any = {"num_steps": NUM_STEPS, "high_idx": 1, "tau_rule": LOSS.blocks.tau_rule}
+    sampler = MGDM(DENOISE, Inner(0, start=Shifted()), **settings)  # type: ignore[arg-type]
     (segment,) = sampler.plan()
     # Which draw goes where is up to each of the two: all draws get the same values.
     fixed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
@@ -95,7 +97,7 @@ def test_loss_and_gradient_are_those_of_the_one_block(rng_key):
             seen.append((block, eps))
             return super().__call__(params, problem, block, eps, loss_fn)
 
-    spied = ChainLoss(AmortizedLoss(DENOISE, Spy(), Denoise(), 0.05, NUM_STEPS, LOW, HIGH))  # type: ignore[arg-type]
+    spied = ChainLoss(dataclasses.replace(LOSS.blocks, start=Spy()))  # type: ignore[arg-type]
     loss, _, _ = spied.advance(PHI, rng_key, THETA, chain)
     block, eps = seen[0]
 

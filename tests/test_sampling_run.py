@@ -123,8 +123,9 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
 
 def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_path, capsys):
     task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6)  # fmt: skip
-    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
+                         high_idx=6, tau_rule="previous")  # fmt: skip
+    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
+                        tau_rule="previous")  # fmt: skip
     denoiser, theta = load_prior(prior)
 
     def calls(sampler, **measured):
@@ -352,7 +353,7 @@ def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
         (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),
         (LAVPSConfig(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
         (
-            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6),
+            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6, tau_rule="previous"),
             'tau_rule: got previous; use "midpoint"',
         ),
     ):

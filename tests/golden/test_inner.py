@@ -185,7 +185,7 @@ def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
 
 def training_loss(prior, start) -> AmortizedLoss:
     nsteps, low, high = (ELBO.settings[key] for key in ("nsteps", "train_low", "train_high"))
-    return AmortizedLoss(prior[0], start, RandomBox(), ELBO.sigma_y, nsteps, low, high)
+    return AmortizedLoss(prior[0], start, RandomBox(), ELBO.sigma_y, nsteps, low, high, "previous")
 
 
 @pytest.mark.parametrize("task", cases("elbo", "train_(.+)_loss"))

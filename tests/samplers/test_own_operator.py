@@ -1,4 +1,4 @@
-"""Every sampler takes an operator whose measurements look unlike images, and any noise."""
+"""Samplers take an operator whose measurements look unlike images, and any noise, or say no."""
 
 from __future__ import annotations
 

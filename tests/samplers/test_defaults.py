@@ -1,0 +1,58 @@
+"""One set of defaults, which restores at any number of steps.
+
+Chosen on the first half of the shipped images; these are of the second.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.build import load_prior
+from lavps_jax.data import ShippedData, load_batch
+from lavps_jax.likelihoods import simulate
+from lavps_jax.metrics import psnr, residual_chi2
+from lavps_jax.operators import MotionBlur, RandomPixels, SuperResolve
+from lavps_jax.samplers import MGDM, make_sample_fn
+
+IMAGES = [33, 41, 52, 60]
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("pretrained/fashion_mnist/prior")
+
+
+@pytest.mark.parametrize(
+    "num_steps,family,gain",
+    # Above A^+ y, in dB. With the published settings samples of few steps stay below y itself.
+    [(10, MotionBlur(9), 10), (20, SuperResolve(2), 2), (50, RandomPixels(), 9)],
+    ids=["motion blur", "super-resolution", "inpainting"],
+)
+def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):
+    denoiser, theta = prior
+    x_0 = jnp.asarray(load_batch(ShippedData().open(), IMAGES))
+    posed = []
+    for i, image in zip(IMAGES, x_0, strict=True):
+        operator = family.draw(jax.random.key(i), image.shape)
+        posed.append(simulate(jax.random.key(100 + i), image, operator, 0.05))
+    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *posed)
+    sampler = MGDM(denoiser, num_steps=num_steps)
+    sample = make_sample_fn(sampler, num_particles=1)
+    out = sample(jax.random.key(0), jnp.asarray(IMAGES), {"theta": theta}, problems, sampler.plan())
+    naive, decibels, chi2 = np.mean(
+        [
+            (
+                psnr(jnp.clip(problem.operator.pinv(problem.y), -1, 1), image),
+                psnr(x, image),
+                residual_chi2(problem.operator, x, problem.y, 0.05)
+                / problem.operator.num_observed(),
+            )
+            for problem, image, x in zip(posed, x_0, out.x_0[:, 0], strict=True)
+        ],
+        axis=0,
+    )
+    assert decibels > naive + gain
+    assert 0.8 < chi2 < 1.6
