@@ -16,7 +16,7 @@ from lavps_jax.memory import (
     required_bytes,
 )
 from lavps_jax.operators import Denoise
-from lavps_jax.sampling_run import _less_memory
+from lavps_jax.restoring import _less_memory
 
 
 def compiled(count):

@@ -92,9 +92,9 @@ def test_flags_of_a_field_before_and_after_its_word():
 
 def test_words_and_flags_in_any_order():
     expected = parsed("operator:gaussian-blur", "--operator.std", "2", "sampler:dps-config",
-                      "--sampler.gamma", "3", "--num-images", "5")  # fmt: skip
+                      "--sampler.step-size", "3", "--num-images", "5")  # fmt: skip
     assert expected.operator == GaussianBlur(std=2.0)
-    flags = ("--sampler.gamma", "3", "--num_images", "5", "--operator.std", "2")
+    flags = ("--sampler.step-size", "3", "--num_images", "5", "--operator.std", "2")
     words = ("sampler:dps-config", "operator:gaussian-blur")
     assert parsed(*flags, *words) == parsed(*words, *flags) == expected
     mixed = (*flags[:2], words[1], *flags[2:], words[0])
@@ -126,7 +126,7 @@ def test_a_word_inside_of_a_kind_comes_after_it():
         (("data:folder",), "did you mean data:folder-data? "),
         (("--operator", "denoise"), "did you mean operator:denoise? "),
         (("--operator:denoise",), "did you mean operator:denoise? "),
-        (("--sampler.gamma", "3"), "; --sampler.gamma goes with sampler:dps-config; "),
+        (("--sampler.zeta", "3"), "; --sampler.zeta goes with sampler:diff-pir-config; "),
         (("--data.path", "x"), "; --data.path goes with data:folder-data; "),
         (("--compute-dtype", "bfloat"), "Expected one of ('float32', 'bfloat16')"),
     ],
