@@ -336,7 +336,8 @@ def test_noise_is_estimated_or_counted(tmp_path):
     found = load(path, RandomPixels(), "estimate").problems.sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.08)
     with pytest.raises(UserError, match="sigma_y: got estimate"):
-        load(saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32)), Denoise(), "estimate")
+        white = saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32))
+        load(white, Denoise(), "estimate", value_range=(-1, 1))
 
 
 # ---- Numbers of black and white ----
@@ -403,6 +404,12 @@ def test_counts_of_photons_are_numbers_from_0_to_the_peak(tmp_path):
     path = saved(tmp_path, y=counts)
     found = load(path, Denoise(), poisson_peak=30.0, value_range=(0, 30)).problems
     np.testing.assert_allclose(found.y, 2 * counts / 30 - 1, atol=1e-6)
+
+
+def test_a_constant_tells_its_range_only_where_it_is_dark(tmp_path):
+    load(saved(tmp_path, y=np.full((1, 8, 8, 1), -0.5, np.float32)), Denoise())
+    with pytest.raises(UserError, match="numbers from 0.5 to 0.5; say which numbers are black"):
+        load(saved(tmp_path, y=np.full((1, 8, 8, 1), 0.5, np.float32)), Denoise())
 
 
 @pytest.mark.parametrize("folder", [True, False])
