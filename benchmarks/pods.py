@@ -26,17 +26,10 @@ from rich.console import Console
 
 from benchmarks.record import current_commit, earlier, record
 from lavps_jax import cli
-from lavps_jax.aot import (
-    CHIPS,
-    Needs,
-    compile_only,
-    devices_of,
-    least_times,
-    sampling_needs,
-    training_needs,
-)
+from lavps_jax.aot import Needs, least_times, sampling_needs, training_needs
 from lavps_jax.config import SampleConfig, TrainConfig, load_preset
 from lavps_jax.errors import UserError
+from lavps_jax.slices import CHIPS, compile_only, devices_of
 
 HEAD = """\
 | preset | on | memory, GB | TFLOP | GB of traffic | MB sent | least ms: arithmetic, memory, links \

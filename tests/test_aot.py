@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from lavps_jax import aot
-from lavps_jax.aot import CHIPS, Needs, describe, sampling_needs, training_needs
+from lavps_jax.aot import Needs, describe, sampling_needs, training_needs
 from lavps_jax.collectives import bytes_sent
 from lavps_jax.config import (
     AmortizedTask,
@@ -36,6 +36,7 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import RandomPixels
+from lavps_jax.slices import CHIPS
 
 ROOT = Path(__file__).parents[1]
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(64, 1, GlobalAttention(16)),), 64, 1)

@@ -70,7 +70,7 @@ def whole(prior, tmp_path_factory):
     return results(folder)
 
 
-def test_four_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
+def test_four_processes_make_what_one_makes(prior, whole, tmp_path):
     run = (
         "import json, sys; from lavps_jax.config import from_json; "
         "from lavps_jax.sampling_run import run_sampling; "
@@ -83,7 +83,6 @@ def test_four_processes_make_what_one_makes(prior, whole, tmp_path, capsys):
         for share in shares[1:]
     ]  # fmt: skip
     run_sampling(shares[0])
-    assert "waiting for other processes" in capsys.readouterr().out
     for index, process in enumerate(others, start=1):
         assert f"process {index} is done" in process.communicate(timeout=60)[0]
     assert results(tmp_path) == whole
@@ -246,6 +245,18 @@ def test_what_is_kept_outlives_a_lack_of_memory(prior, tmp_path, monkeypatch):
     monkeypatch.setattr("lavps_jax.sampling_run.describe_code", lambda: "other code")
     with pytest.raises(UserError, match="an unfinished run with another code"):
         run_sampling(small)
+
+
+def test_batches_of_other_processes_are_waited_for(tmp_path):
+    """Batch 1 comes only after it was said that something is waited for."""
+    one, two = (SamplingJob(str(tmp_path / "out"), {}, Processes(i, 2), overwrite=False)
+                for i in (0, 1))  # fmt: skip
+    batches = [Batch(np.full((1, 1, 2, 2, 1), k), 2.0, 7) for k in range(2)]
+    one.write("dps", 0, batches[0])
+    told = []
+    found = one.collect("dps", range(2), lambda: (told.append(1), two.write("dps", 1, batches[1])))
+    assert told == [1]
+    assert [float(batch.samples.mean()) for batch in found] == [0, 1]
 
 
 def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):

@@ -1,13 +1,6 @@
 """Measurement operators: what is observed of an image."""
 
-from lavps_jax.operators.base import (
-    FunctionOperator,
-    LinearOperator,
-    MeasurementOperator,
-    NonlinearOperator,
-    from_forward,
-    from_function,
-)
+from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.operators.blur import Blur, CircularBlur, gaussian_kernel
 from lavps_jax.operators.colour import Brightness
 from lavps_jax.operators.combined import (
@@ -53,6 +46,12 @@ from lavps_jax.operators.families import (
     Tone,
 )
 from lavps_jax.operators.fourier import FourierSampling
+from lavps_jax.operators.given_function import (
+    FunctionOperator,
+    NonlinearOperator,
+    from_forward,
+    from_function,
+)
 from lavps_jax.operators.hadamard import ScrambledHadamard
 from lavps_jax.operators.identity import Identity
 from lavps_jax.operators.inpainting import Inpainting
