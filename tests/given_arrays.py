@@ -1,0 +1,24 @@
+"""Stored measurements, and how a run loads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lavps_jax.build import NetworkShape
+from lavps_jax.config import DPSConfig, SampleConfig
+from lavps_jax.data import SyntheticData
+from lavps_jax.given_measurements import load_measurements
+from lavps_jax.measurements import Measured
+
+
+def load(path, family, sigma_y=0.1, *, channels=1, multiple=1, **changes) -> Measured:
+    config = SampleConfig(
+        "prior", SyntheticData(), family, DPSConfig(), "out", sigma_y, observations=path, **changes
+    )
+    return load_measurements(config, NetworkShape(channels, multiple))
+
+
+def saved(tmp_path, **arrays):
+    path = tmp_path / "observations.npz"
+    np.savez(path, **arrays)
+    return str(path)
