@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,12 +26,12 @@ from lavps_jax.errors import UserError
 from lavps_jax.measurements import Measured, run_keys
 from lavps_jax.memory import check_memory, required_bytes
 from lavps_jax.samplers import Sampler
-from lavps_jax.samplers.stepwise import Given, compile_steps
+from lavps_jax.samplers.stepwise import Given, Turn, compile_steps
 from lavps_jax.sampling_job import Batch, SamplingJob
 from lavps_jax.sampling_outputs import Restored
 from lavps_jax.types import Params
 
-__all__ = ["restore_all"]
+__all__ = ["check_finite", "restore_all"]
 
 Samplers = Mapping[str, tuple[Sampler, Params]]
 
@@ -125,25 +126,49 @@ def _restore(
     rounds = [missing[k : k + len(devices)] for k in range(0, len(missing), len(devices))]
     turns = 1 + sum(len(jax.tree.leaves(segment.rows)[0]) for segment in plan)
     progress.reset(bar, description=name, total=turns * len(rounds))
+    pace = _Pace()
     for batches in rounds:
         given = [arguments(batch, k) for k, batch in enumerate(batches)]
         start = time.perf_counter()
-        running = [program.run(one) for program, one in zip(programs, given, strict=False)]
-        found: list[Any] = []
-        for turn in zip(*running, strict=True):
-            # The step before this one: while it is waited for, the devices have work.
+        running = [one.run(given[k], pace.steps) for k, one in enumerate(programs[: len(batches)])]
+        found: list[tuple[Turn, ...]] = []
+        for turns in zip(*running, strict=True):
+            # Those before: while they are waited for, the devices have work.
             if found:
-                jax.block_until_ready(found[-1])
-                progress.update(bar, advance=1)
-            found.append(turn)
-        *finite, begun = found
-        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, begun)]
-        progress.update(bar, advance=1)
+                _wait(found, progress, bar)
+                pace.tell(time.perf_counter())
+            found.append(turns)
+        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, found[-1])]
+        _wait(found, progress, bar)
         for k, (batch, spent) in enumerate(zip(batches, seconds, strict=True)):
-            x_0 = np.asarray(begun[k])
-            of_steps = [np.asarray(step[k]) for step in finite]
-            _check_finite(x_0, of_steps, name, measured.names[batch * size :])
+            x_0 = np.asarray(found[-1][k].result)
+            check_finite([turns[k] for turns in found], name, measured.names[batch * size :])
             job.write(name, batch, Batch(x_0[: count - batch * size], spent, memory))
+
+
+class _Pace:
+    """How many steps go into a piece: as many as take about half a second."""
+
+    def __init__(self):
+        self._steps, self._last = 1, -math.inf
+
+    def steps(self) -> int:
+        """Of the next piece."""
+        return self._steps
+
+    def tell(self, now: float) -> None:
+        """A piece is done."""
+        if now - self._last < 0.25:
+            self._steps *= 2
+        elif now - self._last > 1:
+            self._steps = max(1, self._steps // 2)
+        self._last = now
+
+
+def _wait(found: list[tuple[Turn, ...]], progress: Progress, bar: TaskID) -> None:
+    """Until the last turn of all devices is done, which is shown."""
+    jax.block_until_ready([turn.result for turn in found[-1]])
+    progress.update(bar, advance=found[-1][0].end - (found[-2][0].end if len(found) > 1 else 0))
 
 
 def _less_memory(config: SampleConfig, batch_size: int) -> str:
@@ -158,14 +183,17 @@ def _less_memory(config: SampleConfig, batch_size: int) -> str:
     return ", or ".join(ways) or "give smaller images, or take a device with more memory"
 
 
-def _check_finite(
-    x_0: np.ndarray, of_steps: Sequence[np.ndarray], sampler: str, names: Sequence[str]
-) -> None:
-    """Raises a UserError if a sample is not finite; `names` are those of the images."""
-    # The last prediction belongs to no step.
-    finite = np.stack([*of_steps, np.all(np.isfinite(x_0), axis=(2, 3, 4))], axis=-1)
-    if not finite.all():
-        image, particle, step = np.argwhere(~finite)[0]
+def check_finite(turns: Sequence[Turn], sampler: str, names: Sequence[str]) -> None:
+    """Raises a UserError if a state or a sample is not finite; `names` are those of the images."""
+    *steps, (num_steps, x_0) = turns
+    finite = np.all(np.isfinite(x_0), axis=(2, 3, 4))
+    finite_steps = np.where(finite, num_steps, num_steps - 1)
+    # The first piece with a fault says where it was.
+    for end, before in reversed(steps):
+        finite_steps = np.where(np.asarray(before) < end, before, finite_steps)
+    if not np.all(finite_steps == num_steps):
+        image, particle = np.argwhere(finite_steps < num_steps)[0]
+        step = finite_steps[image, particle]
         where = f"{sampler}, {names[min(image, len(names) - 1)]}, particle {particle}, step {step}"
         raise UserError("samples", f"values that are not finite ({where})",
                         "lower learning_rate or step_size")  # fmt: skip

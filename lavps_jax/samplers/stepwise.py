@@ -7,7 +7,7 @@ in its compilation cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
-from lavps_jax.samplers.base import Plan, Sampler, Segment, State, step_info
+from lavps_jax.samplers.base import Plan, Sampler, State, step_info
 from lavps_jax.types import Params, PRNGKey, Problem
 
-__all__ = ["Given", "StepPrograms", "compile_steps"]
+__all__ = ["Given", "StepPrograms", "Turn", "compile_steps"]
 
 
 class Given(NamedTuple):
@@ -36,6 +36,19 @@ class Given(NamedTuple):
     params: Params
     problems: Problem
     plan: Plan
+
+
+class Turn(NamedTuple):
+    """What a piece of a run makes.
+
+    Attributes:
+      end: how many steps are done with it; the last prediction is counted as one.
+      result: steps before the first whose state is not finite, int (B, P), `end` if there is none;
+        of the last prediction the samples, float (B, P, H, W, C).
+    """
+
+    end: int
+    result: Int[Array, "B P"] | Float[Array, "B P H W C"]
 
 
 class StepPrograms(NamedTuple):
@@ -54,22 +67,23 @@ class StepPrograms(NamedTuple):
         """Every program."""
         return (self.begin, *self.advance, self.finish)
 
-    def run(self, given: Given) -> Iterator[Bool[Array, "B P"] | Float[Array, "B P H W C"]]:
-        """Starts a step at every turn and yields whether its states are finite, bool (B, P).
+    def run(self, given: Given, piece: Callable[[], int]) -> Iterator[Turn]:
+        """Starts the plan's steps, `piece()` at a turn or as many as its segment has left.
 
-        What comes last, one turn more than the plan has steps, are the samples, float
-        (B, P, H, W, C). Nothing is waited for.
+        Nothing is waited for. Of the last turn come the samples.
         """
         *fixed, plan = given
         states, done = self.begin(*fixed), 0
         for segment, program in zip(plan, self.advance, strict=True):
-            for step in map(np.int32, range(num := _num_steps(segment))):
-                states, finite = program(
-                    states, *fixed, segment, np.int32(done), step, step + np.int32(1)
-                )
-                yield finite
+            num, first = len(jax.tree.leaves(segment.rows)[0]), 0
+            while first < num:
+                last = min(first + max(1, piece()), num)
+                counts = (np.int32(k) for k in (done, first, last))
+                states, finite_steps = program(states, *fixed, segment, *counts)
+                yield Turn(done + last, finite_steps)
+                first = last
             done += num
-        yield self.finish(states, given.params, given.problems)
+        yield Turn(done + 1, self.finish(states, given.params, given.problems))
 
 
 def compile_steps(
@@ -104,18 +118,21 @@ def compile_steps(
         return jax.vmap(image)(index, problems)
 
     def advance(states, rng_key, index, params, problems, segment, done, first, last):
-        """Steps first to last - 1 of a segment, behind `done` of others."""
+        """Steps first to last - 1 of a segment, behind `done` steps of others."""
 
         def image(i, problem, states):
             def particle(key, state: State):
-                def step(k, state):
+                def step(k, carry):
+                    state, finite_steps = carry
                     row = jax.tree.map(lambda leaf: leaf[k], segment.rows)
                     step_key = jax.random.fold_in(key, 1 + done + k)
                     noise = sampler.noise(step_key, problem.operator.x_shape, segment)
-                    return sampler.step(noise, state, params, problem, segment, row)
+                    state = sampler.step(noise, state, params, problem, segment, row)
+                    is_finite = step_info(state, problem).is_finite
+                    broke = ~is_finite & (finite_steps > done + k)
+                    return state, jnp.where(broke, done + k, finite_steps)
 
-                state = jax.lax.fori_loop(first, last, step, state)
-                return state, step_info(state, problem).is_finite
+                return jax.lax.fori_loop(first, last, step, (state, done + last))
 
             return jax.vmap(particle)(particles(rng_key, i), states)
 
@@ -147,7 +164,3 @@ def compile_steps(
         StepPrograms(one[0], tuple(one[1:-1]), one[-1])
         for one in (compiled[k : k + each] for k in range(0, len(compiled), each))
     ]
-
-
-def _num_steps(segment: Segment) -> int:
-    return len(jax.tree.leaves(segment.rows)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import PaletteConfig, UNetConfig
 from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.restoring import check_finite
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -34,7 +36,7 @@ from lavps_jax.samplers import (
     make_sample_fn,
     sample,
 )
-from lavps_jax.samplers.stepwise import Given, compile_steps
+from lavps_jax.samplers.stepwise import Given, Turn, compile_steps
 from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
@@ -284,9 +286,49 @@ def test_pieces_make_the_same_numbers(name):
     given = Given(key, index, params, stacked, plan)
     with ThreadPoolExecutor() as pool:
         (programs,) = compile_steps(sampler, 2, [given], pool)
-    *finite, x_0 = programs.run(given)
-    assert len(finite) == whole.info.is_finite.shape[-1] and np.all(finite)
-    np.testing.assert_array_equal(x_0, whole.x_0)
-    # Nothing that was given is used up.
-    *_, again = programs.run(given)
-    np.testing.assert_array_equal(again, x_0)
+    *turns, last = programs.run(given, lambda: 1)
+    num_steps = whole.info.is_finite.shape[-1]
+    assert [turn.end for turn in turns] == list(range(1, num_steps + 1))
+    assert last.end == num_steps + 1
+    for end, finite_steps in turns:
+        np.testing.assert_array_equal(finite_steps, np.full((3, 2), end))
+    np.testing.assert_array_equal(last.result, whole.x_0)
+    # Nothing that was given is used up, and the length of the pieces does not matter.
+    *turns, last = programs.run(given, iter([2, 1, *[3] * num_steps]).__next__)
+    assert len(turns) < num_steps
+    np.testing.assert_array_equal(last.result, whole.x_0)
+
+
+@dataclass(frozen=True)
+class Breaks(DPS):
+    """DPS whose fourth step goes wrong for some particles, and which stays wrong."""
+
+    def step(self, noise, state, params, problem, segment, row):
+        state = super().step(noise, state, params, problem, segment, row)
+        broken = (row.t == segment.rows.t[3]) & (noise.sum() > 0)
+        return state._replace(x_t=jnp.where(broken, jnp.nan, state.x_t))
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_pieces_tell_the_first_step_that_is_not_finite(size):
+    sampler, params, key = Breaks(DENOISER, num_steps=9), gaussian(), jax.random.key(0)
+    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
+    info = make_sample_fn(sampler, num_particles=4)(key, index, params, stacked, plan).info
+    broken = ~np.asarray(info.is_finite).all(-1)
+    assert 0 < broken.sum() < broken.size
+    with ThreadPoolExecutor() as pool:
+        (programs,) = compile_steps(sampler, 4, [Given(key, index, params, stacked, plan)], pool)
+    turns = [
+        Turn(end, np.asarray(result))
+        for end, result in programs.run(Given(key, index, params, stacked, plan), lambda: size)
+    ]
+    first = next(turn for turn in turns if turn.end > 3)
+    np.testing.assert_array_equal(first.result, np.where(broken, 3, first.end))
+    image, particle = np.argwhere(broken)[0]
+    with pytest.raises(UserError, match=f"dps, {'abc'[image]}, particle {particle}, step 3"):
+        check_finite(turns, "dps", "abc")
+    check_finite([Turn(8, np.full((3, 4), 8)), Turn(9, np.zeros((3, 4, *SHAPE)))], "dps", "abc")
+    spoilt = np.zeros((3, 4, *SHAPE))
+    spoilt[1, 2, 0] = np.inf
+    with pytest.raises(UserError, match="dps, b, particle 2, step 8"):
+        check_finite([Turn(8, np.full((3, 4), 8)), Turn(9, spoilt)], "dps", "abc")
