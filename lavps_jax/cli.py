@@ -185,6 +185,8 @@ def _message(box: str, kind: type) -> str:
 def _hint(token: str, following: str, sections: list[list[str]], kind: type) -> str | None:
     """What may have been meant by a token that nothing understands."""
     words = _WORD.findall(" ".join(line for lines in sections for line in lines))
+    if token.lower() in ("true", "false"):
+        return "a flag of yes or no takes no value: --NAME or --no-NAME"
     if not token.startswith("--"):
         flags = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)]
         return did_you_mean(token, words) or did_you_mean(f"--{token.lstrip('-')}", flags)
@@ -224,6 +226,7 @@ def main(run: Callable[[list[str]], None]) -> None:
     sys.unraisablehook = lambda one: (
         None if "Event loop is closed" in str(one.exc_value) else unraisable(one)
     )
+    logging.basicConfig(format="%(message)s")
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_about_something_else)
     try:

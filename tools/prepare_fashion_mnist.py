@@ -55,7 +55,7 @@ def prepare(data_dir: Path) -> None:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.image_classification import mnist
     except ImportError as error:
-        raise SystemExit(f"{error}\n\n{__doc__}") from error
+        raise SystemExit(f"error: {error}; use another environment, see --help") from error
     builder: Any = tfds.builder("fashion_mnist", data_dir=data_dir, file_format="array_record")
     with tempfile.TemporaryDirectory() as folder:
         manual = Path(folder, "published")

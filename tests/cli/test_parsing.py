@@ -183,6 +183,7 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
     for flags, words in (
         (("--nothing", "3"), "error: Unrecognized options: --nothing, 3; "),
         (("--num-images", "some"), "error: Error parsing --num-images: "),
+        (("--overwrite", "True"), "error: Unrecognized options: True; a flag of yes or no takes "),
     ):
         with pytest.raises(SystemExit) as stop:
             parsed(*flags)
