@@ -50,7 +50,7 @@ def test_pivot_is_the_posterior_of_independent_pixels(family, sigma_t):
     a = matrix_of(problem.operator)
     covariance = np.linalg.inv((4 + sigma_t**-2) * np.eye(64) + a.T @ a / SIGMA_Y**2)
     pull = np.asarray(z).ravel() / sigma_t**2 + a.T @ np.asarray(problem.y).ravel() / SIGMA_Y**2
-    found = pivot(problem, z, jnp.float32(sigma_t))
+    found = jax.jit(pivot)(problem, z, jnp.float32(sigma_t))
     np.testing.assert_allclose(np.ravel(found.mean), covariance @ pull, atol=2e-4)
     variances = np.diag(covariance)
     np.testing.assert_allclose(found.scale, np.sqrt(variances.mean()), rtol=0.15)

@@ -252,7 +252,7 @@ def test_half_precision_reaches_every_network(prior, tmp_path, kind):
 
 
 def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
-    sampler = MGDMConfig(num_steps=12, high_idx=6, inner_low_noise=InnerConfig(2))
+    sampler = DPSConfig(num_steps=6)
     whole, half = (
         np.array([row["psnr"] for row in sample(tmp_path / dtype, prior, sampler,
                                                 compute_dtype=dtype)["per_image"]])

@@ -182,8 +182,9 @@ class LinearOperator(MeasurementOperator):
             return self.adjoint(self.forward(x)) + weight * x
 
         dtype = jnp.finfo(y.dtype).dtype
-        x, tolerance = jnp.zeros(self.x_shape, dtype), float(jnp.finfo(dtype).eps) ** 0.4
-        for _ in range(3):
+        tolerance = float(jnp.finfo(dtype).eps) ** 0.4
+
+        def refine(x: Array, _: None) -> tuple[Array, None]:
             left = self.adjoint(y - self.forward(x)) - weight * x
             change, _ = cg(
                 normal,
@@ -192,8 +193,10 @@ class LinearOperator(MeasurementOperator):
                 maxiter=self.ridge_num_iterations,
                 M=self.preconditioner(weight),
             )
-            x = x + change
-        return x
+            return x + change, None
+
+        # A loop, so that the solver is compiled once.
+        return jax.lax.scan(refine, jnp.zeros(self.x_shape, dtype), length=3)[0]
 
     def preconditioner(
         self, weight: float | Float[Array, ""]
