@@ -101,7 +101,8 @@ def run_sampling(
         linear = isinstance(measured.problems.operator, LinearOperator)
         print_table(console, metrics, "A^+ y" if linear else "estimate")
         for words in dict.fromkeys(words for one in metrics for words in one["warnings"]):
-            console.print(f"warning: {words}", markup=False, soft_wrap=True)
+            if words not in run.warnings:  # Those were said at the start.
+                console.print(f"warning: {words}", markup=False, soft_wrap=True)
         if measured.x_0 is not None and lpips_enlarges(measured.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
