@@ -10,6 +10,13 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.given_measurements import load_measurements
 from lavps_jax.measurements import Measured
 
+CS = {
+    "y": np.zeros((1, 16, 1)),
+    "order": np.arange(64),
+    "rows": np.arange(16),
+}
+MASK = np.arange(64).reshape(8, 8, 1) % 3 > 0
+
 
 def load(path, family, sigma_y=0.1, *, channels=1, multiple=1, **changes) -> Measured:
     config = SampleConfig(

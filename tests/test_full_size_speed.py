@@ -21,7 +21,7 @@ def small_preset(path: str):
 
 def test_rows_are_measured_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(full_size_speed, "load_preset", small_preset)
-    monkeypatch.setattr(full_size_speed, "SIDE", 32)
+    monkeypatch.setattr(full_size_speed, "SIDE", 16)
     out = tmp_path / "speed.json"
     config = full_size_speed.Config(
         data=("small",), dtypes=("bfloat16",), num_particles=(1,), out=str(out)

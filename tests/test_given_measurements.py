@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from given_arrays import load, saved
+from given_arrays import CS, MASK, load, saved
 from PIL import Image
 
 from lavps_jax.errors import UserError
@@ -89,12 +89,6 @@ def test_the_noise_of_each_file_is_estimated_with_its_own_grey_levels(tmp_path):
     np.testing.assert_allclose(found, [0.02, 0.0005], rtol=0.1)
 
 
-CS = {
-    "y": np.zeros((1, 16, 1)),
-    "order": np.arange(64),
-    "rows": np.arange(16),
-}
-MASK = np.arange(64).reshape(8, 8, 1) % 3 > 0
 TWO = np.stack([np.ones((3, 3)) / 9, np.ones((3, 3)) / 9, np.full((3, 3), 2 / 9)])
 HOLE = Y.copy()
 HOLE[1, 2, 3, 0] = np.nan

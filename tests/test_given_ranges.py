@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from given_arrays import load, saved
+from given_arrays import CS, MASK, load, saved
 from PIL import Image
 
 from lavps_jax.config import DPSConfig, SampleConfig
