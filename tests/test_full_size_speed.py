@@ -8,15 +8,32 @@ import json
 import pytest
 
 from benchmarks import full_size_speed, record
-from lavps_jax.config import DPSConfig, load_preset
+from lavps_jax.config import DPSConfig, InnerConfig, MGDMConfig, PriorTask, load_preset
 from lavps_jax.errors import UserError
+from lavps_jax.samplers import MGDM
 
 
 def small_preset(path: str):
     preset = load_preset(path.replace("small", "fashion_mnist"))
-    if path == "configs/small.py":
-        return dataclasses.replace(preset, compare_with=(DPSConfig(num_steps=12),))
+    if path == "configs/small.py":  # LAVPS itself takes long to compile.
+        few = MGDMConfig(num_steps=6, high_idx=2, inner_low_noise=InnerConfig(1))
+        return dataclasses.replace(preset, sampler=few, compare_with=(DPSConfig(num_steps=12),))
+    if path == "configs/small_prior.py":
+        network = preset.task.network
+        levels = tuple(dataclasses.replace(level, depth=1) for level in network.levels)
+        return dataclasses.replace(
+            preset, task=PriorTask(dataclasses.replace(network, levels=levels))
+        )
     return preset
+
+
+def test_the_sampler_of_a_preset_has_its_amortized_start(monkeypatch):
+    monkeypatch.setattr(full_size_speed, "load_preset", small_preset)
+    models, params = full_size_speed.networks("small")
+    preset = load_preset("configs/fashion_mnist.py")
+    sampler = full_size_speed.sampler_of("small", preset.sampler, models)
+    assert isinstance(sampler, MGDM) and sampler.cost().amortized_calls > 0
+    assert set(params) == {"theta", "phi"}
 
 
 def test_rows_are_measured_once(tmp_path, monkeypatch, capsys):
@@ -28,12 +45,12 @@ def test_rows_are_measured_once(tmp_path, monkeypatch, capsys):
     )
     full_size_speed.main(config)
     found = json.loads(out.read_text())["results"]
-    assert list(found) == ["small, LAVPS, bfloat16, 1", "small, DPS, bfloat16, 1"]
+    assert list(found) == ["small, MGDM, bfloat16, 1", "small, DPS, bfloat16, 1"]
     for row in found.values():
         assert row["seconds"] > 0 and row["seconds_to_compile"] > 0
-        assert 0.01 < row["gigabytes"] < 1  # Two million weights take .009.
-    seconds = found["small, LAVPS, bfloat16, 1"]["seconds"]
-    assert f"| small | LAVPS | bfloat16 | 1 | {seconds:.2f} |" in capsys.readouterr().out
+        assert 0.003 < row["gigabytes"] < 1  # A million weights take .004.
+    seconds = found["small, MGDM, bfloat16, 1"]["seconds"]
+    assert f"| small | MGDM | bfloat16 | 1 | {seconds:.2f} |" in capsys.readouterr().out
     monkeypatch.setattr(full_size_speed, "measured", None)
     full_size_speed.main(config)
     assert json.loads(out.read_text())["results"] == found

@@ -14,7 +14,7 @@ from lavps_jax.build import load_prior
 from lavps_jax.data import ShippedData, load_batch
 from lavps_jax.likelihoods import simulate
 from lavps_jax.metrics import psnr, residual_chi2
-from lavps_jax.operators import MotionBlur, RandomPixels, SuperResolve
+from lavps_jax.operators import MotionBlur, RandomPixels
 from lavps_jax.samplers import MGDM, make_sample_fn
 
 IMAGES = [33, 52]
@@ -28,8 +28,8 @@ def prior():
 @pytest.mark.parametrize(
     "num_steps,family,gain",
     # Above A^+ y, in dB. With the published settings samples of few steps stay below y itself.
-    [(10, MotionBlur(9), 10), (20, SuperResolve(2), 2), (26, RandomPixels(), 9)],
-    ids=["motion blur", "super-resolution", "inpainting"],
+    [(10, MotionBlur(9), 10), (26, RandomPixels(), 9)],
+    ids=["motion blur", "inpainting"],
 )
 def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):
     denoiser, theta = prior
