@@ -44,8 +44,7 @@ def test_code_runs_and_restores(document, count):
 
 
 @pytest.mark.parametrize(
-    "document",
-    ["README.md", "docs/operators.md", "docs/samplers.md", "docs/parity.md", "docs/pods.md"],
+    "document", ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
 )
 def test_documents_name_files_that_exist(document):
     text = (ROOT / document).read_text()
