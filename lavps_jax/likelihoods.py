@@ -32,7 +32,7 @@ __all__ = [
 def log_likelihood(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
     """log l(y | x_0) = -||y - A(x_0)||^2 / (2 sigma_y^2) up to a constant, float (), in nats.
 
-    The sum runs over the entries of one image that carry a measurement. Method section 1 (docs/method.md). A problem
+    The sum runs over the entries of one image that carry a measurement. Method section 1. A problem
     with another noise has the log-likelihood of that.
     """
     return prediction_log_likelihood(problem, problem.operator.forward(x_0))

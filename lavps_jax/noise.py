@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import Node
+from lavps_jax.pytrees import Node
 from lavps_jax.types import PRNGKey
 
 __all__ = [
