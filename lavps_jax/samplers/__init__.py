@@ -1,6 +1,6 @@
 """Samplers of the prior and of posteriors, behind one interface."""
 
-from lavps_jax.samplers.base import Cost, Info, Plan, Sampler, Segment, State
+from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State
 from lavps_jax.samplers.daps import DAPS
 from lavps_jax.samplers.ddim import DDIM
 from lavps_jax.samplers.ddnm import DDNM
@@ -31,7 +31,6 @@ __all__ = [
     "DiffPIR",
     "FastDIPS",
     "GuessAndGuide",
-    "Info",
     "Inner",
     "OneStep",
     "PiGDM",

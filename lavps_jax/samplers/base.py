@@ -11,7 +11,6 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import misfit
 from lavps_jax.noise import CustomNoise
 from lavps_jax.operators import LinearOperator
 from lavps_jax.schedules import Schedule
@@ -19,7 +18,6 @@ from lavps_jax.types import Params, PRNGKey, Problem
 
 __all__ = [
     "Cost",
-    "Info",
     "Plan",
     "Sampler",
     "Segment",
@@ -28,8 +26,8 @@ __all__ = [
     "check_linear",
     "check_schedule",
     "check_spectral",
+    "is_finite",
     "on_device",
-    "step_info",
 ]
 
 
@@ -45,18 +43,6 @@ class State(NamedTuple):
     x_t: Float[Array, "H W C"]
     x_0: Float[Array, "H W C"]
     memory: Any = ()
-
-
-class Info(NamedTuple):
-    """Diagnostics of one step.
-
-    Attributes:
-      residual_chi2: ||y - A(x_0)||^2 / sigma_y^2 of the new estimate, float ().
-      is_finite: whether the new state is finite, bool ().
-    """
-
-    residual_chi2: Float[Array, ""]
-    is_finite: Bool[Array, ""]
 
 
 class Cost(NamedTuple):
@@ -166,7 +152,6 @@ def check_spectral(problem: Problem, method: str) -> None:
     jax.eval_shape(lambda x: problem.operator.spectral(jnp.ones_like, x), x_like)
 
 
-def step_info(state: State, problem: Problem) -> Info:
-    """Diagnostics of a state."""
-    finite = jnp.all(jnp.isfinite(state.x_0)) & jnp.all(jnp.isfinite(state.x_t))
-    return Info(misfit(problem, state.x_0), finite)
+def is_finite(state: State) -> Bool[Array, ""]:
+    """Whether a state has numbers alone, bool ()."""
+    return jnp.all(jnp.isfinite(state.x_0)) & jnp.all(jnp.isfinite(state.x_t))

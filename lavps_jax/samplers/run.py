@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import Info, Plan, Sampler, step_info
+from lavps_jax.samplers.base import Plan, Sampler, is_finite
 from lavps_jax.types import Params, PRNGKey, Problem
 
 __all__ = ["Samples", "make_sample_fn", "sample"]
@@ -21,11 +21,11 @@ class Samples(NamedTuple):
 
     Attributes:
       x_0: float (P, H, W, C), nominally in [-1, 1], not clipped.
-      info: diagnostics, leaves (P, steps).
+      is_finite: whether the state after each step is finite, bool (P, steps).
     """
 
     x_0: Float[Array, "P H W C"]
-    info: Info
+    is_finite: Bool[Array, "P steps"]
 
 
 def sample(
@@ -62,24 +62,23 @@ def sample(
     sampler.check(problem)
     x_shape = problem.operator.x_shape
 
-    def particle(key: PRNGKey) -> tuple[Array, Info]:
+    def particle(key: PRNGKey) -> tuple[Array, Array]:
         eps = jax.random.normal(jax.random.fold_in(key, 0), x_shape)
         state = sampler.init(eps, params, problem)
-        infos, first = [], 1
+        finite, first = [], 1
         for segment in plan:
 
             def step(state, xs, segment=segment):
                 index, row = xs
                 noise = sampler.noise(jax.random.fold_in(key, index), x_shape, segment)
                 state = sampler.step(noise, state, params, problem, segment, row)
-                return state, step_info(state, problem)
+                return state, is_finite(state)
 
             num = len(jax.tree.leaves(segment.rows)[0])
-            state, info = jax.lax.scan(step, state, (jnp.arange(first, first + num), segment.rows))
-            infos.append(info)
+            state, steps = jax.lax.scan(step, state, (jnp.arange(first, first + num), segment.rows))
+            finite.append(steps)
             first += num
-        info = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *infos)
-        return sampler.finish(state, params, problem), info
+        return sampler.finish(state, params, problem), jnp.concatenate(finite)
 
     keys = jax.vmap(lambda p: jax.random.fold_in(rng_key, p))(jnp.arange(num_particles))
     try:

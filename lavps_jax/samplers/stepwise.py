@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.samplers.base import Plan, Sampler, State, step_info
+from lavps_jax.samplers.base import Plan, Sampler, State, is_finite
 from lavps_jax.types import Params, PRNGKey, Problem
 
 __all__ = ["Given", "StepPrograms", "Turn", "compile_steps"]
@@ -128,8 +128,7 @@ def compile_steps(
                     step_key = jax.random.fold_in(key, 1 + done + k)
                     noise = sampler.noise(step_key, problem.operator.x_shape, segment)
                     state = sampler.step(noise, state, params, problem, segment, row)
-                    is_finite = step_info(state, problem).is_finite
-                    broke = ~is_finite & (finite_steps > done + k)
+                    broke = ~is_finite(state) & (finite_steps > done + k)
                     return state, jnp.where(broke, done + k, finite_steps)
 
                 return jax.lax.fori_loop(first, last, step, (state, done + last))

@@ -1,12 +1,14 @@
 """DAPS: Langevin steps that fit the likelihood, whatever its noise, scale and operator."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
-from lavps_jax.likelihoods import make_problem, simulate, simulate_photons
+from lavps_jax.likelihoods import make_problem, misfit, simulate, simulate_photons
 from lavps_jax.operators import Clipping, Identity, from_matrix
 from lavps_jax.samplers import DAPS, make_sample_fn
 from lavps_jax.samplers.daps import largest_curvature
@@ -25,7 +27,7 @@ def sampled(problem, count: int = 1000, sampler=SAMPLER):
     run = make_sample_fn(sampler, num_particles=count)
     out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": THETA}, problems,
               sampler.plan())  # fmt: skip
-    assert np.isfinite(out.x_0).all() and np.isfinite(out.info.residual_chi2).all()
+    assert np.isfinite(out.x_0).all()
     return np.asarray(out.x_0[0, :, 0, 0], np.float64)
 
 
@@ -64,7 +66,7 @@ def test_few_photons_and_clipped_values():
         out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
                   SAMPLER.plan())  # fmt: skip
         assert np.abs(out.x_0).max() < 4 * STD + 1
-        chi2 = np.asarray(out.info.residual_chi2[0, :, -1])
+        chi2 = np.asarray(jax.vmap(functools.partial(misfit, problem))(out.x_0[0]))
         # A value that is clipped at the wrong end has no gradient: not all chains leave it.
         assert 20 < np.median(chi2) < 130, chi2
 

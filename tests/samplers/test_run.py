@@ -105,7 +105,7 @@ def test_mgdm_is_near_the_posterior():
     out = make_sample_fn(sampler, num_particles=1000)(
         jax.random.key(1), jnp.arange(1), params, stacked, sampler.plan()
     )
-    assert bool(out.info.is_finite.all()) and out.info.is_finite.shape == (1, 1000, 97)
+    assert bool(out.is_finite.all()) and out.is_finite.shape == (1, 1000, 97)
     factor = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), stacked.operator.matrix)
     matrix = factor.left * factor.values @ factor.right.T
     covariance = np.linalg.inv(np.eye(4) + matrix.T @ matrix / 0.09)
@@ -288,7 +288,7 @@ def test_pieces_make_the_same_numbers(name):
     with ThreadPoolExecutor() as pool:
         (programs,) = compile_steps(sampler, 2, [given], pool)
     *turns, last = programs.run(given, lambda: 1)
-    num_steps = whole.info.is_finite.shape[-1]
+    num_steps = whole.is_finite.shape[-1]
     assert [turn.end for turn in turns] == list(range(1, num_steps + 1))
     assert last.end == num_steps + 1
     for end, finite_steps in turns:
@@ -314,8 +314,8 @@ class Breaks(DPS):
 def test_pieces_tell_the_first_step_that_is_not_finite(size):
     sampler, params, key = Breaks(DENOISER, num_steps=9), gaussian(), jax.random.key(0)
     plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
-    info = make_sample_fn(sampler, num_particles=4)(key, index, params, stacked, plan).info
-    broken = ~np.asarray(info.is_finite).all(-1)
+    run = make_sample_fn(sampler, num_particles=4)
+    broken = ~np.asarray(run(key, index, params, stacked, plan).is_finite).all(-1)
     assert 0 < broken.sum() < broken.size
     with ThreadPoolExecutor() as pool:
         (programs,) = compile_steps(sampler, 4, [Given(key, index, params, stacked, plan)], pool)
