@@ -61,7 +61,9 @@ def paired_p_value(
     per_image: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], key: str
 ) -> float:
     """Two-sided, that a score's mean difference on the same images is 0: by changing signs."""
-    differences = np.asarray(_differences(per_image, other, key))
+    differences = np.asarray(_differences(per_image, other, key), float)
+    if not np.all(np.isfinite(differences)):
+        return float("nan")
     rng: Any = np.random.default_rng(0)
     found = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=rng
@@ -71,6 +73,8 @@ def paired_p_value(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979): below .05, at most 5 % risk of any error."""
+    if np.any(np.isnan(p_values)):
+        raise ValueError("p-values: some are not known")
     order = np.argsort(p_values)
     scaled = np.asarray(p_values, float)[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty(len(p_values))
@@ -83,4 +87,6 @@ def _differences(
 ) -> list[float]:
     pairs = list(zip(per_image, other, strict=True))
     assert all(one["name"] == two["name"] for one, two in pairs)
-    return [one[key] - two[key] for one, two in pairs]
+    # None stands for a score that is not finite.
+    values = [(one[key], two[key]) for one, two in pairs]
+    return [float("nan") if None in (a, b) else a - b for a, b in values]

@@ -64,7 +64,7 @@ def make_problem(
     Args:
       y: observation of shape operator.y_shape.
       operator: an operator on images (H, W, C).
-      sigma_y: noise standard deviation, positive.
+      sigma_y: noise standard deviation, at least 0; only some samplers take 0.
       noise: None for Gaussian noise; otherwise sigma_y is a typical standard deviation.
 
     Returns:
@@ -173,7 +173,8 @@ def photon_problem(y: Array, operator, noise: PoissonNoise) -> Problem:
     """
     check_real(y)
     y = operator.project(y)
-    return make_problem(y, operator, noise.typical_std(y), noise)
+    seen = operator.project(jnp.ones_like(y))
+    return make_problem(y, operator, noise.typical_std(y, seen), noise)
 
 
 def check_light(operators, count: int) -> None:

@@ -25,11 +25,13 @@ __all__ = [
     "from_log_likelihood",
 ]
 
-LARGEST_PEAK = 1e12
+LARGEST_PEAK = 1e10
 """Photons of a white pixel: their noise, 2e-6, is 17 times the spacing of float32 numbers at 1."""
 _FAINT = 0.1
 """Photons below which the logarithm of their expected number is straight."""
 _MANY = 10_000.0
+_MOST_STD = 0.4
+"""Above it the estimate of clipped values is a tenth too small, and soon far too small."""
 """Photons from which on whole numbers give way to differences from the mean."""
 
 LogLikelihoodFn = Callable[[Any, Array, Array], Float[Array, ""]]
@@ -129,9 +131,15 @@ class PoissonNoise(Noise):
         std = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
         return number + jnp.sqrt(2 * number) * (statistic - mean) / std
 
-    def typical_std(self, y: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """Standard deviation of an average entry of y, float (): a scale for start values."""
-        count = jnp.maximum(jnp.mean(self._count(y)), 1.0)
+    def typical_std(
+        self, y: Float[Array, "*shape"], seen: Float[Array, "*shape"]
+    ) -> Float[Array, ""]:
+        """Standard deviation of an average entry of y with seen = 1, float (): a scale for starts.
+
+        Of at least one photon in all, so that it is never zero.
+        """
+        number = jnp.maximum(jnp.sum(seen), 1.0)
+        count = jnp.maximum(jnp.sum(seen * self._count(y)), 1.0) / number
         return 2 * jnp.sqrt(count) / self.peak
 
     def _count(self, y: Array) -> Array:
@@ -197,8 +205,8 @@ def estimate_sigma_y(
         1, where noise may have been clipped, are left out.
 
     Raises:
-      UserError: if y is no image, fewer than 16 details are left, or no noise is to be seen: what
-        rounding alone would give.
+      UserError: if y is no image, fewer than 16 details are left, no noise is to be seen: what
+        rounding alone would give, or so much of it that what was clipped decides.
     """
     y = np.asarray(y)
     if y.ndim != 3 or np.iscomplexobj(y):
@@ -207,6 +215,7 @@ def estimate_sigma_y(
     usable = np.ones(y.shape, bool) if seen is None else np.asarray(seen, bool)
     if step:
         usable = usable & (np.abs(y) < 1)
+    is_clipped = bool(np.any(np.abs(y) >= 1) and np.all(np.abs(y) <= 1))
     # The median of rounded values is one of few numbers; spread over a level, it is none of them.
     y = y + step * np.random.default_rng(0).uniform(-0.5, 0.5, y.shape)
     a, b, c, d = _corners(y)
@@ -223,6 +232,9 @@ def estimate_sigma_y(
             f"give a number: no noise is to be seen above that of rounding, {rounding**0.5:.2g}"
         )
         raise UserError("sigma_y", "estimate", remedy)
+    if is_clipped and variance > _MOST_STD**2:
+        remedy = f"give a number: noise above {_MOST_STD:g} cannot be told from clipped pixels"
+        raise UserError("sigma_y", f"estimate, {variance**0.5:.2g}", remedy)
     return float(np.sqrt(variance))
 
 

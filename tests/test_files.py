@@ -367,3 +367,29 @@ def test_the_name_of_a_file_says_nothing(tmp_path):
             content = (tmp_path / f"a{suffix.lower()}").read_bytes()
             (tmp_path / f"b{other}").write_bytes(content)
             np.testing.assert_array_equal(pixels(tmp_path / f"b{other}"), RGB)
+
+
+def test_dark_numbers_that_use_all_of_the_range_are_not_brightened(tmp_path):
+    """10 bits, scaled to 16 or not: sBIT says the same in both files."""
+    dark = RNG.integers(0, 16, (6, 9)).astype(np.uint16)
+    for name, stored, white in (("scaled", dark * 64, 65535), ("plain", dark + 1, 1023)):
+        content = deep_png(stored, 0, before=chunk(b"sBIT", bytes([10])))
+        (tmp_path / f"{name}.png").write_bytes(content)
+        assert read_image(tmp_path / f"{name}.png").value_range == (0, white)
+
+
+def test_depths_that_would_be_lost_are_refused(tmp_path):
+    header = b"P6\n# a camera\n9 6\n65535\n"
+    (tmp_path / "deep.png").write_bytes(header + DEEP.astype(">u2").tobytes())
+    with pytest.raises(UserError, match="a picture of PPM, of which only 8 bits .* PNG or TIFF"):
+        read_image(tmp_path / "deep.png")
+    (tmp_path / "eight.png").write_bytes(b"P6 9 6 255\n" + RGB.tobytes())
+    np.testing.assert_array_equal(pixels(tmp_path / "eight.png"), RGB)
+
+
+def test_black_with_few_stars_does_not_tell_its_range():
+    stars = np.zeros((64, 64, 1))
+    stars[3, 4], stars[40, 9] = 1.0, 0.8
+    with pytest.raises(UserError, match="with numbers from 0 to 1; say which numbers are black"):
+        range_of(stars, field="path", found="a.npy")
+    assert range_of(stars - 1, field="path", found="a.npy") == (-1, 1)

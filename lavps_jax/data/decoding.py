@@ -6,6 +6,7 @@ The kind of a file is found in its first bytes: its name may have any suffix.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ __all__ = ["Decoded", "decode", "decode_bytes", "decoded_shape"]
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = (0, 4)
+_OTHER_DEPTHS = ("AVIF", "JPEG2000")
+"""Formats of up to 16 bits of which Pillow gives 8 in colour."""
 """Colour types of PNG, without and with alpha."""
 _ORIENTATION, _ICC_PROFILE, _MAX_SAMPLE_VALUE, _WHITE_LEVEL = 274, 34675, 281, 50717
 
@@ -249,11 +252,15 @@ def _read_picture(file: BinaryIO) -> tuple[np.ndarray, int | None, bytes | None,
             array = imagecodecs.png_decode(content)
             significant = 2 ** _significant_bits(content) - 1
             # Encoders should use all of the range anyway; not all do.
-            white = (
-                significant if 255 < significant < 65535 and array.max() <= significant else None
-            )
+            declared = 255 < significant < 65535 and array.max() <= significant
+            # Dark numbers that use all of the range end in zeros.
+            is_unscaled = declared and np.any(array % (65536 // (significant + 1)))
+            white = significant if is_unscaled else None
         elif picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
             array = np.asarray(picture).astype(np.uint16)
+        elif picture.format in _OTHER_DEPTHS or _is_deep_ppm(file):
+            found = f"a picture of {picture.format}, of which only 8 bits would be read"
+            raise _RefusedError(found, "save it as PNG or TIFF")
         elif picture.mode == "I":
             raise _RefusedError("whole numbers of 32 bits", "save it with 8 or 16 bits")
         elif picture.mode == "F":
@@ -270,6 +277,13 @@ def _colours_of_deep_png(file: BinaryIO) -> int | None:
     file.seek(0)
     is_deep = header[:8] == b"\x89PNG\r\n\x1a\n" and header[24:25] == b"\x10"
     return header[25] if is_deep and len(header) == 26 else None
+
+
+def _is_deep_ppm(file: BinaryIO) -> bool:
+    """Whether it is a PPM of colours with more than 8 bits."""
+    file.seek(0)
+    header = re.sub(rb"#[^\n]*\n", b" ", file.read(1000)).split(maxsplit=4)
+    return len(header) > 3 and header[0] in (b"P3", b"P6") and int(header[3]) > 255
 
 
 def _check_frames(picture: Image.Image) -> None:

@@ -37,7 +37,7 @@ def range_of(
     bits from 0 to 65535 or to the white that the file declares, and floats from -1 to 1. Floats
     that could also range from 0 are refused: those whose darkest hundredth is not at least half as
     far below 0 as the brightest is above it. Of large images this looks at means of 4 x 4 pixels,
-    so that noise does not hide it. Images without a number above 0 are taken as they are.
+    so that noise does not hide it. Numbers of which none is above 0 are taken as they are.
 
     Args:
       numbers: one image or several.
@@ -73,4 +73,6 @@ def _is_around_zero(numbers: np.ndarray) -> bool:
     cut = numbers[..., : rows * block, : columns * block, :]
     blocks = cut.reshape(-1, rows, block, columns, block, channels)
     dark, bright = np.quantile(blocks.mean((2, 4), dtype=np.float64), (0.01, 0.99))
-    return bool(bright <= 0 or dark <= -bright / 2)
+    if numbers.max() <= 0:
+        return True
+    return bool(dark < 0 and dark <= -bright / 2)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from lavps_jax.diffusion import bridge_draw, denoise
 from lavps_jax.errors import UserError, check_positive
 from lavps_jax.likelihoods import log_likelihood, prediction_log_likelihood
+from lavps_jax.noise import PoissonNoise
 from lavps_jax.operators import LinearOperator
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
@@ -63,8 +64,9 @@ class DAPS:
     h is min(step_size / L, 1 / (L + 10 / r_t^2)), and `step_size` falls to `step_size_ratio` of it
     in even steps. L is the largest curvature of -log l: ||A||^2 / sigma_y^2 for a linear A and
     Gaussian noise, so that y, A and sigma_y may be in any unit. Of a map that is not linear ||A||
-    is that of its derivative at a grey or at a random image, and for it and for other noise the
-    curvature at x_0_hat of every level counts where it is larger. Langevin dynamics
+    is that of its derivative at a grey or at a random image, and for it and for a log-likelihood of
+    one's own the curvature at x_0_hat of every level counts where it is larger. That of counted
+    photons grows a thousandfold from bright to dark, so that they are refused. Langevin dynamics
     diverges from h = 2 / (L + 1 / r_t^2) on, and the variance of x_0 is 1 / (1 - h / (2 r_t^2))
     times too large where nothing is measured; at their sigma_y the authors' steps are far below
     both bounds, at a large one they would be above.
@@ -152,7 +154,10 @@ class DAPS:
         return Cost(self.num_steps * self.num_ode_steps, 0, 0)
 
     def check(self, problem: Problem) -> None:
-        """Takes any problem."""
+        """Refuses counts of photons, whose curvature has no bound between bright and dark."""
+        if isinstance(problem.noise, PoissonNoise):
+            remedy = "use MGDM, LAVPS or MGPS: steps of DAPS would diverge where few photons came"
+            raise UserError("noise", "counts of photons", remedy)
 
     def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
         """x_T ~ N(0, I); x_0 is filled by the first step. The memory is ||A||^2 / sigma_y^2."""

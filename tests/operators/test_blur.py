@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from lavps_jax.errors import UserError
+from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import Blur, CircularBlur, gaussian_kernel, motion_kernel
 
 
@@ -138,3 +139,26 @@ def test_ridge_of_a_mirrored_blur_at_any_weight_against_a_dense_solution(name, n
     np.testing.assert_array_equal(together[0], 0)
     alone = jax.jit(jax.vmap(operator.ridge))(batch[1:2], weights[1:2])
     np.testing.assert_allclose(together[1], alone[0], rtol=0, atol=1e-4 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 1e-6, 1e-5, 1e-4])
+def test_no_noise_is_no_reason_for_huge_images(sigma_y):
+    """A box of 9 does not see some directions at all; what rounding leaves there is not divided by
+    the smallest of weights."""
+    x = jax.random.uniform(jax.random.key(0), (32, 32, 1), minval=-1.0)
+    for kernel in (jnp.ones((9, 9)) / 81, jnp.array([[0, 0, 0], [-0.5, 0, 0.5], [0, 0, 0]])):
+        problem = simulate(jax.random.key(1), x, Blur(kernel, x_shape=x.shape), sigma_y)
+        assert np.linalg.norm(problem.x_pinv) < 3 * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_measurements_of_half_precision_have_an_inverse(dtype):
+    y = jax.random.normal(jax.random.key(0), (8, 8, 1)).astype(dtype)
+    operator = Blur(gaussian_kernel(3, 1.0), x_shape=y.shape)
+    exact = operator.ridge(y.astype(jnp.float32), jnp.float32(0.01))
+    found = operator.ridge(y, jnp.float32(0.01))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, exact, atol=0.02 * np.abs(exact).max())
+    with jax.enable_x64(True):
+        wide = Blur(jnp.asarray(gaussian_kernel(3, 1.0), jnp.float64), x_shape=y.shape)
+        assert wide.ridge(y.astype(jnp.float32), 0.01).dtype == jnp.float64
