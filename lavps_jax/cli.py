@@ -159,6 +159,8 @@ def _words_first(kind: type, arguments: list[str]) -> list[str]:
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m|\[/?bold\]")
 _WORD = re.compile(r"[\w.-]+:[\w-]+")
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a name in camel case is parted."""
 
 
 def _message(box: str, kind: type) -> str:
@@ -187,9 +189,13 @@ def _hint(token: str, following: str, sections: list[list[str]], kind: type) -> 
     words = _WORD.findall(" ".join(line for lines in sections for line in lines))
     if token.lower() in ("true", "false"):
         return "a flag of yes or no takes no value: --NAME or --no-NAME"
+    groups = {word.partition(":")[0] for word in _kinds(kind)}
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in groups]
+    flags = [f"--{name.replace('_', '-')}" for name in names]
     if not token.startswith("--"):
-        flags = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind)]
-        return did_you_mean(token, words) or did_you_mean(f"--{token.lstrip('-')}", flags)
+        if ":" in token:
+            return did_you_mean(token, [*words, *_kinds(kind)])
+        return did_you_mean(f"--{token.lstrip('-')}", flags)
     # Flags, and of each the words that it may follow.
     similar: dict[str, list[str]] = {}
     for title, *lines in sections:
@@ -205,7 +211,19 @@ def _hint(token: str, following: str, sections: list[list[str]], kind: type) -> 
     as_word = f"{token[2:]}:{following}"  # --operator denoise
     if as_word in words:
         return f"did you mean {as_word}?"
-    return did_you_mean(token, similar) or did_you_mean(as_word, words)
+    at_once = [name for name, follows in similar.items() if not follows]
+    near = did_you_mean(token, [*at_once, *flags]) or did_you_mean(token, similar)
+    return near or did_you_mean(as_word, words)
+
+
+def _kinds(kind: type) -> list[str]:
+    """The words that choose a kind of a field, such as sampler:dps-config."""
+    return [
+        f"{field}:{_CAPITAL.sub('-', one.__name__).lower()}"
+        for field, kinds in get_type_hints(kind).items()
+        for one in get_args(kinds)
+        if dataclasses.is_dataclass(one)
+    ]
 
 
 def _is_rule(line: str) -> bool:

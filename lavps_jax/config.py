@@ -203,7 +203,8 @@ class SampleConfig:
     """Class of the images, for a prior with classes: a number from 0 for all of them, or what the
     data set says of each; None is the null class."""
     overwrite: bool = False
-    """Replace out_dir if it holds nothing but results of this program."""
+    """Replace out_dir if it holds nothing but results of this program. What a preset says counts
+    for the folder that it names; for another one give --overwrite."""
     observations: str | None = None
     """Restore these measurements instead of degrading images of `data`: an image file, a folder of
     images or a .npz file, see `lavps_jax.given_measurements`. All of it is restored."""

@@ -96,7 +96,7 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
     if out.exists() and not _made_here(out):
         raise UserError("out", out, "choose a new name or move it, this program did not make it")
     if out.exists() and not overwrite:
-        raise UserError("out", out, "choose a new name or set overwrite")
+        raise UserError("out", out, "choose a new name or set overwrite (--overwrite)")
     if not out.parent.is_dir():
         raise UserError("out", out, "make its folder first")
     _, weights, config = load_network(source)

@@ -157,7 +157,9 @@ def refuse_existing(path: AnyPath, purpose: Purpose, *, overwrite: bool) -> None
             remedy = f"choose a new name, it holds {mark.get('holds')}"
             raise UserError("output directory", path, remedy)
         if not overwrite and not (mark and "token" in mark):
-            raise UserError("output directory", path, "choose a new name or set overwrite")
+            raise UserError(
+                "output directory", path, "choose a new name or set overwrite (--overwrite)"
+            )
 
 
 def _listed(mark: Mapping[str, Any]) -> dict[str, list[int]]:

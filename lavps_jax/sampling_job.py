@@ -143,7 +143,7 @@ class SamplingJob:
         if name is not None:
             remedy = "delete it, or choose another out_dir"
             if processes.count == 1:
-                remedy = "delete it, choose another out_dir or set overwrite"
+                remedy = "delete it, choose another out_dir or set overwrite (--overwrite)"
             found = f"{self.folder}, an unfinished run with another {name}"
             raise UserError("out_dir", found, remedy)
 

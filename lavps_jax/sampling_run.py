@@ -107,6 +107,8 @@ def run_sampling(
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
     out = as_path(config.out_dir, "out_dir")
+    if measured.files or config.observations is not None:
+        console.print(f"restored: {out / 'restored'}", markup=False, soft_wrap=True)
     console.print(f"pictures: {out / 'contact_sheet.png'}", markup=False, soft_wrap=True)
     return out
 
@@ -176,9 +178,9 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
     for name, one, (sampler, _) in zip(names, samplers, built, strict=True):
         if isinstance(one, LAVPSConfig) and one.best_of is None and _compares(sampler):
             console.print(
-                f"{name}: its network was trained on another operator or sigma_y, or may have "
-                "been, or without classes, so that its starts are compared with zero-shot ones "
-                "(best_of)."
+                f"{name}: its network was trained on another operator or sigma_y, or that is not "
+                "known (given measurements, classes): starts are compared with zero-shot ones, "
+                "which takes longer; --sampler.best-of False if it is the right network."
             )
         network = one.denoiser if isinstance(one, ConditionalConfig) else None
         network = one.generator if isinstance(one, OneStepConfig) else network

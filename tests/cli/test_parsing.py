@@ -183,6 +183,10 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
     for flags, words in (
         (("--nothing", "3"), "error: Unrecognized options: --nothing, 3; "),
         (("--num-images", "some"), "error: Error parsing --num-images: "),
+        (
+            ("sampler:mgdm",),
+            "error: Unrecognized options: sampler:mgdm; did you mean sampler:mgdm-c",
+        ),
         (("--overwrite", "True"), "error: Unrecognized options: True; a flag of yes or no takes "),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -34,7 +34,11 @@ def _blur(kernel: Float[Array, "k k"], border: Border, x_shape: tuple[int, ...])
     size, side = kernel.shape[-1], min(x_shape[:2])
     if size > side:
         # `Blur` itself can mirror further, as the published experiments do on small images.
-        raise UserError("kernel size", size, f"give at most the shorter side of the image, {side}")
+        raise UserError(
+            "kernel size",
+            size,
+            f"give at most the shorter side of the image, {side}, with --operator.size",
+        )
     kind = Blur if border == "reflect" else CircularBlur
     return kind(kernel, x_shape=tuple(x_shape))
 
