@@ -120,8 +120,9 @@ class MGDM:
 
     The defaults were chosen here, for any number of steps at sigma_y of about .05; from about 20 on
     samples then fit y nearly as the true image does, and also at larger sigma_y. At .001 residuals
-    stay 29 times too large with 100 steps (half of independent Gaussian pixels seen). The published settings have `inner` and `inner_low_noise` of
-    `Inner(K, 0.03, learning_rate_unit="image")`, tau_rule "previous", and high_idx 10, 20 or 30.
+    stay 29 times too large with 100 steps (half of independent Gaussian pixels seen). The published
+    settings have `inner` and `inner_low_noise` of `Inner(K, 0.03, learning_rate_unit="image")`,
+    tau_rule "previous", and high_idx 10, 20 or 30.
 
     Attributes:
       denoise_fn: the prior.

@@ -143,7 +143,8 @@ def make_sample_fn(
     """The jitted function (rng_key, index (B,), params, problems, plan) -> Samples of B problems.
 
     `index` are the images' numbers in their data set: the key of a measurement is folded from it,
-    so a result does not depend, but for rounding, on the batch it is in. `problems` are stacked on axis 0.
+    so a result does not depend, but for rounding, on the batch it is in. `problems` are stacked on
+    axis 0.
 
     Raises:
       UserError: as `sample`, or if problems are not stacked; when the function is traced.
