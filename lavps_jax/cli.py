@@ -222,7 +222,7 @@ def _kinds(kind: type) -> list[str]:
         f"{field}:{_CAPITAL.sub('-', one.__name__).lower()}"
         for field, kinds in get_type_hints(kind).items()
         for one in get_args(kinds)
-        if dataclasses.is_dataclass(one)
+        if isinstance(one, type) and dataclasses.is_dataclass(one)
     ]
 
 
