@@ -72,12 +72,14 @@ def paired_p_value(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979): below .05, at most 5 % risk of any error."""
-    if np.any(np.isnan(p_values)):
-        raise ValueError("p-values: some are not known")
-    order = np.argsort(p_values)
-    scaled = np.asarray(p_values, float)[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
+    """P-values corrected for their number (Holm 1979): below .05, at most 5 % risk of any error.
+
+    NaN, of scores that are missing, counts as 1: it tells nothing apart.
+    """
+    known = np.nan_to_num(np.asarray(p_values, float), nan=1.0)
+    order = np.argsort(known)
+    scaled = known[order] * np.arange(len(known), 0, -1)
+    corrected = np.empty(len(known))
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected.tolist()
 

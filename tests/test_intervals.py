@@ -107,3 +107,12 @@ def test_a_real_difference_is_found_and_what_costs_more_is_left_out():
     assert ranked[2][1].p_value < 0.05
     assert ranked[2][0].second_half.mean == pytest.approx((image + noise[0])[32:].mean())
     assert [one.entry["method"] for one in ranked[9]] == ["dear", "good", "bad"]
+
+
+def test_scores_that_are_missing_tell_nothing():
+    """None is what files hold in the place of a score that is not finite."""
+    images = [{"name": str(k), "psnr": float(k)} for k in range(7)]
+    other = [row | {"psnr": None} for row in images]
+    p_value = paired_p_value(images, other, "psnr")
+    assert np.isnan(p_value)
+    assert holm([0.01, p_value]) == [0.02, 1.0]
