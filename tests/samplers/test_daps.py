@@ -53,6 +53,17 @@ def test_nothing_changes_with_the_unit_of_the_measurement():
     np.testing.assert_allclose(sampled(other, 20), sampled(problem, 20), atol=2e-3)
 
 
+@pytest.mark.parametrize("peak", [1.0, 1e4, 1e9])
+def test_photons_in_the_dark_do_not_throw_samples_away(peak):
+    x_0 = jnp.linspace(-0.9, 0.9, SIZE).reshape(SHAPE)
+    problem = simulate_photons(jax.random.key(1), x_0, Identity(x_shape=SHAPE), peak)
+    found = sampled(problem, 20)
+    # Within the prior's width, or where y is.
+    assert np.abs(found).max() < 4 * STD + 1
+    if peak > 1e3:
+        np.testing.assert_allclose(found, np.tile(x_0.ravel(), (20, 1)), atol=0.1)
+
+
 def test_clipped_values():
     grey = jnp.zeros((8, 8, 1))
     theta = GaussianMixture(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.asarray(STD))

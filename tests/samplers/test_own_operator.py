@@ -109,10 +109,6 @@ def test_measurements_are_met(name, kind):
         with pytest.raises(UserError, match=f"operator: got .*; use .*: {REFUSED[name, kind]}"):
             sample(SAMPLERS[name], problem)
         return
-    if (name, kind) == ("daps", "photons"):
-        with pytest.raises(UserError, match="noise: got counts of photons; use MGDM, LAVPS or MG"):
-            sample(SAMPLERS[name], problem)
-        return
     fit = jax.vmap(lambda x: misfit(problem, x))
     samples = sample(SAMPLERS[name], problem)
     free = 0.4 * jax.random.normal(jax.random.key(7), samples.shape)
