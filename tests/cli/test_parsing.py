@@ -184,6 +184,10 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
         (("--nothing", "3"), "error: Unrecognized options: --nothing, 3; "),
         (("--num-images", "some"), "error: Error parsing --num-images: "),
         (
+            ("sampler:mgdm", "--sampler.num-steps", "10"),
+            "error: Unrecognized options: sampler:mgdm; did you mean sampler:mgdm-config?",
+        ),
+        (
             ("sampler:mgdm",),
             "error: Unrecognized options: sampler:mgdm; did you mean sampler:mgdm-c",
         ),
