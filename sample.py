@@ -1,8 +1,8 @@
 """Draws posterior samples of degraded images: sample.py PRESET [--flags]."""
 
-from lavps_jax import cli
-from lavps_jax.config import SampleConfig
-from lavps_jax.sampling_run import run_sampling
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig
+from lavps_jax.runs.sampling import run_sampling
 
 
 def run(arguments: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Trains a prior, an amortized network or a supervised baseline: train.py PRESET [--flags]."""
 
-from lavps_jax import cli
-from lavps_jax.config import TrainConfig
-from lavps_jax.training_run import run_training
+from lavps_jax.config import cli
+from lavps_jax.config.settings import TrainConfig
+from lavps_jax.runs.training import run_training
 
 
 def run(arguments: list[str]) -> None:

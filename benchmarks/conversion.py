@@ -21,10 +21,10 @@ import torch
 from flax import nnx
 
 from benchmarks.record import earlier, record
-from lavps_jax import cli
-from lavps_jax.config import load_preset
+from lavps_jax.config import cli
+from lavps_jax.config.settings import load_preset
+from lavps_jax.io.published import to_published
 from lavps_jax.networks import split
-from lavps_jax.published import to_published
 
 ROOT = Path(__file__).parents[1]
 

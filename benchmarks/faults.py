@@ -27,13 +27,13 @@ import jax
 import numpy as np
 
 from benchmarks.record import earlier, record
-from lavps_jax import cli
-from lavps_jax.build import load_network
+from lavps_jax.config import cli
+from lavps_jax.runs.build import load_network
 
 ROOT = Path(__file__).parents[1]
 
 PRESET = """
-from lavps_jax.config import *
+from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.operators import RandomPixels

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.record import earlier, record
-from lavps_jax import cli
-from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
-from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.config import cli
+from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
+from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.networks import split
 from lavps_jax.samplers import DPS, MGDM, Inner, Sampler
-from lavps_jax.starts import Amortized, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, Start, ZeroShot
 
 IMAGE = jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)
 

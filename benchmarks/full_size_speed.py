@@ -24,18 +24,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.record import origin_of, provenance, record, stored_by_this_code
-from lavps_jax import cli
 from lavps_jax.aot import compiled, needs_of
-from lavps_jax.build import build_mgdm, start_of
-from lavps_jax.build_zero_shot import build_zero_shot
-from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
-from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.config import cli
+from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.distributed.environment import describe_machine
 from lavps_jax.errors import UserError, check_at_least
-from lavps_jax.likelihoods import simulate
-from lavps_jax.machine import describe_machine
 from lavps_jax.networks import ComputeDtype, split
+from lavps_jax.problems.likelihoods import simulate
+from lavps_jax.runs.build import build_mgdm, start_of
+from lavps_jax.runs.build_zero_shot import build_zero_shot
 from lavps_jax.samplers import Sampler, make_sample_fn
-from lavps_jax.starts import ZeroShot
+from lavps_jax.samplers.starts import ZeroShot
 from lavps_jax.types import Params
 
 SIDE = 256

@@ -43,8 +43,9 @@ from benchmarks.mixture_problems import (
     scores,
 )
 from benchmarks.mixture_tables import WIDE, Config, MixtureTable
-from lavps_jax import cli
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.config import cli
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -64,8 +65,7 @@ from lavps_jax.samplers import (
     make_sample_fn,
 )
 from lavps_jax.samplers.base import State
-from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Start, ZeroShot
+from lavps_jax.samplers.starts import Start, ZeroShot
 from lavps_jax.types import Params, Problem
 
 DENOISER = UnitMixtureDenoiser()

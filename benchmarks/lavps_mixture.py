@@ -34,16 +34,16 @@ from benchmarks.mixture_problems import (
     posterior_mixture,
     prior_mixture,
 )
-from lavps_jax import cli
-from lavps_jax.amortized_training import AmortizedLoss
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser, add_noise
+from lavps_jax.config import cli
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser, add_noise
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.networks import split
 from lavps_jax.samplers import MGDM, Sampler
 from lavps_jax.samplers.mgdm import make_block
-from lavps_jax.schedules import Schedule
-from lavps_jax.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.variational import block_loss
+from lavps_jax.training.amortized import AmortizedLoss
 from lavps_jax.types import Params, PRNGKey, Problem, Weights
-from lavps_jax.variational import block_loss
 
 NUM_TRAIN_STEPS = 1500
 BATCH_SIZE = 128

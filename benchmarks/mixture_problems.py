@@ -17,18 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from lavps_jax.diffusion import GaussianMixture
-from lavps_jax.likelihoods import make_problem
-from lavps_jax.metrics import interval_coverage, sliced_wasserstein
+from lavps_jax.diffusion.denoisers import GaussianMixture
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.metrics.images import interval_coverage, sliced_wasserstein
 from lavps_jax.operators import from_matrix
-from lavps_jax.schedules import Schedule
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.types import Problem
 
 
 @dataclass(frozen=True)
 class UnitMixtureDenoiser:
-    """`lavps_jax.diffusion.GaussianMixtureDenoiser` of components of variance one, by products of
-    matrices: many times faster where there are many samples and dimensions.
+    """`GaussianMixtureDenoiser` of components of variance one, by products of matrices: many times
+    faster where there are many samples and dimensions.
 
     The noised components have variance one, too: with a = sqrt(alpha_bar) the posterior of the
     component is proportional to w_k exp(a m_k x_t - a^2 |m_k|^2 / 2), and with m its mean,

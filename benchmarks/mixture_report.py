@@ -10,8 +10,8 @@ from benchmarks.figures import interval_figure
 from benchmarks.intervals import mean_interval
 from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from lavps_jax.errors import UserError
+from lavps_jax.io.storage import write_file
 from lavps_jax.samplers.base import Cost
-from lavps_jax.storage import write_file
 
 __all__ = ["write_mixture_report"]
 

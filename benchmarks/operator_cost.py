@@ -22,13 +22,13 @@ from flax import nnx
 
 from benchmarks.operators import families
 from benchmarks.record import earlier, record
-from lavps_jax import cli
-from lavps_jax.build import load_prior
-from lavps_jax.diffusion import EDMDenoiser
-from lavps_jax.likelihoods import log_likelihood, simulate
+from lavps_jax.config import cli
+from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.networks import split
 from lavps_jax.networks.sizes import FFHQ256
 from lavps_jax.operators import Colorization, Denoise, OperatorFamily
+from lavps_jax.problems.likelihoods import log_likelihood, simulate
+from lavps_jax.runs.build import load_prior
 from lavps_jax.samplers import MGDM, Inner
 from lavps_jax.samplers.base import State
 

@@ -23,8 +23,8 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.record import current_commit, earlier, record
-from lavps_jax import cli
-from lavps_jax.config import LAVPSConfig, SampleConfig, load_preset
+from lavps_jax.config import cli
+from lavps_jax.config.settings import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.errors import UserError
 from lavps_jax.operators import (
     AnisotropicBlur,
@@ -52,7 +52,7 @@ from lavps_jax.operators import (
     Then,
     Tone,
 )
-from lavps_jax.sampling_run import run_sampling
+from lavps_jax.runs.sampling import run_sampling
 
 PRECISE = ("denoising",)
 """Where y is close to the image already: cheap settings end further from it than y is. MGDM as in

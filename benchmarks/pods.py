@@ -25,11 +25,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.record import current_commit, earlier, record
-from lavps_jax import cli
 from lavps_jax.aot import Needs, least_times, sampling_needs, training_needs
-from lavps_jax.config import SampleConfig, TrainConfig, load_preset
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig, TrainConfig, load_preset
+from lavps_jax.distributed.slices import CHIPS, compile_only, devices_of
 from lavps_jax.errors import UserError
-from lavps_jax.slices import CHIPS, compile_only, devices_of
 
 HEAD = """\
 | preset | on | memory, GB | TFLOP | GB of traffic | MB sent | least ms: arithmetic, memory, links \

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lavps_jax.distributed.environment import describe_machine
 from lavps_jax.errors import UserError
-from lavps_jax.machine import describe_machine
-from lavps_jax.storage import on_disk, write_file
-from lavps_jax.strict_json import to_text
+from lavps_jax.io.storage import on_disk, write_file
+from lavps_jax.io.strict_json import to_text
 
 __all__ = [
     "check_report",

@@ -19,9 +19,9 @@ from benchmarks.record import origin_of
 from benchmarks.report_words import ABOUT, ABOUT_SETS, NO_RANKING, SETTINGS, TITLES, TRAINED
 from benchmarks.suites import BUDGETS, SUITES, points_of
 from lavps_jax.errors import UserError
-from lavps_jax.pictures import contact_sheet
-from lavps_jax.storage import write_file
-from lavps_jax.strict_json import to_text
+from lavps_jax.io.storage import write_file
+from lavps_jax.io.strict_json import to_text
+from lavps_jax.runs.pictures import contact_sheet
 
 __all__ = ["redraw_report", "write_report"]
 

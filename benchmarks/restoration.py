@@ -19,10 +19,10 @@ from rich.console import Console
 
 from benchmarks.intervals import paired_interval, paired_p_value
 from benchmarks.record import earlier, record
-from lavps_jax import cli
-from lavps_jax.config import SampleConfig, load_preset
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.data import TfdsData
-from lavps_jax.sampling_run import run_sampling
+from lavps_jax.runs.sampling import run_sampling
 
 PRESETS = {
     "motion_blur": "configs/fashion_mnist.py",

@@ -26,15 +26,15 @@ from benchmarks import gaussian_mixture, lavps_mixture
 from benchmarks.record import check_report, record, stored_by_this_code
 from benchmarks.report import redraw_report, write_report
 from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
-from lavps_jax import cli
 from lavps_jax.compare_sets import Network, distances, features_of, networks, samples_of
-from lavps_jax.config import SampleConfig
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
-from lavps_jax.exported_weights import read_card
+from lavps_jax.io.storage import write_file
+from lavps_jax.io.weights import read_card
 from lavps_jax.operators import OperatorFamily
-from lavps_jax.sampling_run import run_sampling
-from lavps_jax.storage import write_file
+from lavps_jax.runs.sampling import run_sampling
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lavps_jax.config import (
+from lavps_jax.config.settings import (
     ConditionalConfig,
     DAPSConfig,
     DDNMConfig,

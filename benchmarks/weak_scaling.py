@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.faults import PRESET, ROOT, finish, free_port
 from benchmarks.record import earlier, record
-from lavps_jax import cli
+from lavps_jax.config import cli
 from lavps_jax.errors import UserError, check_at_least
 
 IMAGES = 16

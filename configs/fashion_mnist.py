@@ -3,7 +3,7 @@
 Command: python sample.py configs/fashion_mnist.py
 """
 
-from lavps_jax.config import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.operators import MotionBlur
 

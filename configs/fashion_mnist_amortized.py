@@ -10,7 +10,7 @@ Commands:
 Hardware and time: see pretrained/fashion_mnist/README.md.
 """
 
-from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
+from lavps_jax.config.settings import AmortizedTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import TfdsData
 from lavps_jax.networks import (
     GlobalAttention,

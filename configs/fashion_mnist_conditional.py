@@ -8,7 +8,7 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
     sampler:conditional-config --sampler.denoiser benchmarks/weights/palette
 """
 
-from lavps_jax.config import ConditionalTask, OptimizerConfig, TrainConfig, load_preset
+from lavps_jax.config.settings import ConditionalTask, OptimizerConfig, TrainConfig, load_preset
 from lavps_jax.data import TfdsData
 from lavps_jax.networks import ConditionalDenoiserConfig
 from lavps_jax.operators import MotionBlur

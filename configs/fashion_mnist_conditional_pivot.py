@@ -10,7 +10,7 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
 import dataclasses
 from typing import Any
 
-from lavps_jax.config import TrainConfig, load_preset
+from lavps_jax.config.settings import TrainConfig, load_preset
 from lavps_jax.networks import ConditionalDenoiserConfig
 from lavps_jax.operators import GaussianBlur, Mixture, MotionBlur, RandomPixels, SuperResolve
 

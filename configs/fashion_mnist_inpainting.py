@@ -9,7 +9,7 @@ Command: python sample.py configs/fashion_mnist_inpainting.py
 
 import dataclasses
 
-from lavps_jax.config import SampleConfig, load_preset
+from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.operators import RandomPixels
 
 

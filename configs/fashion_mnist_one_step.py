@@ -8,7 +8,7 @@ Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
     sampler:one-step-config --sampler.generator benchmarks/weights/one_step
 """
 
-from lavps_jax.config import OneStepTask, OptimizerConfig, TrainConfig, load_preset
+from lavps_jax.config.settings import OneStepTask, OptimizerConfig, TrainConfig, load_preset
 from lavps_jax.data import TfdsData
 
 

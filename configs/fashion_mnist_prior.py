@@ -4,7 +4,7 @@ Command: python train.py configs/fashion_mnist_prior.py
 Hardware and time: see pretrained/fashion_mnist/prior/card.json.
 """
 
-from lavps_jax.config import OptimizerConfig, PriorTask, TrainConfig
+from lavps_jax.config.settings import OptimizerConfig, PriorTask, TrainConfig
 from lavps_jax.data import TfdsData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, NeighbourhoodAttention
 

@@ -8,7 +8,7 @@ Command: python sample.py configs/fashion_mnist_super_resolution.py
 
 import dataclasses
 
-from lavps_jax.config import SampleConfig, load_preset
+from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.operators import SuperResolve
 
 

@@ -29,7 +29,7 @@ Hardware: any accelerator; a batch that does not fit is refused before it runs (
 Time of one sample on an H100 GPU: 1.2 s (LAVPS), 2.2 s (MGDM), 0.4 s (DPS), see docs/parity.md.
 """
 
-from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import FolderData
 from lavps_jax.operators import MotionBlur
 

@@ -6,7 +6,7 @@ Sampling: python sample.py configs/ffhq256.py --no-compare \\
 Time: that of configs/ffhq256_prior.py for as many steps; the network is the prior's.
 """
 
-from lavps_jax.config import ConditionalTask, OptimizerConfig, TrainConfig
+from lavps_jax.config.settings import ConditionalTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import FolderData
 from lavps_jax.networks import ConditionalDenoiserConfig
 from lavps_jax.networks.sizes import FFHQ256

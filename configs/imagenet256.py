@@ -17,7 +17,7 @@ Time of one sample at 20 TFLOP/s: 12 s (LAVPS), 22 s (MGDM), 4 s (DPS);
 counted, not measured, see docs/parity.md.
 """
 
-from lavps_jax.config import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import FolderData
 from lavps_jax.operators import MotionBlur
 

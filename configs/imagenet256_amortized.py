@@ -10,7 +10,7 @@ Weights of the published release (set the operator to the one that they were tra
 Time at 20 TFLOP/s: 32 hours; counted, not measured, see docs/parity.md.
 """
 
-from lavps_jax.config import AmortizedTask, OptimizerConfig, TrainConfig
+from lavps_jax.config.settings import AmortizedTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import FolderData
 from lavps_jax.networks import PaletteConfig
 from lavps_jax.networks.sizes import IMAGENET256

@@ -8,7 +8,7 @@ Weights of the published release, whole or in parts, without training:
 Time at 20 TFLOP/s: 72 days; counted, not measured, see docs/parity.md.
 """
 
-from lavps_jax.config import OptimizerConfig, PriorTask, TrainConfig
+from lavps_jax.config.settings import OptimizerConfig, PriorTask, TrainConfig
 from lavps_jax.data import FolderData
 from lavps_jax.networks.sizes import IMAGENET256
 

@@ -26,12 +26,8 @@ import tyro
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
-from lavps_jax import cli
-from lavps_jax.build import build_mgdm, on_trained_blocks, start_of
-from lavps_jax.build_training import build_loss, build_optimizer, one_step_weights
-from lavps_jax.build_zero_shot import build_zero_shot
-from lavps_jax.collectives import bytes_sent
-from lavps_jax.config import (
+from lavps_jax.config import cli
+from lavps_jax.config.settings import (
     AmortizedTask,
     ConditionalConfig,
     ConditionalTask,
@@ -44,11 +40,18 @@ from lavps_jax.config import (
     TrainConfig,
     load_preset,
 )
-from lavps_jax.diffusion import EDMDenoiser
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.distributed.collectives import bytes_sent
+from lavps_jax.distributed.slices import CHIPS, Chip, compile_only, devices_of
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import simulate
 from lavps_jax.networks import ComputeDtype, Remat, split
-from lavps_jax.placement import (
+from lavps_jax.problems.likelihoods import simulate
+from lavps_jax.runs.build import build_mgdm, on_trained_blocks, start_of
+from lavps_jax.runs.build_training import build_loss, build_optimizer, one_step_weights
+from lavps_jax.runs.build_zero_shot import build_zero_shot
+from lavps_jax.samplers import Sampler, make_sample_fn
+from lavps_jax.samplers.starts import BestOf, ZeroShot
+from lavps_jax.training.sharding import (
     check_batch,
     copied,
     make_mesh,
@@ -56,10 +59,7 @@ from lavps_jax.placement import (
     spread_state,
     spread_weights,
 )
-from lavps_jax.samplers import Sampler, make_sample_fn
-from lavps_jax.slices import CHIPS, Chip, compile_only, devices_of
-from lavps_jax.starts import BestOf, ZeroShot
-from lavps_jax.training import ChainLoss, begin_chains, init_train_state, make_train_step
+from lavps_jax.training.step import ChainLoss, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import Weights
 
 __all__ = [

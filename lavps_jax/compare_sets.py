@@ -28,18 +28,18 @@ import numpy as np
 import tyro
 from jaxtyping import Float, UInt8
 
-from lavps_jax import cli
+from lavps_jax.config import cli
 from lavps_jax.data import FolderData, to_float
 from lavps_jax.data.decoding import decode
 from lavps_jax.data.files import in_8_bits
 from lavps_jax.data.folders import files_below, is_folder
 from lavps_jax.data.value_range import ValueRange
 from lavps_jax.errors import UserError, first_words
-from lavps_jax.lpips import load_lpips_weights, lpips_features
-from lavps_jax.networks.clip_vision import clip_embedding, clip_weights
-from lavps_jax.set_distances import frechet_distance, kernel_distance
-from lavps_jax.storage import reached
-from lavps_jax.strict_json import to_text
+from lavps_jax.io.storage import reached
+from lavps_jax.io.strict_json import to_text
+from lavps_jax.metrics.clip_vision import clip_embedding, clip_weights
+from lavps_jax.metrics.lpips import load_lpips_weights, lpips_features
+from lavps_jax.metrics.set_distances import frechet_distance, kernel_distance
 
 __all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
 

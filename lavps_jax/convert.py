@@ -26,15 +26,15 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from lavps_jax import cli
-from lavps_jax.build import load_network
-from lavps_jax.config import AmortizedTask, TrainConfig, load_preset, to_json
+from lavps_jax.config import cli
+from lavps_jax.config.settings import AmortizedTask, TrainConfig, load_preset, to_json
 from lavps_jax.errors import UserError
-from lavps_jax.exported_weights import write_weights
+from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
+from lavps_jax.io.published import check_published, from_published, prefix_of, to_published
+from lavps_jax.io.storage import on_disk, write_file
+from lavps_jax.io.weights import write_weights
 from lavps_jax.networks import split
-from lavps_jax.own_folders import is_marked, new_mark, write_directory
-from lavps_jax.published import check_published, from_published, prefix_of, to_published
-from lavps_jax.storage import on_disk, write_file
+from lavps_jax.runs.build import load_network
 
 __all__ = ["Config", "from_torch", "to_torch"]
 

@@ -37,8 +37,8 @@ class Problem(struct.PyTreeNode):
       sigma_y: standard deviation of the noise, float (), in the units of y.
       x_pinv: the observation brought back to image space, A^+ y, float (H, W, C): what networks
         see of y. It does not change along a run, so it is computed once, here.
-      noise: a `lavps_jax.noise.Noise` where it is not Gaussian; sigma_y is then a typical standard
-        deviation, from which starts are made. None is Gaussian.
+      noise: a `lavps_jax.problems.noise.Noise` where it is not Gaussian; sigma_y is then a typical
+        standard deviation, from which starts are made. None is Gaussian.
       label: class of the image for a class-conditional prior, one-hot float (K,); None is unknown.
     """
 

@@ -30,7 +30,7 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from golden_files import Golden  # noqa: E402
 
-from lavps_jax.diffusion import EDMDenoiser  # noqa: E402
+from lavps_jax.diffusion.denoisers import EDMDenoiser  # noqa: E402
 from lavps_jax.networks import (  # noqa: E402
     GlobalAttention,
     HDiTConfig,
@@ -38,7 +38,7 @@ from lavps_jax.networks import (  # noqa: E402
     NeighbourhoodAttention,
     PaletteConfig,
 )
-from lavps_jax.starts import Amortized  # noqa: E402
+from lavps_jax.samplers.starts import Amortized  # noqa: E402
 
 # Eight virtual devices stand in for a machine with several accelerators; programs that tests start
 # have one.

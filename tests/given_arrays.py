@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lavps_jax.build import NetworkShape
-from lavps_jax.config import DPSConfig, SampleConfig
+from lavps_jax.config.settings import DPSConfig, SampleConfig
 from lavps_jax.data import SyntheticData
-from lavps_jax.given_measurements import load_measurements
-from lavps_jax.measurements import Measured
+from lavps_jax.runs.build import NetworkShape
+from lavps_jax.runs.given_measurements import load_measurements
+from lavps_jax.runs.measurements import Measured
 
 CS = {
     "y": np.zeros((1, 16, 1)),

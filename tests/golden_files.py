@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lavps_jax.likelihoods import make_problem
+from lavps_jax.io.published import from_published
 from lavps_jax.networks import (
     GlobalAttention,
     HDiTConfig,
@@ -27,7 +27,7 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import Blur, Inpainting, MeasurementOperator, SuperResolution
-from lavps_jax.published import from_published
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.types import Problem
 
 DATA = Path(os.environ.get("LAVPS_GOLDEN") or Path(__file__).parent / "data" / "golden")

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lavps_jax.diffusion import bridge_draw
+from lavps_jax.diffusion.denoisers import bridge_draw
 from lavps_jax.samplers import MGDM, Inner
 from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise, make_block
-from lavps_jax.starts import ZeroShot
-from lavps_jax.variational import block_loss, draw, fit
+from lavps_jax.samplers.starts import ZeroShot
+from lavps_jax.samplers.variational import block_loss, draw, fit
 
 
 def mgdm_of(stored, denoiser, start=None) -> MGDM:

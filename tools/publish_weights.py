@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavps_jax import cli
-from lavps_jax.build import load_network
-from lavps_jax.own_folders import write_directory
-from lavps_jax.storage import on_disk
-from lavps_jax.strict_json import to_text
+from lavps_jax.config import cli
+from lavps_jax.io.own_folders import write_directory
+from lavps_jax.io.storage import on_disk
+from lavps_jax.io.strict_json import to_text
+from lavps_jax.runs.build import load_network
 
 
 @dataclass(frozen=True)

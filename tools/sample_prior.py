@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lavps_jax import cli
-from lavps_jax.build import load_network, load_prior
-from lavps_jax.config import PriorTask
+from lavps_jax.config import cli
+from lavps_jax.config.settings import PriorTask
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem
+from lavps_jax.io.storage import on_disk
 from lavps_jax.operators import Identity
-from lavps_jax.pictures import save_png
+from lavps_jax.problems.likelihoods import make_problem
+from lavps_jax.runs.build import load_network, load_prior
+from lavps_jax.runs.pictures import save_png
 from lavps_jax.samplers import DDIM, make_sample_fn
-from lavps_jax.storage import on_disk
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ class PaletteConfig:
         of the block prior. The loss counts an error of the mean in the latter, which shrinks to
         hundredths at the low-noise end: the network's output is then of order one at all levels.
       guidance: whether the network also sees the Gauss-Newton step from x_0 towards y,
-        `lavps_jax.starts.guidance`; the published networks see x_pinv only, which does not tell
-        what A does to x_0 (the kernel of a blur, for one).
-      inverse: what A^+ is here, see `lavps_jax.likelihoods.as_measurement`.
+        `lavps_jax.samplers.starts.guidance`; the published networks see x_pinv only, which does not
+        tell what A does to x_0 (the kernel of a blur, for one).
+      inverse: what A^+ is here, see `lavps_jax.problems.likelihoods.as_measurement`.
     """
 
     backbone: HDiTConfig | UNetConfig
@@ -107,7 +107,7 @@ class Palette(nnx.Module):
           x_pinv: A^+ y, float (H, W, C).
           sigma_t: noise-to-signal level at t, float (), positive.
           sigma_tau: noise-to-signal level at tau, float (), positive.
-          guidance: see `lavps_jax.starts.guidance`, float (H, W, C), if and only if the
+          guidance: see `lavps_jax.samplers.starts.guidance`, float (H, W, C), if and only if the
             configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
           measurement: if and only if the backbone degrades its features.
@@ -142,9 +142,9 @@ class ConditionalDenoiserConfig:
       backbone: the prior's configuration, or another one for the same images; the channels of the
         network that is built follow from its channels.
       inverse: as in `PaletteConfig`.
-      pivot: whether the network sees the pivot of state and measurement, `lavps_jax.pivot`, in
-        place of A^+ y. It tells what a linear operator has measured, so that one network can serve
-        many.
+      pivot: whether the network sees the pivot of state and measurement
+        (`lavps_jax.diffusion.pivot`) in place of A^+ y. It tells what a linear operator has
+        measured, so that one network can serve many.
     """
 
     backbone: HDiTConfig | UNetConfig

@@ -10,10 +10,10 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.noise import CustomNoise
 from lavps_jax.operators import LinearOperator
-from lavps_jax.schedules import Schedule
+from lavps_jax.problems.noise import CustomNoise
 from lavps_jax.types import Params, PRNGKey, Problem
 
 __all__ = [

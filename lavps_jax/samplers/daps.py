@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import BridgeCoefficients, Schedule, bridge_coefficients
 from lavps_jax.errors import UserError, check_positive
-from lavps_jax.likelihoods import log_likelihood, prediction_log_likelihood
-from lavps_jax.noise import PoissonNoise
 from lavps_jax.operators import LinearOperator
+from lavps_jax.problems.likelihoods import log_likelihood, prediction_log_likelihood
+from lavps_jax.problems.noise import PoissonNoise
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["DAPS", "DAPSNoise", "DAPSRow", "largest_curvature"]

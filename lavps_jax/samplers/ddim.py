@@ -10,8 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lavps_jax.conditional import ConditionalDenoiserFn
-from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import (
+    BridgeCoefficients,
+    Schedule,
+    bridge_coefficients,
+    time_grid,
+)
+from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
 from lavps_jax.errors import UserError
 from lavps_jax.samplers.base import (
     Cost,
@@ -23,7 +29,6 @@ from lavps_jax.samplers.base import (
     check_schedule,
     on_device,
 )
-from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["DDIM", "DDIMRow", "check_eta", "ddim_plan", "ddim_times"]

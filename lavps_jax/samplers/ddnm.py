@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import denoise
+from lavps_jax.diffusion.denoisers import denoise
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.samplers.base import (
     Cost,
@@ -24,7 +25,6 @@ from lavps_jax.samplers.base import (
 )
 from lavps_jax.samplers.ddim import check_eta, ddim_times
 from lavps_jax.samplers.ddrm import DDRMRow, ddrm_rows, spectral_step
-from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["DDNM", "DDNMNoise", "DDNMRow"]

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError, check_at_least
-from lavps_jax.noise import CustomNoise
+from lavps_jax.problems.noise import CustomNoise
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
-from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["DPS"]

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import denoise
+from lavps_jax.diffusion.denoisers import denoise
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import check_at_least, check_positive
 from lavps_jax.samplers.base import (
     Cost,
@@ -21,7 +22,6 @@ from lavps_jax.samplers.base import (
     on_device,
 )
 from lavps_jax.samplers.ddim import ddim_times
-from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["FastDIPS", "FastDIPSRow", "into_ball"]

@@ -11,12 +11,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import denoise
+from lavps_jax.diffusion.denoisers import denoise
+from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
 from lavps_jax.errors import UserError, check_at_least, check_positive
-from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.problems.likelihoods import log_likelihood
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.samplers.ddim import check_eta, ddim_times
-from lavps_jax.schedules import Schedule, bridge_coefficients
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["GuessAndGuide", "GuessAndGuideRow", "optimise"]

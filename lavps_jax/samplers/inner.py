@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError, check_choices
-from lavps_jax.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.variational import Block, block_loss, draw, fit
 from lavps_jax.types import DenoiseFn, Params, Problem
-from lavps_jax.variational import Block, block_loss, draw, fit
 
 __all__ = ["Inner", "LearningRateUnit", "block_draw", "start_cost"]
 

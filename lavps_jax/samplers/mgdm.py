@@ -13,19 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import bridge_draw, denoise
-from lavps_jax.errors import UserError, check_choices
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.samplers.inner import Inner, block_draw, start_cost
-from lavps_jax.schedules import (
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import (
     BridgeCoefficients,
     Schedule,
     bridge_coefficients,
     even_grid_float32,
     time_grid,
 )
+from lavps_jax.errors import UserError, check_choices
+from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
+from lavps_jax.samplers.inner import Inner, block_draw, start_cost
+from lavps_jax.samplers.variational import Block
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
-from lavps_jax.variational import Block
 
 __all__ = [
     "MGDM",

@@ -12,14 +12,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import BridgeCoefficients, Schedule, bridge_coefficients
 from lavps_jax.errors import UserError, check_positive
-from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.problems.likelihoods import log_likelihood
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
 from lavps_jax.samplers.ddim import ddim_times
-from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients
+from lavps_jax.samplers.variational import draw
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
-from lavps_jax.variational import draw
 
 __all__ = ["MGPS", "Estimation", "MGPSNoise", "MGPSRow"]
 

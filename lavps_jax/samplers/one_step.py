@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.conditional import ConditionalDenoiserFn
-from lavps_jax.one_step import generate
+from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_gaussian
+from lavps_jax.training.one_step import generate
 from lavps_jax.types import Params, PRNGKey, Problem
 
 __all__ = ["OneStep"]
@@ -17,7 +17,7 @@ __all__ = ["OneStep"]
 
 @dataclass(frozen=True)
 class OneStep:
-    """Amortized posterior sampling in one step; see `lavps_jax.one_step`.
+    """Amortized posterior sampling in one step; see `lavps_jax.training.one_step`.
 
     Attributes:
       denoiser: the generator's network; its weights are params["phi"].

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import bridge_draw, denoise
+from lavps_jax.diffusion.denoisers import bridge_draw, denoise
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers.base import (
     Cost,
     Plan,
@@ -21,7 +22,6 @@ from lavps_jax.samplers.base import (
     on_device,
 )
 from lavps_jax.samplers.ddim import DDIMRow, check_eta, ddim_plan, ddim_times
-from lavps_jax.schedules import Schedule
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["PiGDM", "PiGDMRow"]

@@ -9,11 +9,11 @@ import jax
 import optax
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion import denoise
+from lavps_jax.diffusion.denoisers import denoise
+from lavps_jax.diffusion.schedules import Schedule, time_grid
 from lavps_jax.errors import check_at_least, check_positive
-from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.problems.likelihoods import log_likelihood
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.schedules import Schedule, time_grid
 from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
 
 __all__ = ["REDDiff", "REDDiffRow"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lavps_jax import compare_sets, convert
-from lavps_jax.cli import _stop, from_flags, main, parse
-from lavps_jax.config import (
+from lavps_jax.config.cli import _stop, from_flags, main, parse
+from lavps_jax.config.settings import (
     AmortizedTask,
     DAPSConfig,
     DDIMConfig,
@@ -36,8 +36,8 @@ from lavps_jax.config import (
 )
 from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
+from lavps_jax.io.storage import as_path
 from lavps_jax.operators import GaussianBlur, MaskFile, MotionBlur
-from lavps_jax.storage import as_path
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
 
@@ -293,7 +293,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "preset.py").write_text(
         "import dataclasses\n"
-        "from lavps_jax.config import LAVPSConfig, load_preset\n"
+        "from lavps_jax.config.settings import LAVPSConfig, load_preset\n"
         "def get_config():\n"
         f"    preset = load_preset({PRESET!r})\n"
         "    others = (LAVPSConfig(amortized='~/other'),)\n"

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavps_jax import cli
+from lavps_jax.config import cli
 
 ROOT = Path(__file__).parents[2]
 
 PRESETS = """
-from lavps_jax.config import *
+from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.operators import RandomPixels
@@ -195,7 +195,7 @@ def test_presets_that_do_not_work(tmp_path, refused, text, words):
 OWN_FAMILY = """
 import dataclasses
 import jax.numpy as jnp
-from lavps_jax.config import *
+from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.operators import from_function
 from lavps_jax.operators.families.base import Family
@@ -216,7 +216,7 @@ def get_config():
 OWN = """
 from __future__ import annotations
 import dataclasses
-from lavps_jax.config import *
+from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.operators import Denoise
 from lavps_jax.operators.families.base import Family

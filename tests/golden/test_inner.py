@@ -13,14 +13,14 @@ from flax import nnx
 from golden_files import Golden, cases
 from golden_runs import in_float64, noise_of_hidden_entries
 
-from lavps_jax.amortized_training import AmortizedLoss
-from lavps_jax.diffusion import EDMDenoiser, add_noise
-from lavps_jax.likelihoods import log_likelihood
+from lavps_jax.diffusion.denoisers import EDMDenoiser, add_noise
+from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
+from lavps_jax.io.published import published_name
 from lavps_jax.operators.families import RandomBox
-from lavps_jax.published import published_name
-from lavps_jax.schedules import Schedule, bridge_coefficients
-from lavps_jax.starts import ZeroShot
-from lavps_jax.variational import Block, block_loss, draw, fit
+from lavps_jax.problems.likelihoods import log_likelihood
+from lavps_jax.samplers.starts import ZeroShot
+from lavps_jax.samplers.variational import Block, block_loss, draw, fit
+from lavps_jax.training.amortized import AmortizedLoss
 
 SCHEDULE = Schedule()
 ELBO = Golden("elbo")

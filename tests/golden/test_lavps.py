@@ -18,8 +18,8 @@ from golden_runs import (
 
 from lavps_jax.samplers import State
 from lavps_jax.samplers.mgdm import make_block
-from lavps_jax.starts import Amortized, ZeroShot
-from lavps_jax.variational import block_loss
+from lavps_jax.samplers.starts import Amortized, ZeroShot
+from lavps_jax.samplers.variational import block_loss
 
 
 def test_lavps(golden, prior, palette):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lavps_jax.metrics import psnr, ssim
+from lavps_jax.metrics.images import psnr, ssim
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])

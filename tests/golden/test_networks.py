@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from golden_files import cases
 
-from lavps_jax.diffusion import EDMDenoiser
-from lavps_jax.schedules import Schedule, bridge_coefficients
-from lavps_jax.variational import Block
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
+from lavps_jax.samplers.variational import Block
 
 ALPHA_BAR = Schedule().alpha_bar
 

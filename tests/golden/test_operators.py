@@ -12,8 +12,8 @@ import pytest
 from golden_files import cases, y_shape_of
 from golden_runs import noise_of_hidden_entries
 
-from lavps_jax.likelihoods import log_likelihood, make_problem
 from lavps_jax.operators import Blur, CentreBox, Inpainting, SuperResolution, gaussian_kernel
+from lavps_jax.problems.likelihoods import log_likelihood, make_problem
 
 
 @pytest.fixture(scope="module")

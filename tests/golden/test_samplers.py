@@ -17,9 +17,9 @@ from golden_runs import (
     rows_of,
 )
 
-from lavps_jax.diffusion import bridge_draw
+from lavps_jax.diffusion.denoisers import bridge_draw
+from lavps_jax.diffusion.schedules import time_grid
 from lavps_jax.samplers import DDIM, DPS, MGDM, State
-from lavps_jax.schedules import time_grid
 
 
 def test_mgdm(golden, prior):

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 from golden_files import Golden, cases
 
-from lavps_jax.diffusion import add_noise, bridge_draw
-from lavps_jax.schedules import BridgeCoefficients, Schedule, bridge_coefficients, time_grid
+from lavps_jax.diffusion.denoisers import add_noise, bridge_draw
+from lavps_jax.diffusion.schedules import (
+    BridgeCoefficients,
+    Schedule,
+    bridge_coefficients,
+    time_grid,
+)
 
 BRIDGE = Golden("bridge")
 TABLE = Schedule().alpha_bar

@@ -14,8 +14,8 @@ PROGRAM = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
-from lavps_jax.config import load_preset
-from lavps_jax.likelihoods import as_measurement, simulate
+from lavps_jax.config.settings import load_preset
+from lavps_jax.problems.likelihoods import as_measurement, simulate
 from lavps_jax.networks import PaletteConfig, split
 from lavps_jax.operators import SuperResolution
 

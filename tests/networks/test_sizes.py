@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from lavps_jax.build import check_image_shape, network_shape
 from lavps_jax.errors import UserError
+from lavps_jax.io.published import published_name
 from lavps_jax.networks import PaletteConfig, UNetConfig, split
 from lavps_jax.networks.hdit import GlobalAttention, HDiTConfig, LevelConfig, NeighbourhoodAttention
 from lavps_jax.networks.sizes import FFHQ256, IMAGENET256, with_degradation
 from lavps_jax.networks.tiled import Tiles
-from lavps_jax.published import published_name
+from lavps_jax.runs.build import check_image_shape, network_shape
 
 ROOT = Path(__file__).parents[2]
 SHAPES = json.loads((ROOT / "tests/data/golden/state_dict_shapes.json").read_text())

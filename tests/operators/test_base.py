@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import simulate
-from lavps_jax.metrics import residual_chi2
+from lavps_jax.metrics.images import residual_chi2
 from lavps_jax.operators import (
     Inpainting,
     LinearOperator,
@@ -17,6 +16,7 @@ from lavps_jax.operators import (
     from_forward,
     from_function,
 )
+from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.testing import check_operator, operator_findings
 
 X_SHAPE = (4, 5, 3)

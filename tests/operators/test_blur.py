@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import simulate
 from lavps_jax.operators import Blur, CircularBlur, gaussian_kernel, motion_kernel
+from lavps_jax.problems.likelihoods import simulate
 
 
 @pytest.mark.parametrize(

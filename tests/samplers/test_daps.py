@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
-from lavps_jax.likelihoods import make_problem, misfit, simulate, simulate_photons
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.operators import Clipping, Identity, from_matrix
+from lavps_jax.problems.likelihoods import make_problem, misfit, simulate, simulate_photons
 from lavps_jax.samplers import DAPS, make_sample_fn
 from lavps_jax.samplers.daps import largest_curvature
 

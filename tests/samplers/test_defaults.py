@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.build import load_prior
 from lavps_jax.data import ShippedData, load_batch
-from lavps_jax.likelihoods import simulate
-from lavps_jax.metrics import psnr, residual_chi2
+from lavps_jax.metrics.images import psnr, residual_chi2
 from lavps_jax.operators import MotionBlur, RandomPixels
+from lavps_jax.problems.likelihoods import simulate
+from lavps_jax.runs.build import load_prior
 from lavps_jax.samplers import MGDM, make_sample_fn
 
 IMAGES = [33, 52]

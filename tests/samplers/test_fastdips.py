@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
-from lavps_jax.likelihoods import make_problem
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import time_grid
 from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import FastDIPS, State
 from lavps_jax.samplers.fastdips import into_ball
-from lavps_jax.schedules import time_grid
 
 RNG = np.random.default_rng(2)
 A = RNG.standard_normal((2, 4))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_matrix
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import (
     DAPS,
     DDNM,
@@ -29,7 +30,6 @@ from lavps_jax.samplers import (
     make_sample_fn,
 )
 from lavps_jax.samplers.base import State
-from lavps_jax.schedules import Schedule
 from lavps_jax.types import Problem
 
 SIZE, NUM_STEPS, NUM_SAMPLES = 3, 8, 40_000

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem
 from lavps_jax.operators import from_matrix
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import MGPS
-from lavps_jax.schedules import Schedule
 
 SIZE, SIGMA_Y, RATE = 3, 0.3, 0.04
 MEAN, STD = np.array([0.3, -0.2, 0.5]), 0.8

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem, misfit, simulate, simulate_photons
-from lavps_jax.noise import from_log_likelihood
 from lavps_jax.operators import FourierSampling, Identity, from_forward, from_function
+from lavps_jax.problems.likelihoods import make_problem, misfit, simulate, simulate_photons
+from lavps_jax.problems.noise import from_log_likelihood
 from lavps_jax.samplers import (
     DAPS,
     DDNM,

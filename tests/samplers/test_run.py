@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.config import InnerConfig, LAVPSConfig, OptimizerConfig
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.config.settings import InnerConfig, LAVPSConfig, OptimizerConfig
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.likelihoods import make_problem
 from lavps_jax.networks import PaletteConfig, UNetConfig
 from lavps_jax.operators import from_function, from_matrix
-from lavps_jax.restoring import check_finite
+from lavps_jax.problems.likelihoods import make_problem
+from lavps_jax.runs.restoring import check_finite
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -37,7 +38,6 @@ from lavps_jax.samplers import (
     sample,
 )
 from lavps_jax.samplers.stepwise import Given, Turn, compile_steps
-from lavps_jax.schedules import Schedule
 
 SHAPE = (4, 1, 1)
 DENOISER = GaussianMixtureDenoiser()

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion import GaussianMixture, GaussianMixtureDenoiser
-from lavps_jax.likelihoods import make_problem
+from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.operators import from_forward
+from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import MGDM, Inner, make_sample_fn
-from lavps_jax.schedules import Schedule
 
 SIZE, SIGMA_Y, NUM_STEPS, ETA = 3, 0.4, 8, 0.7
 RNG = np.random.default_rng(1)

@@ -1,0 +1,1 @@
+"""Frozen settings, presets and the command line."""

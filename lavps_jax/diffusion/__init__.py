@@ -1,0 +1,1 @@
+"""Noise schedules, bridges and denoisers."""

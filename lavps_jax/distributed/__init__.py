@@ -1,0 +1,1 @@
+"""Several processes and chips: start, agreement, memory, preemption."""

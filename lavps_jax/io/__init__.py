@@ -1,0 +1,1 @@
+"""Storage, weights in files, checkpoints of training, foreign weights."""

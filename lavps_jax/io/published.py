@@ -1,0 +1,175 @@
+"""Weights of the published PyTorch networks under the names they have here, and back.
+
+A name here is the path of a weight in the network; there it is a key of a state dict. Dense
+kernels are (in, out) here and (out, in) there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.errors import UserError
+from lavps_jax.networks import HDiTConfig, PaletteConfig
+from lavps_jax.networks.attention import rotary_frequencies
+from lavps_jax.types import Weights
+
+__all__ = ["check_published", "from_published", "prefix_of", "published_name", "to_published"]
+
+_LAYER = re.compile(r"^((?:down|up)_levels\.\d+|mid_level)\.(\d+)\.(?!feature_degradation)")
+_FREQUENCIES = "self_attn.pos_emb.freqs"
+_UNUSED = re.compile(r"^(logvar_(fourier|linear)\.|epsilon_net\.)")
+"""The head of the training loss that says how uncertain it is, and the prior inside of an
+inference model."""
+_ALIAS = ("time_in_proj_t.weight", "time_in_proj.weight")
+"""Inference models list one tensor under two names."""
+
+
+def prefix_of(config: TrainConfig) -> str:
+    """What comes before a name in the state dict of a network of this task.
+
+    Raises:
+      UserError: if there are no published networks of this kind.
+    """
+    match config.task:
+        case PriorTask():
+            return "unet."
+        case AmortizedTask():
+            return "residual_nn."
+        case _:
+            name = type(config.task).__name__
+            raise UserError("preset", name, "give one of a prior or an amortized network")
+
+
+def check_published(config: TrainConfig) -> None:
+    """Raises a UserError unless the published code would compute the same with these weights."""
+    network: Any = config.task.network
+    found: list[tuple[str, Any, Any]] = [("schedule", config.schedule, Schedule())]
+    if isinstance(network, PaletteConfig):
+        found += [
+            ("task.network.noise_embedding", network.noise_embedding, "linear"),
+            ("task.network.mean_unit", network.mean_unit, "image"),
+            ("task.network.guidance", network.guidance, False),
+            ("task.network.inverse", network.inverse, "published"),
+        ]
+        network = network.backbone
+    found.append(("backbone", type(network).__name__, HDiTConfig.__name__))
+    for name, value, published in found:
+        if value != published:
+            raise UserError(name, value, f"the published networks have {published!r}")
+
+
+def published_name(path: tuple[Any, ...], prefix: str) -> str:
+    """The key of a weight, from its path in the network."""
+    name = ".".join(str(part) for part in path).removeprefix("backbone.")
+    return prefix + _LAYER.sub(r"\1.\2.attn.", name).replace("kernel", "weight")
+
+
+def from_published(state: Mapping[str, np.ndarray], weights: Weights, prefix: str) -> nnx.State:
+    """The weights of a state dict.
+
+    Args:
+      state: arrays by published name.
+      weights: the network's own, of arrays or `jax.ShapeDtypeStruct`: what is expected.
+      prefix: of the published names, see `prefix_of`.
+
+    Returns:
+      Weights of the structure of `weights`. Arrays are views of those of `state`, not copies.
+
+    Raises:
+      UserError: naming what is missing, not expected, or of another shape.
+    """
+    flat = nnx.to_flat_state(weights)
+    names = {path: published_name(path, prefix) for path, _ in flat}
+    missing = [name for name in names.values() if name not in state]
+    known = set(names.values())
+    extra = [name for name in state if name not in known and not _is_implied(name, state, prefix)]
+    misshapen = [
+        f"{name} {list(state[name].shape)} instead of {list(_there(path, variable.shape))}"
+        for (path, variable), name in zip(flat, names.values(), strict=True)
+        if name in state and tuple(state[name].shape) != _there(path, variable.shape)
+    ]
+    _refuse(missing=missing, unexpected=extra, misshapen=misshapen)
+    values = []
+    for path, variable in flat:
+        value = state[names[path]]
+        values.append((path, variable.replace(value.T if path[-1] == "kernel" else value)))
+    return nnx.from_flat_state(values)
+
+
+def to_published(weights: nnx.State, config: TrainConfig) -> dict[str, np.ndarray]:
+    """The state dict of trained weights, as the published code expects it; arrays are views.
+
+    The fixed rotary frequencies are filled in. So is the uncertainty head of a prior, with zeros:
+    sampling does not use it.
+    """
+    prefix = prefix_of(config)
+    state: dict[str, np.ndarray] = {}
+    flat = dict(nnx.to_flat_state(weights))
+    for path, variable in flat.items():
+        value = np.asarray(variable[...], np.float32)
+        name = published_name(path, prefix)
+        state[name] = value.T if path[-1] == "kernel" else value
+        if name.endswith("self_attn.scale"):
+            features = flat[(*path[:-1], "out_proj", "kernel")].shape[0]
+            table = rotary_frequencies(len(value), features // len(value))
+            layer = name.removesuffix("self_attn.scale")
+            state[layer + _FREQUENCIES] = table.astype(np.float32)
+    if isinstance(config.task, PriorTask):
+        for name, shape in (("fourier.freqs", (128,)), ("fourier.phases", (128,)),
+                            ("linear.weight", (1, 128)), ("linear.bias", (1,))):  # fmt: skip
+            state[f"logvar_{name}"] = np.zeros(shape, np.float32)
+    else:
+        alias, name = (prefix + one for one in _ALIAS)
+        state[alias] = state[name]
+    return state
+
+
+def _there(path: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The published shape of a weight."""
+    return tuple(reversed(shape)) if path[-1] == "kernel" else tuple(shape)
+
+
+def _is_implied(name: str, state: Mapping[str, np.ndarray], prefix: str) -> bool:
+    """Whether a name holds nothing that the network here would need.
+
+    Raises:
+      UserError: if it should repeat something else and does not.
+    """
+    if _UNUSED.match(name):
+        return True
+    if name.endswith(_FREQUENCIES):
+        scale = state.get(name.replace("pos_emb.freqs", "scale"))
+        table = state[name]
+        if scale is None or table.ndim != 2 or len(scale) != len(table):
+            return False
+        expected = rotary_frequencies(len(scale), 8 * table.shape[1])
+        if np.allclose(table, expected, rtol=5e-3):  # Of bfloat16; neighbours differ by more.
+            return True
+        raise UserError(name, "other rotary frequencies", "give weights of the published networks")
+    alias, original = (prefix + one for one in _ALIAS)
+    if name != alias or original not in state:
+        return False
+    if np.array_equal(state[alias], state[original]):
+        return True
+    raise UserError(
+        alias, f"another tensor than {original}", "give weights of the published networks"
+    )
+
+
+def _refuse(**lists: list[str]) -> None:
+    """Raises a UserError in one line if any of the lists has an entry."""
+    found = [f"{kind}: {_shortened(names)}" for kind, names in lists.items() if names]
+    if found:
+        raise UserError("checkpoint", "; ".join(found), "give the preset of this network")
+
+
+def _shortened(names: list[str], count: int = 5) -> str:
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest

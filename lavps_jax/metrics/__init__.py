@@ -1,0 +1,1 @@
+"""Scores of images, of ensembles and of sets."""

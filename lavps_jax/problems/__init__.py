@@ -1,0 +1,1 @@
+"""y = A(x) + noise: noise models, likelihood, simulation."""

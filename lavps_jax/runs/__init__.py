@@ -1,0 +1,1 @@
+"""One sampling run and one training run: prepare, run, write."""

@@ -1,0 +1,180 @@
+"""From the configuration of a training run to what is trained, with which loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lavps_jax.config.settings import (
+    AmortizedTask,
+    ConditionalTask,
+    OneStepTask,
+    OptimizerConfig,
+    PriorTask,
+    TrainConfig,
+)
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.errors import UserError
+from lavps_jax.networks.pure import PureModel, split, trainable_mask
+from lavps_jax.runs.build import build_conditional, build_start, load_network, load_prior
+from lavps_jax.training.amortized import AmortizedLoss, ChainLoss
+from lavps_jax.training.one_step import OneStepLoss
+from lavps_jax.training.step import ConditionalLoss, LossFn, PriorLoss
+from lavps_jax.types import Weights
+
+__all__ = [
+    "Trainee",
+    "build_loss",
+    "build_optimizer",
+    "build_trainee",
+    "exported",
+    "one_step_weights",
+]
+
+
+class Trainee(NamedTuple):
+    """What a training run trains, with which loss, next to which fixed weights."""
+
+    loss_fn: LossFn
+    weights: Weights
+    frozen: Weights
+
+
+def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
+    """Fresh network and loss of the configured task.
+
+    Raises:
+      UserError: if a network that the task begins with cannot be loaded, or is for another
+        schedule or other images than `image_shape`, (H, W, C).
+    """
+    prior, frozen = None, {}
+    if isinstance(config.task, OneStepTask):
+        model, first = _first_generator(config.task)
+        weights = one_step_weights(first)
+    else:
+        model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
+    if isinstance(config.task, AmortizedTask | OneStepTask):
+        prior, frozen = load_prior(config.task.prior, image_shape)
+        if prior.schedule != config.schedule:
+            remedy = f"use the schedule of the prior, {prior.schedule}"
+            raise UserError("schedule", config.schedule, remedy)
+    return Trainee(build_loss(config, model, prior), weights, frozen)
+
+
+def one_step_weights(weights: Weights) -> Weights:
+    """What is trained of a one-step task: a generator and its critic, which begin alike."""
+    return {"generator": weights, "critic": jax.tree.map(jnp.copy, weights)}
+
+
+def exported(task: Any, weights: Weights) -> Weights:
+    """What samplers need of trained weights: of a one-step task the generator."""
+    return weights["generator"] if isinstance(task, OneStepTask) else weights
+
+
+def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
+    model, weights, trained = load_network(task.denoiser)
+    if not isinstance(trained.task, ConditionalTask) or trained.task.network != task.network:
+        remedy = "give a supervised denoiser with the same network"
+        raise UserError("task.denoiser", task.denoiser, remedy)
+    return model, weights
+
+
+def build_loss(
+    config: TrainConfig, model: PureModel, prior: EDMDenoiser | None
+) -> LossFn | ChainLoss:
+    """The loss of the configured task; `prior` is that of an amortized or one-step one."""
+    task, schedule = config.task, config.schedule
+    cost: Any = {"compute_dtype": config.compute_dtype, "remat": config.remat}
+    model = dataclasses.replace(model, **cost)
+    match task:
+        case PriorTask():
+            return PriorLoss(
+                EDMDenoiser(model, schedule),
+                task.log_sigma_mean,
+                task.log_sigma_std,
+                task.network.num_classes,
+                task.label_dropout,
+            )
+        case ConditionalTask():
+            return ConditionalLoss(
+                build_conditional(model, task, schedule),
+                task.operator,
+                task.sigma_y,
+                task.log_sigma_mean,
+                task.log_sigma_std,
+                task.network.backbone.num_classes,
+                task.label_dropout,
+            )
+        case OneStepTask():
+            assert prior is not None
+            return OneStepLoss(
+                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
+                build_conditional(model, task, schedule),
+                task.operator,
+                task.sigma_y,
+                task.start_sigma,
+                task.sigma_min,
+                task.sigma_max,
+            )
+        case AmortizedTask():
+            assert prior is not None
+            blocks = AmortizedLoss(
+                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
+                build_start(model, task, schedule),
+                task.operator,
+                task.sigma_y,
+                task.num_steps,
+                task.low_idx,
+                task.high_idx,
+                task.tau_rule,
+                task.block_weight,
+            )
+            return ChainLoss(blocks) if task.states == "chain" else blocks
+
+
+def build_optimizer(config: TrainConfig, weights: Weights) -> optax.GradientTransformation:
+    """AdamW with clipping; buffers and their decay are left out.
+
+    Generator and critic of a one-step task are clipped apart, and the critic goes first and faster.
+    """
+    settings, steps, task = config.optimizer, config.num_train_steps, config.task
+    if not isinstance(task, OneStepTask):
+        return _adamw(settings, _rate(settings, steps))
+    rate = _rate(settings, steps)
+    rest = optax.constant_schedule(0.0)
+    each = {
+        "generator": optax.join_schedules([rest, rate], [settings.warmup_steps]),
+        "critic": lambda step: task.critic_rate * rate(step),
+    }
+    return optax.partition(
+        {name: _adamw(settings, one) for name, one in each.items()},
+        {name: jax.tree.map(lambda _, name=name: name, weights[name]) for name in each},
+    )
+
+
+def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(rate, weight_decay=config.weight_decay, mask=trainable_mask),
+    )
+
+
+def _rate(config: OptimizerConfig, num_train_steps: int) -> optax.Schedule:
+    match config.schedule:
+        case "constant":
+            # Joined by hand: optax.warmup_constant_schedule stays at zero without a warm-up.
+            warm_up = optax.linear_schedule(0.0, config.peak_lr, config.warmup_steps)
+            constant = optax.constant_schedule(config.peak_lr)
+            return optax.join_schedules([warm_up, constant], [config.warmup_steps])
+        case "cosine":
+            return optax.warmup_cosine_decay_schedule(
+                0.0,
+                config.peak_lr,
+                config.warmup_steps,
+                max(num_train_steps, config.warmup_steps + 1),
+            )

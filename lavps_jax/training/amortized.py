@@ -1,0 +1,219 @@
+"""Loss of the amortized network, on blocks of the forward process or of the sampler's own runs.
+
+Method section 5. The published training shows the network blocks whose x_t is the training image
+plus noise. A sampler at low noise never sees such blocks: its x_t stems from its own estimates,
+whose errors it carries from step to step. `ChainLoss` trains on the blocks that the sampler meets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lavps_jax.diffusion.denoisers import SIGMA_DATA, add_noise, bridge_draw, denoise
+from lavps_jax.diffusion.schedules import time_grid
+from lavps_jax.operators import OperatorFamily
+from lavps_jax.problems.likelihoods import simulate
+from lavps_jax.samplers.mgdm import MGDM, MGDMRow, TauRule, make_block
+from lavps_jax.samplers.starts import Amortized, ZeroShot
+from lavps_jax.samplers.variational import Block, block_loss, draw
+from lavps_jax.types import DenoiseFn, PRNGKey, Problem, Weights
+
+__all__ = ["AmortizedLoss", "BlockWeight", "Chain", "ChainLoss", "block_weight"]
+
+BlockWeight = Literal["none", "expected_residual"]
+
+
+@dataclass(frozen=True)
+class AmortizedLoss:
+    """Negative ELBO of the amortized start on a random block of the sampler's grid, nats.
+
+    An operator of the family and noise for every image; grid index i uniform in
+    [low_idx, high_idx); t_prev = times[i], t = times[i + 1], and tau is t_prev or what `tau_rule`
+    makes of it; x_t from the forward process, and the denoiser's x_0_hat in the place of the
+    sampler's x_0. `frozen` is the prior's theta. The metrics hold the unweighted L and L at the
+    block prior with the same draw: their ratio says what the network gains.
+
+    Attributes:
+      denoise_fn: the prior.
+      start: the network that is trained, as the sampler uses it.
+      operator: what the operators of training are drawn from.
+      sigma_y: standard deviation of the measurement noise.
+      num_steps: points of the sampler's time grid.
+      low_idx, high_idx: range of grid indices of t_prev.
+      tau_rule: how the sampler chooses tau, see `MGDM`; one that draws nothing.
+      weight: see `block_weight`; "none" is the published loss.
+    """
+
+    denoise_fn: DenoiseFn
+    start: Amortized
+    operator: OperatorFamily
+    sigma_y: float
+    num_steps: int
+    low_idx: int
+    high_idx: int
+    tau_rule: TauRule
+    weight: BlockWeight = "none"
+
+    # Starts are learned for the null class: the label is that of other losses.
+    def __call__(
+        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+    ):
+        key_problem, key_index, key_noise, key_eps, key_dropout = jax.random.split(rng_key, 5)
+        problem = self.problem(key_problem, x_0)
+        row = self.row(jax.random.randint(key_index, (), self.low_idx, self.high_idx))
+        noise = jax.random.normal(key_noise, x_0.shape)
+        x_t = add_noise(noise, x_0, row.t, self.start.schedule)
+        x_0_hat = jax.lax.stop_gradient(
+            denoise(self.denoise_fn, {"theta": frozen}, problem, x_t, row.t)
+        )
+        block = make_block(row, x_0_hat, x_t)
+        dropout_key = key_dropout if train else None
+        eps = jax.random.normal(key_eps, x_0.shape)
+        loss, metrics, _ = self.on_block(weights, frozen, problem, block, eps, dropout_key)
+        zero_shot = ZeroShot()({}, problem, block, eps, None)
+        at_prior = block_loss(*zero_shot, eps, self.denoise_fn, {"theta": frozen}, problem, block)
+        return loss, metrics | {"block_loss_at_prior": jax.lax.stop_gradient(at_prior)}
+
+    def problem(self, rng_key: PRNGKey, x_0: Float[Array, "H W C"]) -> Problem:
+        """A measurement of x_0 by an operator of the family."""
+        key_operator, key_y = jax.random.split(rng_key)
+        return simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
+
+    def row(self, index: Int[Array, ""]) -> MGDMRow:
+        """The sampler's numbers of the step whose t_prev has this grid index."""
+        sampler = MGDM(
+            self.denoise_fn,
+            low_idx=1,
+            high_idx=1,
+            num_steps=self.num_steps,
+            tau_rule=self.tau_rule,
+            schedule=self.start.schedule,
+        )
+        (segment,) = sampler.plan()  # Noisiest first, so index 1 comes last.
+        return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.rows)
+
+    def on_block(
+        self,
+        weights: Weights,
+        frozen: Weights,
+        problem: Problem,
+        block: Block,
+        eps: Float[Array, "H W C"],
+        dropout_key: PRNGKey | None,
+    ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, "H W C"]]:
+        """(loss, metrics, x_tau): of one block, with x_tau the draw that the loss was taken at."""
+        params = {"theta": frozen, "phi": weights}
+
+        def loss_fn(mu, rho, eps):
+            return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
+
+        mu, rho = self.start(params, problem, block, eps, loss_fn, dropout_key=dropout_key)
+        loss = loss_fn(mu, rho, eps)
+        metrics = {"block_loss": jax.lax.stop_gradient(loss)}
+        if self.weight == "expected_residual":
+            sigma = jnp.asarray(self.start.schedule.sigma, jnp.float32)[block.tau]
+            loss = loss * block_weight(sigma, problem.sigma_y)
+        return loss, metrics, draw(eps, mu, rho)
+
+
+def block_weight(
+    sigma_tau: Float[Array, ""], sigma_y: float | Float[Array, ""]
+) -> Float[Array, ""]:
+    """sigma_y^2 / (sigma_y^2 + v), v = sigma_tau^2 sigma_d^2 / (sigma_tau^2 + sigma_d^2), float ().
+
+    v is the variance of a pixel of x_0 given x_tau if pixels were independent with variance
+    sigma_d^2 = 0.25. Without it blocks of much noise, where the squared residual is hundreds of
+    times sigma_y^2, decide the gradient alone.
+    """
+    variance = sigma_tau**2 * SIGMA_DATA**2 / (sigma_tau**2 + SIGMA_DATA**2)
+    return sigma_y**2 / (sigma_y**2 + variance)
+
+
+class Chain(NamedTuple):
+    """A run of the sampler on one training image, between two of its steps.
+
+    Attributes:
+      problem: what was measured of the image.
+      x_t: the state at times[index + 2], float (H, W, C).
+      x_0: current estimate of the clean image, float (H, W, C).
+      index: grid index of the next block's t_prev, int32 (); low_idx - 1 once the run is over.
+    """
+
+    problem: Problem
+    x_t: Float[Array, "H W C"]
+    x_0: Float[Array, "H W C"]
+    index: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class ChainLoss:
+    """The loss of `AmortizedLoss` along the sampler's own runs with K = 0.
+
+    A run enters at high_idx - 1 from the forward process, and every training step takes it one
+    block further with the network as it is then. No gradient flows from block to block. As
+    a validation score this is the loss on the forward process, which weights don't change.
+    """
+
+    blocks: AmortizedLoss
+
+    @property
+    def top_idx(self) -> int:
+        """Grid index of the first block of a run."""
+        return self.blocks.high_idx - 1
+
+    def __call__(
+        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+    ):
+        return self.blocks(weights, rng_key, frozen, x_0, train=train)
+
+    def begin(
+        self,
+        rng_key: PRNGKey,
+        frozen: Weights,
+        x_0: Float[Array, "H W C"],
+        index: int | Int[Array, ""],
+    ) -> Chain:
+        """A run on a new image, about to pose the block of this grid index."""
+        key_problem, key_noise = jax.random.split(rng_key)
+        t_next = jnp.asarray(time_grid(self.blocks.num_steps, self.blocks.start.schedule))[
+            index + 2
+        ]
+        noise = jax.random.normal(key_noise, x_0.shape)
+        x_t = add_noise(noise, x_0, t_next, self.blocks.start.schedule)
+        problem = self.blocks.problem(key_problem, x_0)
+        x_0_hat = denoise(self.blocks.denoise_fn, {"theta": frozen}, problem, x_t, t_next)
+        return Chain(problem, x_t, x_0_hat, jnp.asarray(index, jnp.int32))
+
+    def begin_anywhere(self, rng_key: PRNGKey, frozen: Weights, x_0: Array) -> Chain:
+        """A run that enters at a random index: how training begins, so that runs end in turn."""
+        key_index, key = jax.random.split(rng_key)
+        index = jax.random.randint(key_index, (), self.blocks.low_idx, self.blocks.high_idx)
+        return self.begin(key, frozen, x_0, index)
+
+    def advance(
+        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, chain: Chain
+    ) -> tuple[Float[Array, ""], dict[str, Array], Chain]:
+        """(loss, metrics, chain): the loss of the next block, and the run after it."""
+        key_bridge, key_eps, key_renoise, key_dropout = jax.random.split(rng_key, 4)
+        row = self.blocks.row(chain.index)
+        shape = chain.x_t.shape
+        x_t = bridge_draw(jax.random.normal(key_bridge, shape), row.bridge, chain.x_t, chain.x_0)
+        block = make_block(row, chain.x_0, x_t)
+        eps = jax.random.normal(key_eps, shape)
+        loss, metrics, x_tau = self.blocks.on_block(
+            weights, frozen, chain.problem, block, eps, key_dropout
+        )
+        x_tau = jax.lax.stop_gradient(x_tau)
+        params = {"theta": frozen}
+        x_0 = denoise(self.blocks.denoise_fn, params, chain.problem, x_tau, row.tau)
+        x_t = bridge_draw(jax.random.normal(key_renoise, shape), row.renoise, chain.x_t, x_tau)
+        return loss, metrics, Chain(chain.problem, x_t, x_0, chain.index - 1)
+
+    def is_over(self, chain: Chain) -> Array:
+        """Whether the run has posed its last block, bool ()."""
+        return chain.index < self.blocks.low_idx

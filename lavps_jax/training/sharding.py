@@ -1,0 +1,138 @@
+"""Where the arrays of a training run lie: one mesh over all devices of all processes.
+
+Images are spread over every device. Weights, their average and the moments of the optimizer are
+copied to all devices or, to save memory, cut along one axis over groups of `fsdp` devices; the
+compiler then gathers each weight where it is used (fully sharded data parallelism, as in
+Rajbhandari et al., "ZeRO", SC 2020, arXiv:1910.02054). The result of a step does not depend on any
+of it, but for the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from lavps_jax.errors import UserError
+from lavps_jax.training.step import TrainState
+
+__all__ = [
+    "check_batch",
+    "copied",
+    "global_batch",
+    "make_mesh",
+    "on_all_devices",
+    "spread_images",
+    "spread_state",
+    "spread_weights",
+]
+
+Tree = TypeVar("Tree")
+
+_AXES = ("data", "fsdp")
+_MIN_SIZE = 2**12
+"""Arrays with fewer entries are not worth gathering."""
+
+
+def make_mesh(fsdp: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices as a (data, fsdp) mesh.
+
+    Args:
+      fsdp: devices that share one copy of the weights; it divides their number.
+      devices: others than all.
+
+    Raises:
+      UserError: if `fsdp` does not divide the number of devices.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
+        remedy = f"use a divisor of the number of devices, {count}"
+        raise UserError("fsdp", fsdp, remedy)
+    return jax.make_mesh((count // fsdp, fsdp), _AXES, (AxisType.Auto,) * 2, devices=devices)
+
+
+def check_batch(mesh: Mesh, batch_size: int, num_microbatches: int) -> None:
+    """Raises a UserError if batches of that many parts cannot be spread over the devices."""
+    parts = mesh.size * num_microbatches
+    if batch_size % parts:
+        found = f"{mesh.size} devices x {num_microbatches} microbatches"
+        raise UserError("batch_size", batch_size, f"use a multiple of {parts}, {found}")
+
+
+def copied(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def spread_images(mesh: Mesh) -> NamedSharding:
+    """Axis 0, of images, over all devices."""
+    return NamedSharding(mesh, PartitionSpec(_AXES))
+
+
+def spread_weights(mesh: Mesh, tree: Tree) -> Tree:
+    """A sharding for every leaf: its longest axis that `fsdp` divides is cut, if there is one."""
+
+    def one(leaf: Any) -> NamedSharding:
+        parts = mesh.shape["fsdp"]
+        if parts == 1 or leaf.size < _MIN_SIZE:
+            return copied(mesh)
+        lengths = [length if length % parts == 0 else 0 for length in leaf.shape]
+        if not max(lengths):
+            return copied(mesh)
+        axis = int(np.argmax(lengths))
+        return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
+
+    return jax.tree.map(one, tree)
+
+
+def spread_state(mesh: Mesh, state: TrainState) -> TrainState:
+    """A sharding for every leaf: runs of the sampler as images, everything else as weights."""
+    chains = jax.tree.map(lambda _: spread_images(mesh), state.chains)
+    return spread_weights(mesh, state)._replace(chains=chains)
+
+
+def on_all_devices(tree: Tree, shardings: Any) -> Tree:
+    """Arrays that every process holds alike, as arrays over the mesh.
+
+    Args:
+      shardings: one for all leaves, or a tree of them.
+    """
+    if isinstance(shardings, NamedSharding):
+        same = shardings
+        shardings = jax.tree.map(lambda _: same, tree)
+
+    def place(leaf: Any, sharding: NamedSharding) -> Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(place, tree, shardings)
+
+
+def global_batch(
+    indices: np.ndarray,
+    load: Callable[[np.ndarray], np.ndarray],
+    row_shape: tuple[int, ...],
+    mesh: Mesh,
+) -> Array:
+    """A batch over all devices, of which each process loads its own part only.
+
+    Args:
+      indices: of the images of the whole batch, (B,), the same on every process; B is a multiple
+        of the number of devices.
+      load: gives what belongs to some images, axis 0 in their order.
+      row_shape: of what belongs to one image.
+    """
+
+    def part(index: Any) -> np.ndarray:
+        return load(indices[index[0]])
+
+    shape = (len(indices), *row_shape)
+    return jax.make_array_from_callback(shape, spread_images(mesh), part)

@@ -1,0 +1,59 @@
+"""The presets in configs/ can be built, and the commands in their docstrings are understood."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig, TrainConfig, from_json, load_preset, to_json
+from lavps_jax.networks import split
+from lavps_jax.runs.build import network_shape
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
+
+
+def commands(preset: Path) -> list[list[str]]:
+    """Of train.py and sample.py in the docstring, with a number for each shell variable."""
+    text = ast.get_docstring(ast.parse((ROOT / preset).read_text())) or ""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [line[line.index("python ") :].split(";")[0] for line in lines if "python " in line]
+    words = [shlex.split(re.sub(r"\$\w+", "1", line)) for line in found]
+    return [one[1:] for one in words if one[1] in ("train.py", "sample.py")]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_preset_from_another_folder(preset, monkeypatch, tmp_path):
+    """Also those that build on others, and what they name is found."""
+    monkeypatch.chdir(ROOT)
+    expected = load_preset(str(preset))
+    monkeypatch.chdir(tmp_path)
+    assert load_preset(str(ROOT / preset)) == load_preset(str(preset)) == expected
+    if preset.stem == "fashion_mnist_inpainting":
+        assert network_shape(expected.prior).channels == 1
+    # A file of the working folder comes first.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / preset).write_text("def get_config(): return 5")
+    assert load_preset(str(preset)) == 5
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_preset(preset, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_preset(str(preset))
+    assert from_json(to_json(config)) == config
+    if isinstance(config, TrainConfig):
+        network = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
+        assert sum(leaf.size for leaf in jax.tree.leaves(split(network)[1])) > 5e5
+    documented = commands(preset)
+    assert documented
+    for program, *arguments in documented:
+        kind = TrainConfig if program == "train.py" else SampleConfig
+        assert isinstance(cli.parse(arguments, kind), kind)

@@ -1,0 +1,44 @@
+"""Schedule and bridge: ranges, and the laws of the bridge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients, time_grid
+from lavps_jax.errors import UserError
+
+TABLE = Schedule().alpha_bar
+
+
+@pytest.mark.parametrize("num_steps", [10, 12, 100, 124, 220, 500, 1000])
+def test_time_grid_spans_all_times(num_steps):
+    times = time_grid(num_steps)
+    assert times[0] == 0 and times[-1] == 999 and np.all(np.diff(times) > 0)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("s,t,l", [(0, 1, 2), (0, 10, 20), (10, 300, 999), (500, 501, 1000)])
+def test_bridge_keeps_the_marginals(s, t, l, eta):  # noqa: E741
+    # x_l given x_s has mean sqrt(a_sl) x_s and variance 1 - a_sl; the bridge must give x_t its own.
+    c = bridge_coefficients(TABLE, s, t, l, eta)
+    a_sl, a_st = TABLE[l] / TABLE[s], TABLE[t] / TABLE[s]
+    np.testing.assert_allclose(c.c_l * np.sqrt(a_sl) + c.c_s, np.sqrt(a_st), rtol=1e-12)
+    np.testing.assert_allclose(c.c_l**2 * (1 - a_sl) + c.std**2, 1 - a_st, rtol=1e-9)
+
+
+def test_bridge_to_its_own_start_is_the_start():
+    c = bridge_coefficients(TABLE, 0, 0, 30, 1.0)
+    assert (c.c_l, c.c_s, c.std) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("make", [lambda: time_grid(1), lambda: time_grid(1001),
+                                  lambda: Schedule(beta_min=0.1, beta_max=0.01)])  # fmt: skip
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(UserError):
+        make()
+
+
+def test_times_out_of_order_are_refused():
+    with pytest.raises(ValueError, match="bridge times"):
+        bridge_coefficients(TABLE, 5, 3, 10, 1.0)

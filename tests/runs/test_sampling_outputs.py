@@ -1,0 +1,42 @@
+"""Pictures of a sampling run show what was measured, or an image made of it."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lavps_jax.operators import FourierSampling, Identity
+from lavps_jax.runs.measurements import Measured
+from lavps_jax.runs.pictures import save_png
+from lavps_jax.runs.sampling_outputs import _observation
+from lavps_jax.types import Problem
+
+SHAPE = (4, 6, 1)
+IMAGE = np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)
+
+
+def measured(operator) -> Measured:
+    y = operator.forward(jnp.asarray(IMAGE))
+    problem = Problem(y, operator, jnp.float32(0.1), jnp.asarray(IMAGE) / 2)
+    return Measured(
+        jax.tree.map(lambda leaf: leaf[None], problem), np.arange(1), ["a"], None, [None]
+    )
+
+
+def test_an_image_is_shown_as_it_was_measured():
+    np.testing.assert_array_equal(_observation(measured(Identity(x_shape=SHAPE)), 0), IMAGE)
+
+
+def test_complex_measurements_are_shown_as_an_image(tmp_path):
+    lines = FourierSampling(jnp.ones((*SHAPE[:2], 1)), x_shape=SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = _observation(measured(lines), 0)
+        save_png(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(picture, IMAGE / 2)
+    with pytest.raises(ValueError, match="complex"):
+        save_png(tmp_path / "b.png", picture + 0j)
