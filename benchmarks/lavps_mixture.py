@@ -40,7 +40,7 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.networks import split
 from lavps_jax.samplers import MGDM, Sampler
 from lavps_jax.samplers.mgdm import make_block
-from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, BestOf, Start, SupervisedStart, ZeroShot
 from lavps_jax.samplers.variational import block_loss
 from lavps_jax.training.amortized import AmortizedLoss
 from lavps_jax.types import Params, PRNGKey, Problem, Weights
@@ -223,7 +223,7 @@ class Row:
     def sampler(self, amortized: Start) -> MGDM:
         """With this start where it is not the perfect denoiser's."""
         perfect: Any = PerfectDenoiser()
-        start = Conditional(perfect) if self.start == "perfect" else amortized
+        start = SupervisedStart(perfect) if self.start == "perfect" else amortized
         return mgdm(self.num_inner_steps, 0.1, BestOf(start, ZeroShot()) if self.best_of else start)
 
 

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.operators import families
+from benchmarks.operators import all_families
 from benchmarks.record import earlier, record
 from lavps_jax.config import cli
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.networks import split
 from lavps_jax.networks.sizes import FFHQ256
-from lavps_jax.operators import Colorization, Denoise, OperatorFamily
+from lavps_jax.operators import families
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.likelihoods import log_likelihood, simulate
 from lavps_jax.runs.build import load_prior
 from lavps_jax.samplers import MGDM, Inner
@@ -75,7 +76,10 @@ def step_seconds(side: int) -> tuple[float, tuple[int, int, int]]:
     denoiser, theta, x_shape = denoiser_of(side)
     sampler = MGDM(denoiser, Inner(1), Inner(1), high_idx=20)
     problem = simulate(
-        jax.random.key(0), jnp.zeros(x_shape), Denoise().draw(jax.random.key(0), x_shape), 0.05
+        jax.random.key(0),
+        jnp.zeros(x_shape),
+        families.Identity().draw(jax.random.key(0), x_shape),
+        0.05,
     )
     segment = sampler.plan()[-1]
     row = jax.tree.map(lambda leaf: leaf[0], segment.rows)
@@ -98,12 +102,12 @@ def operator_seconds(family: OperatorFamily, x_shape: tuple[int, int, int]) -> f
 
 def main(config: Config) -> None:
     earlier("out", config.out)
-    all_families = families(Path(config.pictures)) | {"colorization": Colorization()}
+    known = all_families(Path(config.pictures)) | {"colorization": families.Colorization()}
     found: dict[str, Any] = {}
     for side in config.sides:
         step, x_shape = step_seconds(side)
         shares = {}
-        for name, family in all_families.items():
+        for name, family in known.items():
             if name == "painted mask" and side != 32 or name == "colorization" and side == 32:
                 continue
             shares[name] = operator_seconds(family, x_shape) / step

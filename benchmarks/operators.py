@@ -26,32 +26,8 @@ from benchmarks.record import current_commit, earlier, record
 from lavps_jax.config import cli
 from lavps_jax.config.settings import LAVPSConfig, SampleConfig, load_preset
 from lavps_jax.errors import UserError
-from lavps_jax.operators import (
-    AnisotropicBlur,
-    CentreBox,
-    Compressed,
-    CompressedSensing,
-    Denoise,
-    FourierLines,
-    GaussianBlur,
-    HalfImage,
-    HighDynamicRange,
-    KernelFile,
-    MaskFile,
-    Mixture,
-    MotionBlur,
-    NonlinearBlur,
-    OperatorFamily,
-    Outpainting,
-    PhaseRetrieval,
-    RandomBox,
-    RandomPixels,
-    Several,
-    SuperResolve,
-    SuperResolveBicubic,
-    Then,
-    Tone,
-)
+from lavps_jax.operators import families
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.runs.sampling import run_sampling
 
 PRECISE = ("denoising",)
@@ -70,7 +46,7 @@ class Config:
     pictures: str = "outputs/operators"
 
 
-def families(folder: Path) -> dict[str, OperatorFamily]:
+def all_families(folder: Path) -> dict[str, OperatorFamily]:
     """All of them by name; the files that two of them read are written to the folder.
 
     Raises:
@@ -88,28 +64,32 @@ def families(folder: Path) -> dict[str, OperatorFamily]:
             raise UserError("pictures", file, "give another folder: this file would be replaced")
         file.write_bytes(content)
     return {
-        "denoising": Denoise(),
-        "random box": RandomBox(),
-        "centre box": CentreBox(),
-        "half missing": HalfImage(),
-        "outpainting": Outpainting(),
-        "painted mask": MaskFile(str(folder / "mask.png")),
-        "super-resolution x4": SuperResolve(4),
-        "super-resolution x16": SuperResolve(16),
-        "bicubic x4": SuperResolveBicubic(4),
-        "gaussian blur, circular": GaussianBlur(9, 1.5, border="circular"),
-        "anisotropic blur": AnisotropicBlur(9, 3.0, 0.7),
-        "kernel from a file": KernelFile(str(folder / "kernel.npy")),
-        "compressed sensing": CompressedSensing(0.25),
-        "Fourier lines": FourierLines(4.0),
-        "blur, then smaller": Then(GaussianBlur(5, 1.0), SuperResolve(2)),
-        "small and pixels": Several((SuperResolve(4), RandomPixels())),
-        "mixture": Mixture((RandomPixels(), SuperResolve(2), MotionBlur(9))),
-        "phase retrieval": PhaseRetrieval(),
-        "high dynamic range": HighDynamicRange(),
-        "JPEG, quality 10": Compressed(10),
-        "tone curve, 3 bits": Tone(1.5, 3),
-        "non-linear blur": NonlinearBlur(9),
+        "denoising": families.Identity(),
+        "random box": families.RandomBox(),
+        "centre box": families.CentreBox(),
+        "half missing": families.HalfImage(),
+        "outpainting": families.Outpainting(),
+        "painted mask": families.MaskFile(str(folder / "mask.png")),
+        "super-resolution x4": families.SuperResolution(4),
+        "super-resolution x16": families.SuperResolution(16),
+        "bicubic x4": families.SuperResolutionBicubic(4),
+        "gaussian blur, circular": families.GaussianBlur(9, 1.5, border="circular"),
+        "anisotropic blur": families.AnisotropicBlur(9, 3.0, 0.7),
+        "kernel from a file": families.KernelFile(str(folder / "kernel.npy")),
+        "compressed sensing": families.CompressedSensing(0.25),
+        "Fourier lines": families.FourierLines(4.0),
+        "blur, then smaller": families.Composition(
+            families.GaussianBlur(5, 1.0), families.SuperResolution(2)
+        ),
+        "small and pixels": families.Stack((families.SuperResolution(4), families.RandomPixels())),
+        "mixture": families.Mixture(
+            (families.RandomPixels(), families.SuperResolution(2), families.MotionBlur(9))
+        ),
+        "phase retrieval": families.PhaseRetrieval(),
+        "high dynamic range": families.HighDynamicRange(),
+        "JPEG, quality 10": families.JPEG(10),
+        "tone curve, 3 bits": families.ToneCurve(1.5, 3),
+        "non-linear blur": families.NonlinearBlur(9),
     }
 
 
@@ -150,10 +130,10 @@ def measure(config: Config, name: str, family: OperatorFamily) -> dict[str, Any]
 def main(config: Config) -> None:
     out = Path(config.out)
     found = (earlier("out", out) or {"results": {}})["results"]
-    all_families = families(Path(config.pictures))
-    for name in config.families or all_families:
+    known = all_families(Path(config.pictures))
+    for name in config.families or known:
         if name not in found:
-            found[name] = measure(config, name, all_families[name])
+            found[name] = measure(config, name, known[name])
             record(config.out, found)
         row = found[name]
         psnr = " | ".join(f"{row[kind]['psnr']:.2f}" for kind in ("naive", "mgdm", "lavps"))

@@ -33,7 +33,7 @@ from lavps_jax.data import ShippedData
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import write_file
 from lavps_jax.io.weights import read_card
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.runs.sampling import run_sampling
 
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lavps_jax.config.settings import (
-    ConditionalConfig,
     DAPSConfig,
     DDNMConfig,
     DDRMConfig,
@@ -33,18 +32,11 @@ from lavps_jax.config.settings import (
     PiGDMConfig,
     REDDiffConfig,
     SamplerConfig,
+    SupervisedConfig,
     load_preset,
 )
-from lavps_jax.operators import (
-    CentreBox,
-    GaussianBlur,
-    HighDynamicRange,
-    MotionBlur,
-    OperatorFamily,
-    RandomBox,
-    RandomPixels,
-    SuperResolve,
-)
+from lavps_jax.operators import families
+from lavps_jax.operators.families import OperatorFamily
 
 __all__ = ["SUITES", "Point", "Suite", "points_of"]
 
@@ -100,16 +92,16 @@ PRESETS = {
 """Tasks of which there is an amortized network."""
 
 UNSEEN: Mapping[str, OperatorFamily] = {
-    "motion blur (trained on)": MotionBlur(size=9, intensity=0.9),
-    "straighter motion blur": MotionBlur(size=13, intensity=0.3),
-    "gaussian blur": GaussianBlur(9, 1.5),
-    "super-resolution": SuperResolve(factor=2),
-    "coarser super-resolution": SuperResolve(factor=4),
-    "centre box": CentreBox(),
-    "random box": RandomBox(),
-    "few pixels": RandomPixels(),
-    "fewer pixels": RandomPixels(min_observed=0.08, max_observed=0.1),
-    "high dynamic range": HighDynamicRange(),
+    "motion blur (trained on)": families.MotionBlur(size=9, intensity=0.9),
+    "straighter motion blur": families.MotionBlur(size=13, intensity=0.3),
+    "gaussian blur": families.GaussianBlur(9, 1.5),
+    "super-resolution": families.SuperResolution(factor=2),
+    "coarser super-resolution": families.SuperResolution(factor=4),
+    "centre box": families.CentreBox(),
+    "random box": families.RandomBox(),
+    "few pixels": families.RandomPixels(),
+    "fewer pixels": families.RandomPixels(min_observed=0.08, max_observed=0.1),
+    "high dynamic range": families.HighDynamicRange(),
 }
 """What a network trained on motion blur meets."""
 
@@ -230,12 +222,12 @@ def _images(task: str) -> list[Point]:
         Point("Guess & Guide", f"guided every {k}", GuessAndGuideConfig(guide_every=k))
         for k in (3, 1)
     ]
-    points += [Point("EPS", f"n = {n}", ConditionalConfig(EPS, n)) for n in (10, 25, 100)]
+    points += [Point("EPS", f"n = {n}", SupervisedConfig(EPS, n)) for n in (10, 25, 100)]
     if task == "motion blur":
         start = dataclasses.replace(_lavps(task, 1), amortized=SUPERVISED["Palette"])
         points += [Point("LAVPS, Palette's start", "K = 1", start)]
         points += [
-            Point(method, f"n = {n}", ConditionalConfig(denoiser, n))
+            Point(method, f"n = {n}", SupervisedConfig(denoiser, n))
             for method, denoiser in SUPERVISED.items()
             for n in (10, 25, 100)
         ]
@@ -251,7 +243,7 @@ def _robustness() -> list[Point]:
         Point("DPS", "n = 100", DPSConfig()),
         Point("DiffPIR", "n = 25", DiffPIRConfig(25)),
         Point("FAST-DIPS", "n = 25", FastDIPSConfig(25)),
-        *(Point(method, "n = 100", ConditionalConfig(path)) for method, path in SUPERVISED.items()),
+        *(Point(method, "n = 100", SupervisedConfig(path)) for method, path in SUPERVISED.items()),
         ONE_STEP,
-        Point("EPS", "n = 25", ConditionalConfig(EPS, 25)),
+        Point("EPS", "n = 25", SupervisedConfig(EPS, 25)),
     ]

@@ -5,14 +5,14 @@ Command: python sample.py configs/fashion_mnist.py
 
 from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import ShippedData
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/fashion_mnist/prior",
         data=ShippedData(pad_to=32),
-        operator=MotionBlur(size=9, intensity=0.9),
+        operator=families.MotionBlur(size=9, intensity=0.9),
         sampler=LAVPSConfig(amortized="pretrained/fashion_mnist/motion_blur"),
         compare_with=(MGDMConfig(), DPSConfig()),
         out_dir="outputs/fashion_mnist",

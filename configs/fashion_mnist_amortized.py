@@ -4,7 +4,7 @@ Commands:
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/motion_blur
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/super_resolution \
       --num-train-steps 6000 task:amortized-task \
-      task.operator:super-resolve --task.operator.factor 2
+      task.operator:super-resolution --task.operator.factor 2
   python train.py configs/fashion_mnist_amortized.py --run-dir runs/inpainting \
       --num-train-steps 6000 task:amortized-task task.operator:random-pixels
 Hardware and time: see pretrained/fashion_mnist/README.md.
@@ -13,13 +13,13 @@ Hardware and time: see pretrained/fashion_mnist/README.md.
 from lavps_jax.config.settings import AmortizedTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import TfdsData
 from lavps_jax.networks import (
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
     NeighbourhoodAttention,
-    PaletteConfig,
 )
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
@@ -36,9 +36,9 @@ def get_config() -> TrainConfig:
     )
     return TrainConfig(
         task=AmortizedTask(
-            network=PaletteConfig(backbone, mean_unit="prior_std", guidance=True),
+            network=AmortizedNetworkConfig(backbone, mean_unit="prior_std", guidance=True),
             prior="pretrained/fashion_mnist/prior",
-            operator=MotionBlur(size=9, intensity=0.9),
+            operator=families.MotionBlur(size=9, intensity=0.9),
             states="chain",
             block_weight="expected_residual",
         ),

@@ -5,21 +5,22 @@ It is told y through A^+ y alone, and samples by DDIM without a likelihood.
 Training: python train.py configs/fashion_mnist_conditional.py
 Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:conditional-config --sampler.denoiser benchmarks/weights/palette
+    sampler:supervised-config --sampler.denoiser benchmarks/weights/palette
 """
 
-from lavps_jax.config.settings import ConditionalTask, OptimizerConfig, TrainConfig, load_preset
+from lavps_jax.config.settings import OptimizerConfig, SupervisedTask, TrainConfig, load_preset
 from lavps_jax.data import TfdsData
-from lavps_jax.networks import ConditionalDenoiserConfig
-from lavps_jax.operators import MotionBlur
+from lavps_jax.networks import SupervisedNetworkConfig
+from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
     # As large as an amortized network.
     backbone = load_preset("configs/fashion_mnist_amortized.py").task.network.backbone
     return TrainConfig(
-        task=ConditionalTask(
-            network=ConditionalDenoiserConfig(backbone), operator=MotionBlur(size=9, intensity=0.9)
+        task=SupervisedTask(
+            network=SupervisedNetworkConfig(backbone),
+            operator=families.MotionBlur(size=9, intensity=0.9),
         ),
         train_data=TfdsData("fashion_mnist", "train", pad_to=32),
         validation_data=TfdsData("fashion_mnist", "test", pad_to=32),

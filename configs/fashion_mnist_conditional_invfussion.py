@@ -7,20 +7,20 @@ layer.
 Training: python train.py configs/fashion_mnist_conditional_invfussion.py
 Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:conditional-config --sampler.denoiser benchmarks/weights/invfussion
+    sampler:supervised-config --sampler.denoiser benchmarks/weights/invfussion
 """
 
 import dataclasses
 from typing import Any
 
 from lavps_jax.config.settings import TrainConfig, load_preset
-from lavps_jax.networks import ConditionalDenoiserConfig
+from lavps_jax.networks import SupervisedNetworkConfig
 from lavps_jax.networks.sizes import with_degradation
 
 
 def get_config() -> TrainConfig:
     config: Any = load_preset("configs/fashion_mnist_conditional.py")
-    network = ConditionalDenoiserConfig(
+    network = SupervisedNetworkConfig(
         with_degradation(config.task.network.backbone), inverse="published"
     )
     return dataclasses.replace(

@@ -10,7 +10,7 @@ Command: python sample.py configs/fashion_mnist_inpainting.py
 import dataclasses
 
 from lavps_jax.config.settings import SampleConfig, load_preset
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 
 
 def get_config() -> SampleConfig:
@@ -20,7 +20,7 @@ def get_config() -> SampleConfig:
     )
     return dataclasses.replace(
         config,
-        operator=RandomPixels(),
+        operator=families.RandomPixels(),
         sampler=lavps,
         out_dir="outputs/fashion_mnist_inpainting",
     )

@@ -9,7 +9,7 @@ Command: python sample.py configs/fashion_mnist_super_resolution.py
 import dataclasses
 
 from lavps_jax.config.settings import SampleConfig, load_preset
-from lavps_jax.operators import SuperResolve
+from lavps_jax.operators import families
 
 
 def get_config() -> SampleConfig:
@@ -19,7 +19,7 @@ def get_config() -> SampleConfig:
     )
     return dataclasses.replace(
         config,
-        operator=SuperResolve(factor=2),
+        operator=families.SuperResolution(factor=2),
         sampler=lavps,
         out_dir="outputs/fashion_mnist_super_resolution",
     )

@@ -22,7 +22,7 @@ Other tasks, with the network of another one (starts are then compared) or their
 (--sampler.amortized FOLDER), and --no-stochastic for one operator for all images:
   operator:motion-blur --operator.size 35 --operator.intensity 0.3
   operator:gaussian-blur --operator.size 61 --operator.std 3
-  operator:super-resolve --operator.factor 4     (also 8 and 16)
+  operator:super-resolution --operator.factor 4     (also 8 and 16)
   operator:centre-box, operator:random-box
   operator:random-pixels --operator.min-observed 0.15 --operator.max-observed 0.2   (also .08, .1)
 Hardware: any accelerator; a batch that does not fit is refused before it runs (--batch-size).
@@ -31,7 +31,7 @@ Time of one sample on an H100 GPU: 1.2 s (LAVPS), 2.2 s (MGDM), 0.4 s (DPS), see
 
 from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import FolderData
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def inner(num_inner_steps: int) -> InnerConfig:
@@ -43,7 +43,7 @@ def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/ffhq256/prior",
         data=FolderData("data/ffhq256/test", size=256),
-        operator=MotionBlur(size=21, intensity=0.9),
+        operator=families.MotionBlur(size=21, intensity=0.9),
         sampler=LAVPSConfig(
             amortized="pretrained/ffhq256/motion_blur",
             inner=inner(3),

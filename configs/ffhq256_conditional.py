@@ -2,22 +2,22 @@
 
 Training: python train.py configs/ffhq256_conditional.py
 Sampling: python sample.py configs/ffhq256.py --no-compare \\
-    sampler:conditional-config --sampler.denoiser runs/ffhq256_conditional/weights
+    sampler:supervised-config --sampler.denoiser runs/ffhq256_conditional/weights
 Time: that of configs/ffhq256_prior.py for as many steps; the network is the prior's.
 """
 
-from lavps_jax.config.settings import ConditionalTask, OptimizerConfig, TrainConfig
+from lavps_jax.config.settings import OptimizerConfig, SupervisedTask, TrainConfig
 from lavps_jax.data import FolderData
-from lavps_jax.networks import ConditionalDenoiserConfig
+from lavps_jax.networks import SupervisedNetworkConfig
 from lavps_jax.networks.sizes import FFHQ256
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
     return TrainConfig(
-        task=ConditionalTask(
-            network=ConditionalDenoiserConfig(FFHQ256, inverse="published"),
-            operator=MotionBlur(size=21, intensity=0.9),
+        task=SupervisedTask(
+            network=SupervisedNetworkConfig(FFHQ256, inverse="published"),
+            operator=families.MotionBlur(size=21, intensity=0.9),
             log_sigma_mean=-1.2,
             log_sigma_std=1.2,
         ),

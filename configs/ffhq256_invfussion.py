@@ -11,20 +11,20 @@ Time at 20 TFLOP/s: 7 hours; counted, not measured, see docs/parity.md.
 
 from lavps_jax.config.settings import AmortizedTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import FolderData
-from lavps_jax.networks import PaletteConfig
+from lavps_jax.networks import AmortizedNetworkConfig
 from lavps_jax.networks.sizes import FFHQ256, with_degradation
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
-    network = PaletteConfig(
+    network = AmortizedNetworkConfig(
         with_degradation(FFHQ256), noise_embedding="linear", inverse="published"
     )
     return TrainConfig(
         task=AmortizedTask(
             network=network,
             prior="pretrained/ffhq256/prior",
-            operator=MotionBlur(size=21, intensity=0.9),
+            operator=families.MotionBlur(size=21, intensity=0.9),
             high_idx=30,
             tau_rule="previous",
         ),

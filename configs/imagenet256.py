@@ -19,7 +19,7 @@ counted, not measured, see docs/parity.md.
 
 from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
 from lavps_jax.data import FolderData
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def inner(num_inner_steps: int) -> InnerConfig:
@@ -31,7 +31,7 @@ def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/imagenet256/prior",
         data=FolderData("data/imagenet256/test", size=256),
-        operator=MotionBlur(size=21, intensity=0.9),
+        operator=families.MotionBlur(size=21, intensity=0.9),
         sampler=LAVPSConfig(
             amortized="pretrained/imagenet256/motion_blur",
             inner=inner(3),

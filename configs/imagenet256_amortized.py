@@ -3,7 +3,7 @@
 Training, on the prior that configs/imagenet256_prior.py gives:
   python train.py configs/imagenet256_amortized.py
   python train.py configs/imagenet256_amortized.py --run-dir runs/imagenet256_sr4 \
-      task:amortized-task task.operator:super-resolve --task.operator.factor 4
+      task:amortized-task task.operator:super-resolution --task.operator.factor 4
 Weights of the published release (set the operator to the one that they were trained with):
   python -m lavps_jax.convert DOWNLOADS/NAME.pt pretrained/imagenet256/motion_blur \
       --preset configs/imagenet256_amortized.py
@@ -12,17 +12,19 @@ Time at 20 TFLOP/s: 32 hours; counted, not measured, see docs/parity.md.
 
 from lavps_jax.config.settings import AmortizedTask, OptimizerConfig, TrainConfig
 from lavps_jax.data import FolderData
-from lavps_jax.networks import PaletteConfig
+from lavps_jax.networks import AmortizedNetworkConfig
 from lavps_jax.networks.sizes import IMAGENET256
-from lavps_jax.operators import MotionBlur
+from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
     return TrainConfig(
         task=AmortizedTask(
-            network=PaletteConfig(IMAGENET256, noise_embedding="linear", inverse="published"),
+            network=AmortizedNetworkConfig(
+                IMAGENET256, noise_embedding="linear", inverse="published"
+            ),
             prior="pretrained/imagenet256/prior",
-            operator=MotionBlur(size=21, intensity=0.9),
+            operator=families.MotionBlur(size=21, intensity=0.9),
             high_idx=30,
             tau_rule="previous",
         ),

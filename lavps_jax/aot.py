@@ -29,14 +29,14 @@ from jax.sharding import SingleDeviceSharding
 from lavps_jax.config import cli
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalConfig,
-    ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
     OneStepConfig,
     OneStepTask,
     PriorTask,
     SampleConfig,
+    SupervisedConfig,
+    SupervisedTask,
     TrainConfig,
     load_preset,
 )
@@ -52,12 +52,12 @@ from lavps_jax.runs.build_zero_shot import build_zero_shot
 from lavps_jax.samplers import Sampler, make_sample_fn
 from lavps_jax.samplers.starts import BestOf, ZeroShot
 from lavps_jax.training.sharding import (
+    batch_sharding,
     check_batch,
-    copied,
     make_mesh,
-    spread_images,
-    spread_state,
-    spread_weights,
+    replicated,
+    state_sharding,
+    weight_sharding,
 )
 from lavps_jax.training.step import ChainLoss, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import Weights
@@ -153,25 +153,25 @@ def training_needs(
         denoiser, frozen, _ = _abstract_prior(prior)
     loss_fn = build_loss(config, model, denoiser)
     optimizer = build_optimizer(config, weights)
-    images = _like((config.batch_size, side, side, _channels(config)), spread_images(mesh))
+    images = _like((config.batch_size, side, side, _channels(config)), batch_sharding(mesh))
     labels = None
     if config.task.trained_classes:
-        labels = _like((config.batch_size,), spread_images(mesh), jnp.int32)
-    rng_key = _placed(jax.eval_shape(lambda: jax.random.key(0)), copied(mesh))
-    frozen = jax.tree.map(_placed, frozen, spread_weights(mesh, frozen))
+        labels = _like((config.batch_size,), batch_sharding(mesh), jnp.int32)
+    rng_key = _placed(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
+    frozen = jax.tree.map(_placed, frozen, weight_sharding(mesh, frozen))
     chains = ()
     if isinstance(loss_fn, ChainLoss):
         chains = jax.eval_shape(
             lambda *given: begin_chains(loss_fn, *given), frozen, images, rng_key
         )
     state = jax.eval_shape(lambda w, c: init_train_state(w, optimizer, c), weights, chains)
-    shardings = spread_state(mesh, state)
+    shardings = state_sharding(mesh, state)
     train_step: Any = make_train_step(
         loss_fn,
         optimizer,
         ema_decay=config.optimizer.ema_decay,
         num_microbatches=config.num_microbatches,
-        out_shardings=(shardings, copied(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
     )
     state = jax.tree.map(_placed, state, shardings)
     remedy = "lower batch_size, raise num_microbatches or fsdp, use remat, or take more chips"
@@ -232,7 +232,7 @@ def _sampler(
     match config.sampler:
         case LAVPSConfig():
             task = None if amortized is None else amortized.task
-            if amortized is None or not isinstance(task, AmortizedTask | ConditionalTask):
+            if amortized is None or not isinstance(task, AmortizedTask | SupervisedTask):
                 raise UserError("amortized", "no preset of an amortized network", "give one")
             model, phi = _abstract(amortized, config.compute_dtype)
             start = start_of(model, task, amortized.schedule)
@@ -243,7 +243,7 @@ def _sampler(
             return build_mgdm(sampler, denoiser, BestOf(start, ZeroShot())), phi
         case MGDMConfig():
             return build_mgdm(config.sampler, denoiser, ZeroShot()), None
-        case ConditionalConfig() | OneStepConfig():
+        case SupervisedConfig() | OneStepConfig():
             raise UserError("preset", "a sampler without the prior", "give one that uses it")
         case _:
             return build_zero_shot(config.sampler, denoiser), None

@@ -144,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "GET":
                 return self.list(bucket, query)
             return self.upload(bucket, query, body)
-        if copied := re.fullmatch(r"(.*)/(?:rewriteTo|copyTo)/b/([^/]+)/o/(.*)", rest):
-            return self.copy(bucket, *(unquote(part) for part in copied.groups()))
+        if replicated := re.fullmatch(r"(.*)/(?:rewriteTo|copyTo)/b/([^/]+)/o/(.*)", rest):
+            return self.copy(bucket, *(unquote(part) for part in replicated.groups()))
         if moved := re.fullmatch(r"(.*)/moveTo/o/(.*)", rest):
             return self.copy(bucket, unquote(moved[1]), bucket, unquote(moved[2]), move=True)
         if self.command == "DELETE":
@@ -232,12 +232,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(404, f"No such object: {bucket}/{source}")
         with self.server.lock:
             self.server.count += 1
-            copied = Stored(one.data, self.server.count)
-            self.server.buckets[target_bucket][target] = copied
+            replicated = Stored(one.data, self.server.count)
+            self.server.buckets[target_bucket][target] = replicated
             self.server.written.append(target)
             if move:
                 del self.server.buckets[bucket][source]
-        resource = self.describe(target_bucket, target, copied)
+        resource = self.describe(target_bucket, target, replicated)
         self.answer_json(resource if move else {"done": True, "resource": resource})
 
     def delete(self, bucket: str, name: str, query: dict[str, str]) -> None:

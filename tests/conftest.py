@@ -32,11 +32,11 @@ from golden_files import Golden  # noqa: E402
 
 from lavps_jax.diffusion.denoisers import EDMDenoiser  # noqa: E402
 from lavps_jax.networks import (  # noqa: E402
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
     NeighbourhoodAttention,
-    PaletteConfig,
 )
 from lavps_jax.samplers.starts import Amortized  # noqa: E402
 
@@ -78,7 +78,7 @@ def palette(golden) -> tuple[Golden, Amortized, nnx.State]:
 
 def _amortized(golden, kind: str) -> tuple[Golden, Amortized, nnx.State]:
     stored = golden(f"amortized_{kind}")
-    config = PaletteConfig(stored.backbone, noise_embedding="linear", inverse="published")
+    config = AmortizedNetworkConfig(stored.backbone, noise_embedding="linear", inverse="published")
     model, phi = stored.network(config, "residual_nn.")
     start = Amortized(model, inverse="published", sees_measurement=kind == "invfussion")
     return stored, start, phi

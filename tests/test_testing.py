@@ -13,7 +13,7 @@ from lavps_jax.operators import (
     LinearOperator,
     SuperResolution,
     cropped,
-    from_function,
+    nonlinear_operator,
 )
 from lavps_jax.testing import _inherits_pinv, check_operator, operator_findings
 
@@ -215,7 +215,7 @@ def nothing(_, x):
 
 
 def test_a_gradient_that_is_not_finite_is_found():
-    operator = from_function(nan_at_grey, X_SHAPE)
+    operator = nonlinear_operator(nan_at_grey, X_SHAPE)
     findings = operator_findings(KEY, operator)
     assert findings == ["the gradient through forward is not finite at a grey image"]
 

@@ -9,7 +9,7 @@ from lavps_jax.samplers.inner import LearningRateUnit
 from lavps_jax.samplers.mgdm import TauRule
 
 __all__ = [
-    "ConditionalConfig",
+    "SupervisedConfig",
     "DAPSConfig",
     "DDIMConfig",
     "DDNMConfig",
@@ -268,7 +268,7 @@ class GuessAndGuideConfig:
 
 
 @dataclass(frozen=True)
-class ConditionalConfig:
+class SupervisedConfig:
     """DDIM with a supervised conditional denoiser."""
 
     denoiser: str = ""
@@ -314,4 +314,4 @@ ZeroShotConfig = (
 """Methods that need the prior alone."""
 
 # LAVPSConfig first: it is an MGDMConfig too, and a command line takes the first kind that fits.
-SamplerConfig = LAVPSConfig | MGDMConfig | ZeroShotConfig | ConditionalConfig | OneStepConfig
+SamplerConfig = LAVPSConfig | MGDMConfig | ZeroShotConfig | SupervisedConfig | OneStepConfig

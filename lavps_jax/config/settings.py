@@ -15,7 +15,6 @@ import tyro
 
 from lavps_jax import data, networks, operators
 from lavps_jax.config.samplers import (
-    ConditionalConfig,
     DAPSConfig,
     DDIMConfig,
     DDNMConfig,
@@ -33,8 +32,9 @@ from lavps_jax.config.samplers import (
     PiGDMConfig,
     REDDiffConfig,
     SamplerConfig,
+    SupervisedConfig,
 )
-from lavps_jax.config.tasks import AmortizedTask, ConditionalTask, OneStepTask, PriorTask
+from lavps_jax.config.tasks import AmortizedTask, OneStepTask, PriorTask, SupervisedTask
 from lavps_jax.data import DataConfig
 from lavps_jax.data.value_range import ValueRange, check_value_range
 from lavps_jax.diffusion.schedules import Schedule
@@ -48,14 +48,14 @@ from lavps_jax.errors import (
 )
 from lavps_jax.io.shipped import ROOT, shipped
 from lavps_jax.networks import ComputeDtype, Remat
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.operators.families.base import Family
 from lavps_jax.problems.noise import LARGEST_PEAK
 
 __all__ = [
+    "SupervisedConfig",
     "AmortizedTask",
-    "ConditionalConfig",
-    "ConditionalTask",
+    "SupervisedTask",
     "DAPSConfig",
     "DDIMConfig",
     "DDNMConfig",
@@ -115,7 +115,7 @@ class OptimizerConfig:
 class TrainConfig:
     """One training run."""
 
-    task: PriorTask | AmortizedTask | ConditionalTask | OneStepTask
+    task: PriorTask | AmortizedTask | SupervisedTask | OneStepTask
     train_data: DataConfig
     validation_data: DataConfig
     run_dir: str
@@ -296,13 +296,13 @@ def load_preset(path: str) -> Any:
 
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
-    PriorTask, AmortizedTask, ConditionalTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
+    PriorTask, AmortizedTask, SupervisedTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
     SampleConfig, InnerConfig, *get_args(SamplerConfig),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
-    networks.NeighbourhoodAttention, networks.UNetConfig, networks.PaletteConfig,
-    networks.ConditionalDenoiserConfig,
+    networks.NeighbourhoodAttention, networks.UNetConfig, networks.AmortizedNetworkConfig,
+    networks.SupervisedNetworkConfig,
     data.TfdsData, data.FolderData, data.ShippedData, data.SyntheticData,
-    *get_args(operators.OperatorFamily),
+    *get_args(operators.families.OperatorFamily),
 )  # fmt: skip
 
 

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lavps_jax.errors import UserError, check_choices, check_fraction, check_positive
-from lavps_jax.networks import ConditionalDenoiserConfig, HDiTConfig, PaletteConfig, UNetConfig
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.networks import (
+    AmortizedNetworkConfig,
+    HDiTConfig,
+    SupervisedNetworkConfig,
+    UNetConfig,
+)
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.training.amortized import BlockWeight
 
-__all__ = ["AmortizedTask", "ConditionalTask", "OneStepTask", "PriorTask"]
+__all__ = ["AmortizedTask", "SupervisedTask", "OneStepTask", "PriorTask"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PriorTask:
 class AmortizedTask:
     """Train the amortized start of LAVPS for one family of operators, on a fixed prior."""
 
-    network: PaletteConfig
+    network: AmortizedNetworkConfig
     prior: str
     """Folder of the exported prior, on disk or gs://."""
     operator: OperatorFamily
@@ -75,10 +80,10 @@ class AmortizedTask:
 
 
 @dataclass(frozen=True)
-class ConditionalTask:
+class SupervisedTask:
     """Train the supervised baseline E[x_0 | x_t, y] for one family of operators."""
 
-    network: ConditionalDenoiserConfig
+    network: SupervisedNetworkConfig
     operator: OperatorFamily
     sigma_y: float = 0.05
     """Standard deviation of the measurement noise, > 0."""
@@ -104,7 +109,7 @@ class ConditionalTask:
 class OneStepTask:
     """Train a generator that samples in one step, for one family of operators (DAVI)."""
 
-    network: ConditionalDenoiserConfig
+    network: SupervisedNetworkConfig
     denoiser: str
     """Folder of an exported supervised denoiser of the same network, which it begins as."""
     prior: str

@@ -14,11 +14,11 @@ from lavps_jax.networks.tiled import Model
 from lavps_jax.problems.likelihoods import network_inputs
 from lavps_jax.types import Problem, Weights
 
-__all__ = ["ConditionalDenoiserFn"]
+__all__ = ["SupervisedDenoiser"]
 
 
 @dataclass(frozen=True)
-class ConditionalDenoiserFn:
+class SupervisedDenoiser:
     """E[x_0 | x_t, y] from a supervised network that sees A^+ y, or more of the measurement.
 
     Source: Saharia et al., "Palette", SIGGRAPH 2022, arXiv:2111.05826, EDM-preconditioned here.

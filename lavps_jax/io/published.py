@@ -16,7 +16,7 @@ from flax import nnx
 from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.networks import HDiTConfig, PaletteConfig
+from lavps_jax.networks import AmortizedNetworkConfig, HDiTConfig
 from lavps_jax.networks.attention import rotary_frequencies
 from lavps_jax.types import Weights
 
@@ -51,7 +51,7 @@ def check_published(config: TrainConfig) -> None:
     """Raises a UserError unless the published code would compute the same with these weights."""
     network: Any = config.task.network
     found: list[tuple[str, Any, Any]] = [("schedule", config.schedule, Schedule())]
-    if isinstance(network, PaletteConfig):
+    if isinstance(network, AmortizedNetworkConfig):
         found += [
             ("task.network.noise_embedding", network.noise_embedding, "linear"),
             ("task.network.mean_unit", network.mean_unit, "image"),

@@ -1,11 +1,11 @@
 """Networks: backbones (HDiT, U-Net), the amortized start, and networks as pure functions."""
 
 from lavps_jax.networks.amortized import (
-    ConditionalDenoiser,
-    ConditionalDenoiserConfig,
+    AmortizedNetwork,
+    AmortizedNetworkConfig,
     InverseRule,
-    Palette,
-    PaletteConfig,
+    SupervisedNetwork,
+    SupervisedNetworkConfig,
 )
 from lavps_jax.networks.degradation import Measurement
 from lavps_jax.networks.hdit import (
@@ -28,8 +28,8 @@ from lavps_jax.networks.unet import UNet2D, UNetConfig
 __all__ = [
     "Buffer",
     "ComputeDtype",
-    "ConditionalDenoiser",
-    "ConditionalDenoiserConfig",
+    "SupervisedNetwork",
+    "SupervisedNetworkConfig",
     "GlobalAttention",
     "HDiT",
     "HDiTConfig",
@@ -37,8 +37,8 @@ __all__ = [
     "LevelConfig",
     "Measurement",
     "NeighbourhoodAttention",
-    "Palette",
-    "PaletteConfig",
+    "AmortizedNetwork",
+    "AmortizedNetworkConfig",
     "PureModel",
     "Remat",
     "UNet2D",

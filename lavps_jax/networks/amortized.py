@@ -23,12 +23,12 @@ from lavps_jax.networks.hdit import HDiTConfig
 from lavps_jax.networks.unet import UNetConfig
 
 __all__ = [
-    "ConditionalDenoiser",
-    "ConditionalDenoiserConfig",
+    "SupervisedNetwork",
+    "SupervisedNetworkConfig",
     "InverseRule",
     "MeanUnit",
-    "Palette",
-    "PaletteConfig",
+    "AmortizedNetwork",
+    "AmortizedNetworkConfig",
 ]
 
 MeanUnit = Literal["image", "prior_std"]
@@ -36,7 +36,7 @@ InverseRule = Literal["ridge", "published"]
 
 
 @dataclass(frozen=True)
-class PaletteConfig:
+class AmortizedNetworkConfig:
     """An amortized network in Palette form; `build` makes it.
 
     Attributes:
@@ -64,12 +64,12 @@ class PaletteConfig:
         _check_template(self.backbone)
         check_choices(self)
 
-    def build(self, rngs: nnx.Rngs) -> Palette:
+    def build(self, rngs: nnx.Rngs) -> AmortizedNetwork:
         """Makes the network with fresh weights; both its outputs are zero until it is trained."""
-        return Palette(self, rngs=rngs)
+        return AmortizedNetwork(self, rngs=rngs)
 
 
-class Palette(nnx.Module):
+class AmortizedNetwork(nnx.Module):
     """The amortized residual (d_mu, d_rho) on the prior of a block.
 
     The start of the inner fit is mu = prior_mean + d_mu (in `mean_unit`), rho = log(prior_std) +
@@ -80,7 +80,7 @@ class Palette(nnx.Module):
       rngs: source of the initial weights.
     """
 
-    def __init__(self, config: PaletteConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AmortizedNetworkConfig, *, rngs: nnx.Rngs):
         channels = config.backbone.in_channels
         self.config = config
         num_images = 4 if config.guidance else 3
@@ -135,13 +135,13 @@ class Palette(nnx.Module):
 
 
 @dataclass(frozen=True)
-class ConditionalDenoiserConfig:
+class SupervisedNetworkConfig:
     """A supervised conditional denoiser; `build` makes it.
 
     Attributes:
       backbone: the prior's configuration, or another one for the same images; the channels of the
         network that is built follow from its channels.
-      inverse: as in `PaletteConfig`.
+      inverse: as in `AmortizedNetworkConfig`.
       pivot: whether the network sees the pivot of state and measurement
         (`lavps_jax.diffusion.pivot`) in place of A^+ y. It tells what a linear operator has
         measured, so that one network can serve many.
@@ -155,12 +155,12 @@ class ConditionalDenoiserConfig:
         _check_template(self.backbone)
         check_choices(self)
 
-    def build(self, rngs: nnx.Rngs) -> ConditionalDenoiser:
+    def build(self, rngs: nnx.Rngs) -> SupervisedNetwork:
         """Makes the network with fresh weights; it returns zero until it is trained."""
-        return ConditionalDenoiser(self, rngs=rngs)
+        return SupervisedNetwork(self, rngs=rngs)
 
 
-class ConditionalDenoiser(nnx.Module):
+class SupervisedNetwork(nnx.Module):
     """The raw output F of a denoiser that sees the measurement, to be EDM-preconditioned.
 
     Args:
@@ -168,7 +168,7 @@ class ConditionalDenoiser(nnx.Module):
       rngs: source of the initial weights.
     """
 
-    def __init__(self, config: ConditionalDenoiserConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: SupervisedNetworkConfig, *, rngs: nnx.Rngs):
         channels = config.backbone.in_channels
         self.config = config
         num_images = 3 if config.pivot else 2

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator, measurement_like
 
-__all__ = ["FunctionOperator", "NonlinearOperator", "from_forward", "from_function"]
+__all__ = ["FunctionOperator", "NonlinearOperator", "linear_operator", "nonlinear_operator"]
 
 ForwardFn = Callable[[Any, Array], Array]
 
@@ -65,14 +65,14 @@ class _Given(MeasurementOperator):
 
 
 class FunctionOperator(_Given, LinearOperator):
-    """A linear operator given by its forward function; build it with `from_forward`."""
+    """A linear operator given by its forward function; build it with `linear_operator`."""
 
 
 class NonlinearOperator(_Given):
-    """An operator that need not be linear: `forward` only; build it with `from_function`."""
+    """An operator that need not be linear: `forward` only; build it with `nonlinear_operator`."""
 
 
-def from_forward(
+def linear_operator(
     forward_fn: ForwardFn, x_shape: tuple[int, ...], data: Any = (), *, mask: Any = None
 ) -> FunctionOperator:
     """A linear operator from a user's own function: adjoint by transposition, inverses by CG.
@@ -107,16 +107,16 @@ def from_forward(
     return operator
 
 
-def from_function(
+def nonlinear_operator(
     forward_fn: ForwardFn, x_shape: tuple[int, ...], data: Any = (), *, mask: Any = None
 ) -> NonlinearOperator:
     """An operator from a user's own differentiable function, linear or not; `forward` only.
 
     Args:
-      forward_fn: (data, x) -> y; see `from_forward` for why it should live at module level.
+      forward_fn: (data, x) -> y; see `linear_operator` for why it should live at module level.
       x_shape: shape (H, W, C) of the image.
       data: pytree of arrays that the function needs; stackable.
-      mask: as of `from_forward`.
+      mask: as of `linear_operator`.
     Raises:
       UserError: if the function cannot be traced at x_shape, or the mask is none.
     """

@@ -11,36 +11,37 @@ from flax import nnx
 
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalConfig,
-    ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
     OneStepConfig,
     OneStepTask,
     PriorTask,
     SamplerConfig,
+    SupervisedConfig,
+    SupervisedTask,
     TrainConfig,
     from_json,
 )
 from lavps_jax.data import DataConfig, FolderData, SyntheticData, TfdsData
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import load_weights, read_card
 from lavps_jax.networks import (
+    AmortizedNetworkConfig,
     ComputeDtype,
-    ConditionalDenoiserConfig,
     HDiTConfig,
-    PaletteConfig,
+    SupervisedNetworkConfig,
     UNetConfig,
 )
 from lavps_jax.networks.pure import PureModel, split
 from lavps_jax.networks.tiled import Model, Tiles, tiled
-from lavps_jax.operators import Mixture, OperatorFamily
+from lavps_jax.operators import families
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.runs.build_zero_shot import build_zero_shot, inner_problem
 from lavps_jax.samplers import DDIM, MGDM, OneStep, Sampler
-from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, BestOf, Start, SupervisedStart, ZeroShot
 from lavps_jax.types import Params, Weights
 
 __all__ = [
@@ -48,7 +49,7 @@ __all__ = [
     "build_mgdm",
     "build_sampler",
     "build_start",
-    "build_conditional",
+    "build_supervised",
     "check_image_shape",
     "check_tile",
     "is_trained_on",
@@ -78,7 +79,7 @@ class NetworkShape(NamedTuple):
 
 
 def check_image_shape(
-    network: HDiTConfig | UNetConfig | PaletteConfig | ConditionalDenoiserConfig,
+    network: HDiTConfig | UNetConfig | AmortizedNetworkConfig | SupervisedNetworkConfig,
     image_shape: tuple[int, ...],
     tiles: Tiles | None = None,
     **source: DataConfig,
@@ -257,7 +258,7 @@ def build_sampler(
                     raise UserError("sampler.amortized", "nothing", remedy)
                 model, params["phi"], trained = load_network(config.amortized, compute_dtype)
                 task, remedy = trained.task, "give an amortized network or a conditional denoiser"
-                if not isinstance(task, AmortizedTask | ConditionalTask):
+                if not isinstance(task, AmortizedTask | SupervisedTask):
                     raise UserError("sampler.amortized", config.amortized, remedy)
                 if trained.schedule != schedule:
                     remedy += " trained on the schedule of the prior"
@@ -270,17 +271,17 @@ def build_sampler(
                 best_of = not known if config.best_of is None else config.best_of
                 start = BestOf(start, ZeroShot()) if best_of else start
             sampler: Sampler = build_mgdm(config, prior, start)
-        case ConditionalConfig():
+        case SupervisedConfig():
             if not config.denoiser:
                 remedy = "give the folder of an exported conditional denoiser"
                 raise UserError("sampler.denoiser", "nothing", remedy)
             model, phi, trained = load_network(config.denoiser, compute_dtype)
-            if not isinstance(trained.task, ConditionalTask):
+            if not isinstance(trained.task, SupervisedTask):
                 remedy = "give a conditional denoiser"
                 raise UserError("sampler.denoiser", config.denoiser, remedy)
             check_image_shape(trained.task.network, image_shape, tiles)
             params["phi"] = phi
-            denoiser = build_conditional(tiled(model, tiles), trained.task, trained.schedule)
+            denoiser = build_supervised(tiled(model, tiles), trained.task, trained.schedule)
             sampler = DDIM(denoiser, config.num_steps, config.eta, trained.schedule)
         case OneStepConfig():
             if not config.generator:
@@ -294,7 +295,7 @@ def build_sampler(
                 raise UserError("tile", tiles.side, remedy)
             check_image_shape(trained.task.network, image_shape, tiles)
             params["phi"] = phi
-            denoiser = build_conditional(tiled(model, tiles), trained.task, trained.schedule)
+            denoiser = build_supervised(tiled(model, tiles), trained.task, trained.schedule)
             sampler = OneStep(denoiser, trained.task.start_sigma)
         case _:
             sampler = build_zero_shot(config, prior)
@@ -313,8 +314,8 @@ def is_trained_on(path: str, operator: OperatorFamily | None, sigma_y: float | N
 
 def _knows(task: Any, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
     """Whether a network was trained on such measurements."""
-    families = task.operator.families if isinstance(task.operator, Mixture) else ()
-    return sigma_y == task.sigma_y and operator in (task.operator, *families)
+    mixed = task.operator.families if isinstance(task.operator, families.Mixture) else ()
+    return sigma_y == task.sigma_y and operator in (task.operator, *mixed)
 
 
 def build_mgdm(config: MGDMConfig, prior: EDMDenoiser, start: Start) -> MGDM:
@@ -336,10 +337,10 @@ def build_mgdm(config: MGDMConfig, prior: EDMDenoiser, start: Start) -> MGDM:
     )
 
 
-def start_of(model: Model, task: AmortizedTask | ConditionalTask, schedule: Schedule) -> Start:
+def start_of(model: Model, task: AmortizedTask | SupervisedTask, schedule: Schedule) -> Start:
     """The start that a network gives."""
-    if isinstance(task, ConditionalTask):
-        return Conditional(build_conditional(model, task, schedule))
+    if isinstance(task, SupervisedTask):
+        return SupervisedStart(build_supervised(model, task, schedule))
     return build_start(model, task, schedule)
 
 
@@ -350,13 +351,13 @@ def build_start(model: Model, task: AmortizedTask, schedule: Schedule) -> Amorti
     return Amortized(model, schedule, network.mean_unit, network.guidance, network.inverse, sees)
 
 
-def build_conditional(
-    model: Model, task: ConditionalTask | OneStepTask, schedule: Schedule
-) -> ConditionalDenoiserFn:
+def build_supervised(
+    model: Model, task: SupervisedTask | OneStepTask, schedule: Schedule
+) -> SupervisedDenoiser:
     """The denoiser of a network that sees measurements, as its task says."""
     network = task.network
     sees = network.backbone.sees_measurement
-    return ConditionalDenoiserFn(model, schedule, network.inverse, sees, network.pivot)
+    return SupervisedDenoiser(model, schedule, network.inverse, sees, network.pivot)
 
 
 def on_trained_blocks(config: LAVPSConfig, task: AmortizedTask) -> LAVPSConfig:

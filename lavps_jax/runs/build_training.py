@@ -12,19 +12,19 @@ from flax import nnx
 
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalTask,
     OneStepTask,
     OptimizerConfig,
     PriorTask,
+    SupervisedTask,
     TrainConfig,
 )
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
-from lavps_jax.runs.build import build_conditional, build_start, load_network, load_prior
+from lavps_jax.runs.build import build_start, build_supervised, load_network, load_prior
 from lavps_jax.training.amortized import AmortizedLoss, ChainLoss
 from lavps_jax.training.one_step import OneStepLoss
-from lavps_jax.training.step import ConditionalLoss, LossFn, PriorLoss
+from lavps_jax.training.step import LossFn, PriorLoss, SupervisedLoss
 from lavps_jax.types import Weights
 
 __all__ = [
@@ -78,7 +78,7 @@ def exported(task: Any, weights: Weights) -> Weights:
 
 def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
     model, weights, trained = load_network(task.denoiser)
-    if not isinstance(trained.task, ConditionalTask) or trained.task.network != task.network:
+    if not isinstance(trained.task, SupervisedTask) or trained.task.network != task.network:
         remedy = "give a supervised denoiser with the same network"
         raise UserError("task.denoiser", task.denoiser, remedy)
     return model, weights
@@ -100,9 +100,9 @@ def build_loss(
                 task.network.num_classes,
                 task.label_dropout,
             )
-        case ConditionalTask():
-            return ConditionalLoss(
-                build_conditional(model, task, schedule),
+        case SupervisedTask():
+            return SupervisedLoss(
+                build_supervised(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.log_sigma_mean,
@@ -114,7 +114,7 @@ def build_loss(
             assert prior is not None
             return OneStepLoss(
                 dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
-                build_conditional(model, task, schedule),
+                build_supervised(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.start_sigma,

@@ -22,11 +22,11 @@ from lavps_jax.operators import (
     CircularBlur,
     LinearOperator,
     MeasurementOperator,
-    OperatorFamily,
     compose,
     cropped,
 )
 from lavps_jax.operators.blur import check_kernel_sum, squared_kernel
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.likelihoods import check_light, make_problem, photon_problem
 from lavps_jax.problems.noise import PoissonNoise, estimate_sigma_y
 from lavps_jax.runs.build import NetworkShape
@@ -202,7 +202,7 @@ def _operators(
         raise UserError("observations", f'array "{name}"', f"give only {known}")
     for name in _random_fields(config.operator, x_shape) - arrays.keys():
         remedy = f'give an .npz file that holds it as "{name}", or an operator that draws nothing: '
-        remedy += "operator:denoise, operator:super-resolve, operator:gaussian-blur, "
+        remedy += "operator:identity, operator:super-resolution, operator:gaussian-blur, "
         remedy += "operator:kernel-file, operator:mask-file, ..."
         raise UserError("observations", f"no {name} of the operator", remedy)
     stacked = []

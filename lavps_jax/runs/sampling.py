@@ -11,11 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from lavps_jax.config.settings import (
-    ConditionalConfig,
     LAVPSConfig,
     OneStepConfig,
     SampleConfig,
     SamplerConfig,
+    SupervisedConfig,
     to_json,
 )
 from lavps_jax.distributed.environment import describe_code
@@ -182,7 +182,7 @@ def _prepare(config: SampleConfig, console: Console) -> _Run:
                 "known (given measurements, classes): starts are compared with zero-shot ones, "
                 "which takes longer; --sampler.best-of False if it is the right network."
             )
-        network = one.denoiser if isinstance(one, ConditionalConfig) else None
+        network = one.denoiser if isinstance(one, SupervisedConfig) else None
         network = one.generator if isinstance(one, OneStepConfig) else network
         if network is not None and not is_trained_on(network, operator, sigma_y):
             console.print(

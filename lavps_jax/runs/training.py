@@ -40,14 +40,14 @@ from lavps_jax.runs.training_folder import RunLog, check_run_folder, claim_run_f
 from lavps_jax.runs.validation import make_validation, validation_line
 from lavps_jax.training.amortized import ChainLoss
 from lavps_jax.training.sharding import (
+    batch_sharding,
     check_batch,
-    copied,
     global_batch,
     make_mesh,
     on_all_devices,
-    spread_images,
-    spread_state,
-    spread_weights,
+    replicated,
+    state_sharding,
+    weight_sharding,
 )
 from lavps_jax.training.step import TrainState, begin_chains, init_train_state, make_train_step
 from lavps_jax.types import PRNGKey, Weights
@@ -87,7 +87,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
             remedy = f"say the classes of the images: the network has {num_classes}"
             raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
     trainee = build_trainee(config, train_data.image_shape)
-    frozen = on_all_devices(trainee.frozen, spread_weights(mesh, trainee.frozen))
+    frozen = on_all_devices(trainee.frozen, weight_sharding(mesh, trainee.frozen))
     load = _batches(config, train_data, mesh)
     optimizer = build_optimizer(config, trainee.weights)
     state, train_step, rng_key = _first_state(config, trainee, frozen, optimizer, load, mesh)
@@ -216,12 +216,12 @@ def _first_state(
 ) -> tuple[TrainState, Any, PRNGKey]:
     """The state before the first step, the compiled step, and the key of all steps."""
     rng_key, chains_key = on_all_devices(
-        (jax.random.key(config.seed), jax.random.key(_CHAINS_SEED)), copied(mesh)
+        (jax.random.key(config.seed), jax.random.key(_CHAINS_SEED)), replicated(mesh)
     )
     images, labels = load(0)
     chains = ()
     if isinstance(trainee.loss_fn, ChainLoss):  # On images drawn like the batch of step 0.
-        begin = jax.jit(begin_chains, static_argnums=0, out_shardings=spread_images(mesh))
+        begin = jax.jit(begin_chains, static_argnums=0, out_shardings=batch_sharding(mesh))
         compiled = begin.lower(trainee.loss_fn, frozen, images, chains_key).compile()
         check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
         chains = compiled(frozen, images, chains_key)
@@ -229,15 +229,15 @@ def _first_state(
     def init(weights, chains):
         return init_train_state(weights, optimizer, chains)
 
-    weights = on_all_devices(trainee.weights, spread_weights(mesh, trainee.weights))
-    shardings = spread_state(mesh, jax.eval_shape(init, weights, chains))
+    weights = on_all_devices(trainee.weights, weight_sharding(mesh, trainee.weights))
+    shardings = state_sharding(mesh, jax.eval_shape(init, weights, chains))
     state = jax.jit(init, out_shardings=shardings)(weights, chains)
     train_step: Any = make_train_step(
         trainee.loss_fn,
         optimizer,
         ema_decay=config.optimizer.ema_decay,
         num_microbatches=config.num_microbatches,
-        out_shardings=(shardings, copied(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
     )
     compiled = train_step.lower(state, frozen, images, rng_key, labels).compile()
     check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
@@ -290,7 +290,7 @@ def _export(
     config: TrainConfig, state: TrainState, scores: dict[str, float], least: float, mesh: Mesh
 ) -> None:
     """To "weights", and to "best" if the loss is below the `least` one before."""
-    ema = jax.jit(lambda weights: weights, out_shardings=copied(mesh))(
+    ema = jax.jit(lambda weights: weights, out_shardings=replicated(mesh))(
         exported(config.task, state.ema)
     )
     if not is_first():

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lavps_jax.config.settings import TrainConfig
 from lavps_jax.data import ImageSource, load_batch, load_labels
 from lavps_jax.runs.build_training import Trainee
-from lavps_jax.training.sharding import copied, on_all_devices
+from lavps_jax.training.sharding import on_all_devices, replicated
 from lavps_jax.training.step import PriorLoss
 from lavps_jax.types import Weights
 
@@ -41,9 +41,9 @@ def make_validation(
     keys = jax.random.split(jax.random.key(_VALIDATION_SEED), count)
     # No more at a time than a device takes in training.
     at_once = max(config.batch_size // (mesh.size * config.num_microbatches), 1)
-    keys, images, labels = on_all_devices((keys, images, labels), copied(mesh))
+    keys, images, labels = on_all_devices((keys, images, labels), replicated(mesh))
 
-    @partial(jax.jit, out_shardings=copied(mesh))
+    @partial(jax.jit, out_shardings=replicated(mesh))
     def scores(weights, frozen, keys, images, labels):
         def one(row):
             key, x_0, label = row

@@ -17,7 +17,7 @@ from lavps_jax.diffusion.schedules import (
     bridge_coefficients,
     time_grid,
 )
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.samplers.base import (
     Cost,
@@ -80,7 +80,7 @@ class DDIM:
     """Denoising diffusion implicit model (Song et al., ICLR 2021, arXiv:2010.02502).
 
     x_{t_prev} ~ q(x_{t_prev} | D(x_t, t), x_t); the last grid time above 0 gives the sample. With
-    a `ConditionalDenoiserFn` the samples are of p(x_0 | y); otherwise y is not used.
+    a `SupervisedDenoiser` the samples are of p(x_0 | y); otherwise y is not used.
 
     Attributes:
       denoise_fn: the prior (weights params["theta"]), or a conditional denoiser (weights
@@ -90,7 +90,7 @@ class DDIM:
       schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn | ConditionalDenoiserFn
+    denoise_fn: DenoiseFn | SupervisedDenoiser
     num_steps: int = 100
     eta: float = 1.0
     schedule: Schedule = Schedule()
@@ -107,13 +107,13 @@ class DDIM:
         return Cost(self.num_steps - 1, 0, 0)
 
     def _predict(self, params: Params, problem: Problem, x_t: Array, t: Array) -> Array:
-        if isinstance(self.denoise_fn, ConditionalDenoiserFn):
+        if isinstance(self.denoise_fn, SupervisedDenoiser):
             return self.denoise_fn(params["phi"], x_t, problem, t)
         return denoise(self.denoise_fn, params, problem, x_t, t)
 
     def check(self, problem: Problem) -> None:
         """Takes any problem; with a conditional denoiser what its network can see."""
-        if isinstance(self.denoise_fn, ConditionalDenoiserFn):
+        if isinstance(self.denoise_fn, SupervisedDenoiser):
             check_gaussian(problem, "a conditional denoiser")
             if self.denoise_fn.pivot or self.denoise_fn.sees_measurement:
                 check_linear(problem, "a denoiser that sees the operator")

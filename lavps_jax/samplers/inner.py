@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError, check_choices
-from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, Start, ZeroShot
+from lavps_jax.samplers.starts import Amortized, BestOf, Start, SupervisedStart, ZeroShot
 from lavps_jax.samplers.variational import Block, block_loss, draw, fit
 from lavps_jax.types import DenoiseFn, Params, Problem
 
@@ -86,7 +86,7 @@ def start_cost(start: Start) -> tuple[int, int]:
     match start:
         case Amortized():
             return 0, 1
-        case Conditional():
+        case SupervisedStart():
             return 1, 0
         case BestOf():
             both = [start_cost(start.first), start_cost(start.second)]

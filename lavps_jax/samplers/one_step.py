@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_gaussian
 from lavps_jax.training.one_step import generate
 from lavps_jax.types import Params, PRNGKey, Problem
@@ -24,7 +24,7 @@ class OneStep:
       start_sigma: noise level at which it was trained to begin.
     """
 
-    denoiser: ConditionalDenoiserFn
+    denoiser: SupervisedDenoiser
     start_sigma: float
 
     def plan(self) -> Plan:

@@ -11,14 +11,14 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.networks.amortized import InverseRule, MeanUnit
 from lavps_jax.networks.tiled import Model
 from lavps_jax.problems.likelihoods import log_likelihood, network_inputs
 from lavps_jax.samplers.variational import Block, BlockLossFn
 from lavps_jax.types import Params, Problem
 
-__all__ = ["Amortized", "BestOf", "Conditional", "Start", "ZeroShot", "guidance"]
+__all__ = ["Amortized", "BestOf", "SupervisedStart", "Start", "ZeroShot", "guidance"]
 
 
 _NUM_CG_STEPS = 10
@@ -84,7 +84,7 @@ class Amortized:
       model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau, [guidance]) ->
         (d_mu, d_rho).
       schedule: noise schedule of the times.
-      mean_unit: unit of d_mu, see `PaletteConfig`.
+      mean_unit: unit of d_mu, see `AmortizedNetworkConfig`.
       guidance: whether the network is given `guidance` as its last input.
       inverse: how x_pinv is made, see `lavps_jax.problems.likelihoods.as_measurement`.
       sees_measurement: whether the network acts with A on its features.
@@ -122,7 +122,7 @@ class Amortized:
 
 
 @dataclass(frozen=True)
-class Conditional:
+class SupervisedStart:
     """The block prior around what a supervised denoiser predicts (arXiv:2602.07102).
 
     mu = c_l x_t + c_s D(x_t, t; y), where prior_mean = c_l x_t + c_s x_0 is the mean of the bridge
@@ -132,7 +132,7 @@ class Conditional:
       denoiser: its weights are params["phi"].
     """
 
-    denoiser: ConditionalDenoiserFn
+    denoiser: SupervisedDenoiser
 
     def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
         """Cost: one call of the supervised network."""

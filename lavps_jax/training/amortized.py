@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.denoisers import SIGMA_DATA, add_noise, bridge_draw, denoise
 from lavps_jax.diffusion.schedules import time_grid
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.samplers.mgdm import MGDM, MGDMRow, TauRule, make_block
 from lavps_jax.samplers.starts import Amortized, ZeroShot

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion.denoisers import EDMDenoiser
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.likelihoods import log_likelihood, simulate
 from lavps_jax.types import Problem, Weights
 
@@ -28,7 +28,7 @@ __all__ = ["OneStepLoss", "generate", "relative_entropy_draw"]
 
 
 def generate(
-    denoiser: ConditionalDenoiserFn,
+    denoiser: SupervisedDenoiser,
     phi: Weights,
     eps: Float[Array, "H W C"],
     problem: Problem,
@@ -78,7 +78,7 @@ class OneStepLoss:
     """
 
     prior: EDMDenoiser
-    denoiser: ConditionalDenoiserFn
+    denoiser: SupervisedDenoiser
     operator: OperatorFamily
     sigma_y: float
     start_sigma: float

@@ -23,13 +23,13 @@ from lavps_jax.training.step import TrainState
 
 __all__ = [
     "check_batch",
-    "copied",
+    "replicated",
     "global_batch",
     "make_mesh",
     "on_all_devices",
-    "spread_images",
-    "spread_state",
-    "spread_weights",
+    "batch_sharding",
+    "state_sharding",
+    "weight_sharding",
 ]
 
 Tree = TypeVar("Tree")
@@ -64,36 +64,36 @@ def check_batch(mesh: Mesh, batch_size: int, num_microbatches: int) -> None:
         raise UserError("batch_size", batch_size, f"use a multiple of {parts}, {found}")
 
 
-def copied(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def spread_images(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Axis 0, of images, over all devices."""
     return NamedSharding(mesh, PartitionSpec(_AXES))
 
 
-def spread_weights(mesh: Mesh, tree: Tree) -> Tree:
+def weight_sharding(mesh: Mesh, tree: Tree) -> Tree:
     """A sharding for every leaf: its longest axis that `fsdp` divides is cut, if there is one."""
 
     def one(leaf: Any) -> NamedSharding:
         parts = mesh.shape["fsdp"]
         if parts == 1 or leaf.size < _MIN_SIZE:
-            return copied(mesh)
+            return replicated(mesh)
         lengths = [length if length % parts == 0 else 0 for length in leaf.shape]
         if not max(lengths):
-            return copied(mesh)
+            return replicated(mesh)
         axis = int(np.argmax(lengths))
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
 
     return jax.tree.map(one, tree)
 
 
-def spread_state(mesh: Mesh, state: TrainState) -> TrainState:
+def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """A sharding for every leaf: runs of the sampler as images, everything else as weights."""
-    chains = jax.tree.map(lambda _: spread_images(mesh), state.chains)
-    return spread_weights(mesh, state)._replace(chains=chains)
+    chains = jax.tree.map(lambda _: batch_sharding(mesh), state.chains)
+    return weight_sharding(mesh, state)._replace(chains=chains)
 
 
 def on_all_devices(tree: Tree, shardings: Any) -> Tree:
@@ -135,4 +135,4 @@ def global_batch(
         return load(indices[index[0]])
 
     shape = (len(indices), *row_shape)
-    return jax.make_array_from_callback(shape, spread_images(mesh), part)
+    return jax.make_array_from_callback(shape, batch_sharding(mesh), part)

@@ -13,14 +13,14 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.denoisers import SIGMA_DATA, EDMDenoiser
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
-from lavps_jax.operators import OperatorFamily
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
+from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.training.amortized import Chain, ChainLoss
 from lavps_jax.types import PRNGKey, Weights
 
 __all__ = [
-    "ConditionalLoss",
+    "SupervisedLoss",
     "LossFn",
     "PriorLoss",
     "TrainState",
@@ -84,14 +84,14 @@ class PriorLoss:
 
 
 @dataclass(frozen=True)
-class ConditionalLoss:
+class SupervisedLoss:
     """The loss of `PriorLoss` for a denoiser that sees a simulated measurement.
 
     The weight is 1 / scale^2 of what its network corrects, which is that of `PriorLoss` unless
     the measurement is part of it (a pivot).
     """
 
-    denoiser: ConditionalDenoiserFn
+    denoiser: SupervisedDenoiser
     operator: OperatorFamily
     sigma_y: float
     log_sigma_mean: float

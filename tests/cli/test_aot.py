@@ -17,11 +17,11 @@ from lavps_jax import aot
 from lavps_jax.aot import Needs, describe, sampling_needs, training_needs
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalTask,
     LAVPSConfig,
     MGDMConfig,
     PriorTask,
     SampleConfig,
+    SupervisedTask,
     TrainConfig,
 )
 from lavps_jax.data import SyntheticData
@@ -29,14 +29,14 @@ from lavps_jax.distributed.collectives import bytes_sent
 from lavps_jax.distributed.slices import CHIPS
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
-    PaletteConfig,
+    SupervisedNetworkConfig,
     split,
 )
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 
 ROOT = Path(__file__).parents[2]
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(64, 1, GlobalAttention(16)),), 64, 1)
@@ -70,20 +70,26 @@ def test_gradients_are_all_that_goes_between_devices():
 
 
 def test_cut_weights_need_less_memory_and_are_gathered():
-    copied = training_needs(config(), None, 8, jax.devices())
+    replicated = training_needs(config(), None, 8, jax.devices())
     cut = training_needs(config(fsdp=8), None, 8, jax.devices())
-    assert cut.memory < 0.7 * copied.memory
+    assert cut.memory < 0.7 * replicated.memory
     assert cut.collectives["all-gather"] > 0.5 * num_bytes(config())
     with pytest.raises(UserError, match="batch_size: got 16; use a multiple of 32, 8 devices x 4"):
         training_needs(config(num_microbatches=4), None, 8, jax.devices())
 
 
 def test_training_and_sampling_with_an_amortized_network(monkeypatch):
-    task = AmortizedTask(PaletteConfig(NETWORK), "no folder", RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=4, states="chain")  # fmt: skip
+    task = AmortizedTask(
+        AmortizedNetworkConfig(NETWORK),
+        "no folder",
+        families.RandomPixels(0.4, 0.6),
+        num_steps=12,
+        high_idx=4,
+        states="chain",
+    )
     amortized, data = config(task), SyntheticData(32, (8, 8, 1))
     assert training_needs(amortized, config(), 8, jax.devices()).flops > 0
-    sample = SampleConfig("no folder", data, RandomPixels(0.4, 0.6),
+    sample = SampleConfig("no folder", data, families.RandomPixels(0.4, 0.6),
                           LAVPSConfig(num_steps=12, high_idx=4), "out", batch_size=2)  # fmt: skip
     device = jax.devices()[0]
     lavps = sampling_needs(sample, config(), amortized, 8, device)
@@ -99,7 +105,9 @@ def test_training_and_sampling_with_an_amortized_network(monkeypatch):
             for dtype in ("float32", "bfloat16")
         )  # fmt: skip
     assert 0.45 * weights < whole - half <= 0.5 * weights
-    supervised = config(ConditionalTask(ConditionalDenoiserConfig(NETWORK), RandomPixels(0.4, 0.6)))
+    supervised = config(
+        SupervisedTask(SupervisedNetworkConfig(NETWORK), families.RandomPixels(0.4, 0.6))
+    )
     assert sampling_needs(sample, config(), supervised, 8, device).flops > 0
     with pytest.raises(UserError, match="amortized: got no preset"):
         sampling_needs(sample, config(), None, 8, device)
@@ -141,7 +149,7 @@ def test_what_does_not_exist_is_named():
         aot.run(["configs/ffhq256_prior.py", "--amortized", "x"])
     with pytest.raises(UserError, match="remat: got layers; leave it out: configs/ffhq256.py"):
         aot.run(["configs/ffhq256.py", "--remat", "layers"])
-    sampling = SampleConfig("p", SyntheticData(), RandomPixels(), MGDMConfig(), "out")
+    sampling = SampleConfig("p", SyntheticData(), families.RandomPixels(), MGDMConfig(), "out")
     with pytest.raises(UserError, match="prior: got no preset"):
         sampling_needs(sampling, None, None, 8, jax.devices()[0])
 

@@ -22,8 +22,14 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK
 from lavps_jax.io.published import to_published
-from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig, split
-from lavps_jax.operators import MotionBlur
+from lavps_jax.networks import (
+    AmortizedNetworkConfig,
+    GlobalAttention,
+    HDiTConfig,
+    LevelConfig,
+    split,
+)
+from lavps_jax.operators import families
 from lavps_jax.runs.build import load_network
 
 torch = pytest.importorskip("torch", reason="needs the extra convert")
@@ -93,8 +99,8 @@ def test_amortized_networks_go_there_and_back(golden, prior, tmp_path, kind):
     stored, (prior_tensors, prior_preset) = golden(f"amortized_{kind}"), prior
     folder = tmp_path / "prior"
     from_torch(save(prior_tensors, tmp_path / "prior.pt"), str(folder), prior_preset)
-    network = PaletteConfig(stored.backbone, noise_embedding="linear", inverse="published")
-    task = AmortizedTask(network, str(folder), MotionBlur())
+    network = AmortizedNetworkConfig(stored.backbone, noise_embedding="linear", inverse="published")
+    task = AmortizedTask(network, str(folder), families.MotionBlur())
     preset = write_preset(tmp_path / "amortized.py", task)
     tensors = {name: torch.from_numpy(array) for name, array in stored.state_dict().items()}
     tensors |= {f"epsilon_net.net.{name}": tensor for name, tensor in prior_tensors.items()}
@@ -230,8 +236,8 @@ def test_half_precision_is_read(golden, prior, tmp_path):
 )
 def test_networks_that_would_mean_something_else_there(golden, tmp_path, change):
     backbone = golden("amortized_palette").backbone
-    network = PaletteConfig(backbone, noise_embedding="linear", inverse="published")
-    task = AmortizedTask(dataclasses.replace(network, **change), "prior", MotionBlur())
+    network = AmortizedNetworkConfig(backbone, noise_embedding="linear", inverse="published")
+    task = AmortizedTask(dataclasses.replace(network, **change), "prior", families.MotionBlur())
     preset = write_preset(tmp_path / "preset.py", task)
     with pytest.raises(UserError, match=f"{next(iter(change))}: .* the published networks have"):
         from_torch(tmp_path / "nothing.pt", str(tmp_path / "out"), preset)

@@ -37,7 +37,7 @@ from lavps_jax.config.settings import (
 from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import as_path
-from lavps_jax.operators import GaussianBlur, MaskFile, MotionBlur
+from lavps_jax.operators import families
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
 
@@ -49,7 +49,7 @@ def parsed(*arguments: str) -> SampleConfig:
 def test_a_preset_as_it_is():
     config = parsed("--num-images", "5")
     assert type(config.sampler) is LAVPSConfig and config.sampler.tau_rule == "midpoint"
-    assert config.operator == MotionBlur(size=9, intensity=0.9)
+    assert config.operator == families.MotionBlur(size=9, intensity=0.9)
     assert config.num_images == 5
     assert [type(other) for other in config.compare_with] == [MGDMConfig, DPSConfig]
 
@@ -84,7 +84,7 @@ def test_a_word_chooses_the_sampler(word, kind):
 def test_flags_of_a_field_before_and_after_its_word():
     words = ("operator:gaussian-blur", "--operator.size", "7", "sampler:mgdm-config")
     config = parsed("--sigma-y", "0.1", *words, "--sampler.inner-low-noise.num-inner-steps", "4")
-    assert config.operator == GaussianBlur(size=7)
+    assert config.operator == families.GaussianBlur(size=7)
     assert config.sigma_y == 0.1
     assert isinstance(config.sampler, MGDMConfig)
     assert config.sampler.inner_low_noise.num_inner_steps == 4
@@ -93,7 +93,7 @@ def test_flags_of_a_field_before_and_after_its_word():
 def test_words_and_flags_in_any_order():
     expected = parsed("operator:gaussian-blur", "--operator.std", "2", "sampler:dps-config",
                       "--sampler.step-size", "3", "--num-images", "5")  # fmt: skip
-    assert expected.operator == GaussianBlur(std=2.0)
+    assert expected.operator == families.GaussianBlur(std=2.0)
     flags = ("--sampler.step-size", "3", "--num_images", "5", "--operator.std", "2")
     words = ("sampler:dps-config", "operator:gaussian-blur")
     assert parsed(*flags, *words) == parsed(*words, *flags) == expected
@@ -106,7 +106,9 @@ def test_a_word_inside_of_a_kind_comes_after_it():
     flags = ("--train-data.path", "x", "--task.operator.std", "2")
     words = ("train-data:folder-data", "task.operator:gaussian-blur", "task:amortized-task")
     config = parse([preset, *flags, *words], TrainConfig)
-    assert isinstance(config.task, AmortizedTask) and config.task.operator == GaussianBlur(std=2.0)
+    assert isinstance(config.task, AmortizedTask) and config.task.operator == families.GaussianBlur(
+        std=2.0
+    )
     assert config.train_data == FolderData("x")
 
 
@@ -120,12 +122,12 @@ def test_a_word_inside_of_a_kind_comes_after_it():
         (("--no-compar",), "did you mean --no-compare? "),
         (("--sampler.nun-steps", "2"), "did you mean --sampler.num-steps? "),
         (("operator:gausian-blur",), "did you mean operator:gaussian-blur? "),
-        (("operator:Denoise",), "did you mean operator:denoise? "),
-        (("operators:denoise",), "did you mean operator:denoise? "),
+        (("operator:Denoise",), "did you mean operator:identity? "),
+        (("operators:denoise",), "did you mean operator:identity? "),
         (("sampler:ddim",), "did you mean sampler:ddim-config? "),
         (("data:folder",), "did you mean data:folder-data? "),
-        (("--operator", "denoise"), "did you mean operator:denoise? "),
-        (("--operator:denoise",), "did you mean operator:denoise? "),
+        (("--operator", "denoise"), "did you mean operator:identity? "),
+        (("--operator:identity",), "did you mean operator:identity? "),
         (("--sampler.zeta", "3"), "; --sampler.zeta goes with sampler:diff-pir-config; "),
         (("--data.path", "x"), "; --data.path goes with data:folder-data; "),
         (("--compute-dtype", "bfloat"), "Expected one of ('float32', 'bfloat16')"),
@@ -284,9 +286,9 @@ def test_a_preset_allows_to_replace_its_own_folder_alone(tmp_path):
     assert not parsed("--no-overwrite").overwrite
     other = str(tmp_path / "out")
     assert not parsed("--out-dir", other).overwrite
-    assert not parsed("operator:denoise", f"--out-dir={other}").overwrite
+    assert not parsed("operator:identity", f"--out-dir={other}").overwrite
     assert parsed("--out-dir", other, "--overwrite").overwrite
-    assert parsed("operator:denoise", "--overwrite", "--out-dir", other).overwrite
+    assert parsed("operator:identity", "--overwrite", "--out-dir", other).overwrite
 
 
 def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
@@ -304,7 +306,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     words += ["--data.path=~/photos", "--data.classes", "~/classes.txt"]
     words += ["--observations=~", "--out-dir=~/out", "--sampler.amortized=~/start"]
     config = parse(["~/preset.py", *words], SampleConfig)
-    assert config.operator == MaskFile(f"{home}/mask.png")
+    assert config.operator == families.MaskFile(f"{home}/mask.png")
     assert config.data == FolderData(f"{home}/photos", classes=f"{home}/classes.txt")
     assert config.observations == home and config.out_dir == f"{home}/out"
     assert config.sampler.amortized == f"{home}/start"  # type: ignore[union-attr]

@@ -106,9 +106,9 @@ def test_sampling_writes_what_it_says(folder):
         (["data:synthetic-data", "--data.image-shape", "18", "18", "1"], "size of the images"),
         (["data:folder-data", "--data.path", "{folder}/run"], "data.path"),
         (["data:folder-data", "--data.path", "{folder}/broken"], "bad.png"),
-        (["--observations", "{folder}/nan.npz", "operator:denoise"], "y: got nan"),
+        (["--observations", "{folder}/nan.npz", "operator:identity"], "y: got nan"),
         (["operator:colorization"], "channels of the images"),
-        (["operator:compressed", "--operator.quality", "0"], "quality: got 0"),
+        (["operator:jpeg", "--operator.quality", "0"], "quality: got 0"),
         (["operator:mask-file", "--operator.path", "{folder}/broken/bad.png"], "operator.path"),
         (["--seed", "99999999999999999999"], "seed: got 9999"),
         (["--image-shape", "-1", "16", "1"], "image_shape: got (-1, 16, 1)"),
@@ -143,11 +143,15 @@ def test_given_observations_and_another_operator(folder, tmp_path):
     done = program(
         "sample.py", folder / "sample_tiny.py", "--observations", tmp_path / "given.npz",
         "--out-dir", tmp_path / "out", "--no-compare",
-        "operator:super-resolve", "--operator.factor", "2",
+        "operator:super-resolution", "--operator.factor", "2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (metrics["operator"], metrics["images"], metrics["compared"]) == ("SuperResolve", 2, [])
+    assert (metrics["operator"], metrics["images"], metrics["compared"]) == (
+        "SuperResolution",
+        2,
+        [],
+    )
     assert "residual_chi2" in metrics["mean"] and "psnr" not in metrics["mean"]
     pictures = {path.name for path in (tmp_path / "out" / "images" / "observation-00001").iterdir()}
     assert "observation.png" in pictures and "reference.png" not in pictures
@@ -162,7 +166,7 @@ def test_a_photo_of_ones_own(folder, tmp_path):
     done = program(
         "sample.py", folder / "sample_tiny.py", "--observations", tmp_path / "holiday.png",
         "--out-dir", tmp_path / "out", "--no-compare", "--tile", "16",
-        "operator:super-resolve", "--operator.factor", "2",
+        "operator:super-resolution", "--operator.factor", "2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     restored = {path.name for path in (tmp_path / "out" / "restored").iterdir()}

@@ -12,23 +12,23 @@ from flax import nnx
 
 from lavps_jax.diffusion.denoisers import edm_preconditioning
 from lavps_jax.diffusion.pivot import pivot
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
+    SupervisedNetworkConfig,
     split,
 )
-from lavps_jax.operators import HighDynamicRange, MotionBlur, RandomPixels, SuperResolve
+from lavps_jax.operators import families
 from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.problems.noise import CustomNoise
 from lavps_jax.samplers import DDIM
 
 SHAPE = (8, 8, 1)
 SIGMA_Y = 0.1
-FAMILIES = [RandomPixels(0.4, 0.6), SuperResolve(2), MotionBlur(5)]
+FAMILIES = [families.RandomPixels(0.4, 0.6), families.SuperResolution(2), families.MotionBlur(5)]
 
 
 def problem_of(family):
@@ -54,12 +54,12 @@ def test_pivot_is_the_posterior_of_independent_pixels(family, sigma_t):
     np.testing.assert_allclose(np.ravel(found.mean), covariance @ pull, atol=2e-4)
     variances = np.diag(covariance)
     np.testing.assert_allclose(found.scale, np.sqrt(variances.mean()), rtol=0.15)
-    if isinstance(family, RandomPixels):
+    if isinstance(family, families.RandomPixels):
         np.testing.assert_allclose(np.ravel(found.std), np.sqrt(variances), rtol=1e-4)
 
 
 def test_without_information_in_y_it_is_the_preconditioning_of_karras():
-    problem = problem_of(RandomPixels(0.4, 0.6)).replace(sigma_y=jnp.float32(1e3))
+    problem = problem_of(families.RandomPixels(0.4, 0.6)).replace(sigma_y=jnp.float32(1e3))
     z, sigma_t = jax.random.normal(jax.random.key(2), SHAPE), jnp.float32(0.7)
     c, found = edm_preconditioning(sigma_t), pivot(problem, z, sigma_t)
     np.testing.assert_allclose(found.mean, c.c_skip * z, atol=1e-5)
@@ -68,9 +68,12 @@ def test_without_information_in_y_it_is_the_preconditioning_of_karras():
 
 def test_a_fresh_network_returns_the_pivot_and_then_corrects_it(perturb):
     backbone = HDiTConfig(1, 1, 2, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
-    model, weights = split(ConditionalDenoiserConfig(backbone, pivot=True).build(nnx.Rngs(0)))
-    denoiser = ConditionalDenoiserFn(model, pivot=True)
-    problem, z = problem_of(SuperResolve(2)), jax.random.normal(jax.random.key(2), SHAPE)
+    model, weights = split(SupervisedNetworkConfig(backbone, pivot=True).build(nnx.Rngs(0)))
+    denoiser = SupervisedDenoiser(model, pivot=True)
+    problem, z = (
+        problem_of(families.SuperResolution(2)),
+        jax.random.normal(jax.random.key(2), SHAPE),
+    )
     mean, _, scale = pivot(problem, z, jnp.float32(0.7))
     predict = jax.jit(denoiser.predict)
     x_0_hat, found = predict(weights, z, problem, jnp.float32(0.7))
@@ -82,15 +85,15 @@ def test_a_fresh_network_returns_the_pivot_and_then_corrects_it(perturb):
 
 def test_operators_that_are_not_linear_are_refused():
     with pytest.raises(UserError, match="operator: got .*; give a linear one"):
-        pivot(problem_of(HighDynamicRange()), jnp.zeros(SHAPE), jnp.float32(1.0))
+        pivot(problem_of(families.HighDynamicRange()), jnp.zeros(SHAPE), jnp.float32(1.0))
 
 
 @pytest.mark.parametrize("told", [{"pivot": True}, {"sees_measurement": True}])
 def test_a_sampler_says_before_it_runs_what_its_denoiser_cannot_see(told):
-    problem = problem_of(HighDynamicRange())
+    problem = problem_of(families.HighDynamicRange())
     with pytest.raises(UserError, match="takes linear operators only"):
-        DDIM(ConditionalDenoiserFn(lambda *_: None, **told)).check(problem)  # type: ignore[arg-type]
-    palette = DDIM(ConditionalDenoiserFn(lambda *_: None))  # type: ignore[arg-type]
+        DDIM(SupervisedDenoiser(lambda *_: None, **told)).check(problem)  # type: ignore[arg-type]
+    palette = DDIM(SupervisedDenoiser(lambda *_: None))  # type: ignore[arg-type]
     palette.check(problem)
     with pytest.raises(UserError, match="noise: got a log-likelihood"):
         palette.check(dataclasses.replace(problem, noise=CustomNoise(None, lambda *_: 0.0)))

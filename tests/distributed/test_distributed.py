@@ -29,11 +29,11 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.distributed import processes
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
-from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
-from lavps_jax.operators import RandomPixels
+from lavps_jax.networks import AmortizedNetworkConfig, GlobalAttention, HDiTConfig, LevelConfig
+from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
 from lavps_jax.runs.build import load_network
-from lavps_jax.training.sharding import global_batch, make_mesh, on_all_devices, spread_weights
+from lavps_jax.training.sharding import global_batch, make_mesh, on_all_devices, weight_sharding
 
 ROOT = Path(__file__).parents[2]
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
@@ -76,7 +76,7 @@ def single(tmp_path_factory):
 def test_weights_are_cut_and_batches_spread():
     mesh = make_mesh(4)
     tree = {"wide": np.ones((64, 128)), "odd": np.ones((63, 127)), "small": np.ones(8)}
-    placed = on_all_devices(tree, spread_weights(mesh, tree))
+    placed = on_all_devices(tree, weight_sharding(mesh, tree))
     shapes = {name: one.addressable_shards[0].data.shape for name, one in placed.items()}
     assert shapes == {"wide": (64, 32), "odd": (63, 127), "small": (8,)}
     loaded = []
@@ -117,7 +117,7 @@ def test_a_run_goes_on_on_other_devices(single, tmp_path):
 
 def test_runs_of_the_sampler_are_spread_too(single, tmp_path):
     task = AmortizedTask(
-        PaletteConfig(NETWORK), str(single / "weights"), RandomPixels(0.4, 0.6),
+        AmortizedNetworkConfig(NETWORK), str(single / "weights"), families.RandomPixels(0.4, 0.6),
         num_steps=20, high_idx=4, states="chain",
     )  # fmt: skip
     on_one(config(tmp_path / "one", task=task))

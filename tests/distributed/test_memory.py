@@ -15,7 +15,7 @@ from lavps_jax.distributed.memory import (
     required_bytes,
 )
 from lavps_jax.errors import UserError
-from lavps_jax.operators import Denoise
+from lavps_jax.operators import families
 from lavps_jax.runs.restoring import _less_memory
 
 
@@ -46,7 +46,7 @@ def test_too_large_a_program_is_refused():
     ],
 )
 def test_the_remedy_is_one_that_is_left(settings, batch_size, words):
-    config = SampleConfig("p", ShippedData(), Denoise(), DDIMConfig(), "o", **settings)
+    config = SampleConfig("p", ShippedData(), families.Identity(), DDIMConfig(), "o", **settings)
     remedy = _less_memory(config, batch_size)
     assert all(word in remedy for word in words) and remedy.count(", or ") == len(words) - 1
 

@@ -16,7 +16,7 @@ from golden_runs import in_float64, noise_of_hidden_entries
 from lavps_jax.diffusion.denoisers import EDMDenoiser, add_noise
 from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
 from lavps_jax.io.published import published_name
-from lavps_jax.operators.families import RandomBox
+from lavps_jax.operators import families
 from lavps_jax.problems.likelihoods import log_likelihood
 from lavps_jax.samplers.starts import ZeroShot
 from lavps_jax.samplers.variational import Block, block_loss, draw, fit
@@ -185,7 +185,9 @@ def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
 
 def training_loss(prior, start) -> AmortizedLoss:
     nsteps, low, high = (ELBO.settings[key] for key in ("nsteps", "train_low", "train_high"))
-    return AmortizedLoss(prior[0], start, RandomBox(), ELBO.sigma_y, nsteps, low, high, "previous")
+    return AmortizedLoss(
+        prior[0], start, families.RandomBox(), ELBO.sigma_y, nsteps, low, high, "previous"
+    )
 
 
 @pytest.mark.parametrize("task", cases("elbo", "train_(.+)_loss"))

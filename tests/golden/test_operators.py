@@ -12,7 +12,7 @@ import pytest
 from golden_files import cases, y_shape_of
 from golden_runs import noise_of_hidden_entries
 
-from lavps_jax.operators import Blur, CentreBox, Inpainting, SuperResolution, gaussian_kernel
+from lavps_jax.operators import Blur, Inpainting, SuperResolution, families, gaussian_kernel
 from lavps_jax.problems.likelihoods import log_likelihood, make_problem
 
 
@@ -90,7 +90,7 @@ def test_centre_box(stored, name):
     """The number in its name is that of boxes that would fill a side."""
     mask = stored[f"{name}_mask"].squeeze()
     fraction = 1 / int(name.partition("_")[0].removeprefix("center"))
-    operator = CentreBox(fraction).draw(jax.random.key(0), (*mask.shape, 3))
+    operator = families.CentreBox(fraction).draw(jax.random.key(0), (*mask.shape, 3))
     np.testing.assert_array_equal(operator.mask, mask[..., None])
 
 

@@ -41,18 +41,21 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(run, tmp_path, dam
     assert ends[-1] > 44_000  # The numbers do not compress.
     noticed = 0
     for place in np.random.default_rng(1).integers(0, ends[-1], 20):
-        copied = tmp_path / str(place)
-        shutil.copytree(whole, copied)
+        replicated = tmp_path / str(place)
+        shutil.copytree(whole, replicated)
         index = int(np.searchsorted(ends, place, side="right"))
-        file = copied / files[index].relative_to(whole)
+        file = replicated / files[index].relative_to(whole)
         at = int(place - ends[index]) + file.stat().st_size
         content = bytearray(file.read_bytes())
         content[at] ^= 1 << (at % 8)
         file.write_bytes(content if damage == "a flipped bit" else content[:at])
-        with TrainingCheckpoints(copied) as checkpoints, warnings.catch_warnings(record=True) as w:
+        with (
+            TrainingCheckpoints(replicated) as checkpoints,
+            warnings.catch_warnings(record=True) as w,
+        ):
             warnings.simplefilter("always", UserWarning)
             found = checkpoints.restore(states[0])
-            damaged = (copied / "damaged-2").exists()
+            damaged = (replicated / "damaged-2").exists()
             noticed += damaged
             # Damage to bytes that nobody reads is none; what is read is never wrong.
             assert_same(found, states[0 if damaged else 1])

@@ -23,7 +23,7 @@ from lavps_jax.io.own_folders import MARK, new_mark, read_mark, write_directory
 from lavps_jax.io.storage import as_path, write_file
 from lavps_jax.io.weights import export_weights, read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.runs.build import load_network
 from lavps_jax.runs.sampling import run_sampling
 from lavps_jax.runs.training import run_training
@@ -362,7 +362,7 @@ def test_sampling_processes_meet_in_a_bucket(objects, tmp_path, perturb):
     weights = perturb(split(NETWORK.build(nnx.Rngs(0)))[1])
     export_weights("gs://bucket/prior", weights, {"config": to_json(trained("none"))})
     config = SampleConfig(
-        "gs://bucket/prior", SyntheticData(8, (8, 8, 1), seed=2), RandomPixels(0.4, 0.6),
+        "gs://bucket/prior", SyntheticData(8, (8, 8, 1), seed=2), families.RandomPixels(0.4, 0.6),
         DPSConfig(num_steps=4), "gs://bucket/out", num_images=3, num_particles=2, batch_size=1,
     )  # fmt: skip
     sample(dataclasses.replace(config, out_dir=str(tmp_path / "out")))

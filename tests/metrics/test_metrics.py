@@ -17,7 +17,7 @@ from lavps_jax.metrics.images import (
     sliced_wasserstein,
     ssim,
 )
-from lavps_jax.operators import Inpainting, from_forward
+from lavps_jax.operators import Inpainting, linear_operator
 
 
 def ssim_numpy(x, reference):
@@ -101,7 +101,7 @@ def test_residual_counts_both_parts_of_complex_entries():
     def double(_, x):
         return 2 * jax.lax.complex(x, -x)
 
-    operator = from_forward(double, (2, 2, 1))
+    operator = linear_operator(double, (2, 2, 1))
     x_0 = jnp.ones((2, 2, 1))
     y = operator.forward(x_0) + jax.lax.complex(0.3, -0.4)
     value = residual_chi2(operator, x_0, y, jnp.asarray(0.1))

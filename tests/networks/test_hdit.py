@@ -11,11 +11,11 @@ from flax import nnx
 
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
     NeighbourhoodAttention,
-    PaletteConfig,
     split,
     trainable_mask,
 )
@@ -53,8 +53,8 @@ def num_trained(config) -> int:
     [
         # The published total also counts 129 parameters of an unused head.
         (FFHQ256, 151_883_256 - 129),
-        (PaletteConfig(FFHQ256), 151_976_311),
-        (PaletteConfig(IMAGENET256), 598_946_378),
+        (AmortizedNetworkConfig(FFHQ256), 151_976_311),
+        (AmortizedNetworkConfig(IMAGENET256), 598_946_378),
     ],
 )
 def test_published_numbers_of_parameters(config, num_parameters):

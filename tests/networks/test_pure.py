@@ -12,7 +12,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
-from lavps_jax.networks import PaletteConfig, PureModel, UNetConfig, split, trainable_mask
+from lavps_jax.networks import AmortizedNetworkConfig, PureModel, UNetConfig, split, trainable_mask
 
 UNET = UNetConfig(
     block_channels=(4, 8), attention=(False, True), layers_per_block=1, norm_num_groups=2
@@ -22,7 +22,7 @@ UNET = UNetConfig(
 @pytest.fixture(params=["hdit", "unet", "palette"])
 def config(request, tiny_config):
     if request.param == "palette":
-        return PaletteConfig(tiny_config)
+        return AmortizedNetworkConfig(tiny_config)
     return tiny_config if request.param == "hdit" else UNET
 
 
@@ -93,7 +93,7 @@ def test_only_fourier_frequencies_are_not_trained(tiny_config, perturb):
 def evaluated(pure_model, config, weights):
     """Some input through a network of any kind, one array."""
     x = jax.random.normal(jax.random.key(0), (16, 16, 3))
-    if isinstance(config, PaletteConfig):
+    if isinstance(config, AmortizedNetworkConfig):
         sigma = jnp.float32(0.7)
         return jnp.stack(pure_model(weights, x, x[::-1], 0.3 * x, sigma, 0.5 * sigma))
     return pure_model(weights, x, jnp.array([0.1]))

@@ -12,7 +12,7 @@ from flax import nnx
 
 from lavps_jax.errors import UserError
 from lavps_jax.io.published import published_name
-from lavps_jax.networks import PaletteConfig, UNetConfig, split
+from lavps_jax.networks import AmortizedNetworkConfig, UNetConfig, split
 from lavps_jax.networks.hdit import GlobalAttention, HDiTConfig, LevelConfig, NeighbourhoodAttention
 from lavps_jax.networks.sizes import FFHQ256, IMAGENET256, with_degradation
 from lavps_jax.networks.tiled import Tiles
@@ -22,11 +22,14 @@ ROOT = Path(__file__).parents[2]
 SHAPES = json.loads((ROOT / "tests/data/golden/state_dict_shapes.json").read_text())
 NETWORKS = {
     "ffhq256/prior": ("unet.", FFHQ256),
-    "ffhq256/palette": ("residual_nn.", PaletteConfig(FFHQ256)),
-    "ffhq256/invfussion": ("residual_nn.", PaletteConfig(with_degradation(FFHQ256))),
+    "ffhq256/palette": ("residual_nn.", AmortizedNetworkConfig(FFHQ256)),
+    "ffhq256/invfussion": ("residual_nn.", AmortizedNetworkConfig(with_degradation(FFHQ256))),
     "imagenet256/prior": ("unet.", IMAGENET256),
-    "imagenet256/palette": ("residual_nn.", PaletteConfig(IMAGENET256)),
-    "imagenet256/invfussion": ("residual_nn.", PaletteConfig(with_degradation(IMAGENET256))),
+    "imagenet256/palette": ("residual_nn.", AmortizedNetworkConfig(IMAGENET256)),
+    "imagenet256/invfussion": (
+        "residual_nn.",
+        AmortizedNetworkConfig(with_degradation(IMAGENET256)),
+    ),
 }
 
 

@@ -13,8 +13,8 @@ from lavps_jax.operators import (
     Inpainting,
     LinearOperator,
     SuperResolution,
-    from_forward,
-    from_function,
+    linear_operator,
+    nonlinear_operator,
 )
 from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.testing import check_operator, operator_findings
@@ -41,7 +41,7 @@ def saturate(gain, x):
 
 def dense(num_rows, dtype=jnp.float64):
     matrix = jax.random.normal(jax.random.key(0), (num_rows, SIZE), dtype) / SIZE**0.5
-    return from_forward(project_on_rows, X_SHAPE, {"matrix": matrix}), np.asarray(matrix)
+    return linear_operator(project_on_rows, X_SHAPE, {"matrix": matrix}), np.asarray(matrix)
 
 
 class WellSolved(LinearOperator):
@@ -102,7 +102,7 @@ def test_ridge_with_the_default_number_of_steps():
 
 def test_ridge_stays_finite_where_conjugate_gradients_end_at_once():
     """Equal singular values: one step is exact and the residual vanishes long before the last."""
-    operator = from_forward(scale, X_SHAPE, jnp.asarray(2.0))
+    operator = linear_operator(scale, X_SHAPE, jnp.asarray(2.0))
     y = 1e-15 * jax.random.normal(jax.random.key(0), X_SHAPE)
     np.testing.assert_allclose(operator.ridge(y, 0.5), 2 * y / 4.5, rtol=1e-5)
     assert not np.any(operator.ridge(jnp.zeros(X_SHAPE), 0.5))
@@ -146,7 +146,7 @@ def test_gradient_through_pinv_is_its_transpose(num_rows):
 def test_gradient_through_pinv_of_complex_measurements():
     """<cotangent, A^+ y> as a function of the real and the imaginary part of y."""
     mask = jnp.ones(X_SHAPE[:2])
-    operator = from_forward(masked_fourier, X_SHAPE, mask)
+    operator = linear_operator(masked_fourier, X_SHAPE, mask)
     cotangent = jax.random.normal(jax.random.key(2), X_SHAPE)
 
     def projected(parts):
@@ -162,7 +162,7 @@ def test_gradient_through_pinv_of_complex_measurements():
 
 def test_derivatives_in_the_data_of_the_operator():
     """ridge has one; pinv by conjugate gradients says that it has none."""
-    operator = from_forward(scale, X_SHAPE, jnp.asarray(2.0))
+    operator = linear_operator(scale, X_SHAPE, jnp.asarray(2.0))
     y = jax.random.normal(jax.random.key(0), X_SHAPE)
 
     def with_gain(gain):
@@ -182,7 +182,7 @@ def test_complex_measurements():
     """Half of the Fourier coefficients of a real image, adjoint = real part of A^H y."""
     with jax.enable_x64(True):
         mask = (jax.random.uniform(jax.random.key(0), X_SHAPE[:2]) < 0.5).astype(jnp.float64)
-        operator = from_forward(masked_fourier, X_SHAPE, mask)
+        operator = linear_operator(masked_fourier, X_SHAPE, mask)
         check_operator(jax.random.key(1), operator, rtol=1e-12)
         y = operator.forward(jax.random.normal(jax.random.key(2), X_SHAPE))
         y = y + 1j * jax.random.normal(jax.random.key(3), X_SHAPE)
@@ -202,7 +202,7 @@ def test_y_shape_and_stacking_of_data():
 
 
 def test_nonlinear_operator():
-    operator = from_function(saturate, X_SHAPE, jnp.asarray(1.5))
+    operator = nonlinear_operator(saturate, X_SHAPE, jnp.asarray(1.5))
     assert operator_findings(jax.random.key(0), operator) == []
     assert not isinstance(operator, LinearOperator)
     assert operator.y_shape == X_SHAPE
@@ -213,12 +213,15 @@ def test_nonlinear_operator():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: from_forward(saturate, X_SHAPE, jnp.asarray(1.5)), "from_function"),
-        (lambda: from_forward(project_on_rows, X_SHAPE, {"matrix": jnp.ones((3, 7))}), "x_shape"),
-        (lambda: from_forward(lambda _, x: 2 * x + 1, X_SHAPE), r"A\(0\) up to 1; subtract"),
-        (lambda: from_forward(lambda _, x: jnp.exp(x), X_SHAPE), "exp.*use from_function"),
-        (lambda: from_function(lambda _, x: (x, x), X_SHAPE), "one floating point array"),
-        (lambda: from_function(lambda _, x: x > 0, X_SHAPE), "one floating point array"),
+        (lambda: linear_operator(saturate, X_SHAPE, jnp.asarray(1.5)), "nonlinear_operator"),
+        (
+            lambda: linear_operator(project_on_rows, X_SHAPE, {"matrix": jnp.ones((3, 7))}),
+            "x_shape",
+        ),
+        (lambda: linear_operator(lambda _, x: 2 * x + 1, X_SHAPE), r"A\(0\) up to 1; subtract"),
+        (lambda: linear_operator(lambda _, x: jnp.exp(x), X_SHAPE), "exp.*use from_function"),
+        (lambda: nonlinear_operator(lambda _, x: (x, x), X_SHAPE), "one floating point array"),
+        (lambda: nonlinear_operator(lambda _, x: x > 0, X_SHAPE), "one floating point array"),
     ],
 )
 def test_functions_that_cannot_be_used_are_refused(make, message):
@@ -230,8 +233,8 @@ def test_functions_that_cannot_be_used_are_refused(make, message):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda shape: from_forward(lambda _, x: 2 * x, shape),
-        lambda shape: from_function(lambda _, x: x**2, shape),
+        lambda shape: linear_operator(lambda _, x: 2 * x, shape),
+        lambda shape: nonlinear_operator(lambda _, x: x**2, shape),
         lambda shape: Inpainting(jnp.ones((4, 4, 1)), x_shape=shape),
         lambda shape: SuperResolution(2, x_shape=shape),
     ],
@@ -252,7 +255,7 @@ def test_a_mask_says_what_was_measured():
     lines = np.zeros((8, 8), np.float32)
     lines[:, [0, 1, 5]] = 1
     x_0 = jax.random.uniform(jax.random.key(0), (8, 8, 1), minval=-1)
-    operator = from_forward(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
+    operator = linear_operator(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
     check_operator(jax.random.key(1), operator)
     assert float(operator.num_observed()) == 2 * 24
     draws = jax.vmap(lambda key: simulate(key, x_0, operator, 0.1).y)(
@@ -262,7 +265,7 @@ def test_a_mask_says_what_was_measured():
     chi2 = jax.vmap(lambda y: residual_chi2(operator, x_0, y, 0.1))(draws)
     # Mean 48 and standard deviation sqrt(2 * 48): four standard errors of 400 draws.
     assert abs(float(chi2.mean()) - 48) < 4 * (2 * 48) ** 0.5 / 20
-    curved = from_function(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
+    curved = nonlinear_operator(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)
     assert float(curved.num_observed()) == 48
     for mask, words in (
         (np.ones((8, 4)), "mask: got shape"),
@@ -270,4 +273,4 @@ def test_a_mask_says_what_was_measured():
         (np.zeros((8, 8)), "mask: got zeros alone"),
     ):
         with pytest.raises(UserError, match=words):
-            from_forward(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=mask)
+            linear_operator(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=mask)

@@ -8,16 +8,10 @@ import pytest
 from lavps_jax.errors import UserError
 from lavps_jax.operators import (
     Brightness,
-    FourierLines,
-    GaussianBlur,
-    HighDynamicRange,
     LinearOperator,
-    Mixture,
-    RandomPixels,
     SuperResolution,
-    SuperResolve,
-    Then,
     compose,
+    families,
     one_of,
     stack,
 )
@@ -27,20 +21,20 @@ X = jax.random.normal(jax.random.key(0), X_SHAPE)
 
 
 def test_composition_is_one_after_the_other():
-    blur = GaussianBlur(5, 1.0).draw(jax.random.key(0), X_SHAPE)
+    blur = families.GaussianBlur(5, 1.0).draw(jax.random.key(0), X_SHAPE)
     both = compose(blur, SuperResolution(2, x_shape=X_SHAPE))
     expected = SuperResolution(2, x_shape=X_SHAPE).forward(blur.forward(X))
     np.testing.assert_allclose(both.forward(X), expected, atol=1e-6)
     assert isinstance(both, LinearOperator)
-    clipped = compose(blur, HighDynamicRange().draw(jax.random.key(0), X_SHAPE))
+    clipped = compose(blur, families.HighDynamicRange().draw(jax.random.key(0), X_SHAPE))
     assert not isinstance(clipped, LinearOperator)
     np.testing.assert_allclose(clipped.forward(X), jnp.clip(2 * blur.forward(X), -1, 1), atol=1e-6)
 
 
 def test_stack_keeps_every_measurement():
     small = SuperResolution(4, x_shape=X_SHAPE)
-    pixels = RandomPixels().draw(jax.random.key(1), X_SHAPE)
-    lines = FourierLines().draw(jax.random.key(2), X_SHAPE)
+    pixels = families.RandomPixels().draw(jax.random.key(1), X_SHAPE)
+    lines = families.FourierLines().draw(jax.random.key(2), X_SHAPE)
     all_three = stack(small, pixels, lines)
     y = all_three.forward(X)
     assert y.dtype == jnp.float32 and y.shape == (2 * 3 * 3 + 8 * 12 * 3 + 2 * 8 * 12 * 3,)
@@ -51,7 +45,10 @@ def test_stack_keeps_every_measurement():
 
 
 def test_a_batch_holds_different_operators():
-    family = Mixture((RandomPixels(), SuperResolve(2), FourierLines()), (1.0, 2.0, 1.0))
+    family = families.Mixture(
+        (families.RandomPixels(), families.SuperResolution(2), families.FourierLines()),
+        (1.0, 2.0, 1.0),
+    )
     keys = jax.random.split(jax.random.key(3), 200)
     drawn = jax.jit(jax.vmap(lambda key: family.draw(key, X_SHAPE)))(keys)
     counts = np.bincount(np.asarray(drawn.which), minlength=3)
@@ -73,7 +70,12 @@ def test_a_batch_holds_different_operators():
 
 
 def test_a_mixture_of_operators_that_are_not_linear():
-    family = Mixture((HighDynamicRange((1.5, 4.0)), Then(GaussianBlur(3), SuperResolve(2))))
+    family = families.Mixture(
+        (
+            families.HighDynamicRange((1.5, 4.0)),
+            families.Composition(families.GaussianBlur(3), families.SuperResolution(2)),
+        )
+    )
     keys = jax.random.split(jax.random.key(3), 8)
     drawn = jax.vmap(lambda key: family.draw(key, X_SHAPE))(keys)
     assert not isinstance(drawn, LinearOperator) and set(np.asarray(drawn.which)) == {0, 1}
@@ -99,9 +101,9 @@ def test_a_mixture_of_operators_that_are_not_linear():
                          SuperResolution(2, x_shape=X_SHAPE)), "first"),
         (lambda: stack(SuperResolution(2, x_shape=X_SHAPE),
                        SuperResolution(2, x_shape=(4, 4, 1))), "parts"),
-        (lambda: Mixture(()), "operator.families"),
-        (lambda: Mixture((RandomPixels(),), (1.0, 2.0)), "operator.weights"),
-        (lambda: Mixture((RandomPixels(),), (0.0,)), "operator.weights"),
+        (lambda: families.Mixture(()), "operator.families"),
+        (lambda: families.Mixture((families.RandomPixels(),), (1.0, 2.0)), "operator.weights"),
+        (lambda: families.Mixture((families.RandomPixels(),), (0.0,)), "operator.weights"),
         (lambda: one_of(jnp.asarray(0), SuperResolution(2, x_shape=X_SHAPE),
                         SuperResolution(2, x_shape=(4, 4, 1))), "choices"),
         (lambda: Brightness(jnp.ones(3), x_shape=(4, 4, 1)), "channels of the images"),

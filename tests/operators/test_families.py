@@ -10,18 +10,7 @@ import pytest
 from operator_cases import LINEAR, NONLINEAR, is_random
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators import (
-    AnisotropicBlur,
-    CentreBox,
-    Compressed,
-    GaussianBlur,
-    HighDynamicRange,
-    Inpainting,
-    MotionBlur,
-    RandomBox,
-    RandomPixels,
-    SuperResolve,
-)
+from lavps_jax.operators import Inpainting, families
 
 X_SHAPE = (12, 20, 3)
 FAMILIES = [*LINEAR, *NONLINEAR]
@@ -73,7 +62,7 @@ def test_families_are_hashable_and_frozen(family):
 
 def test_random_box_sides_and_corners():
     height, width = 20, 30
-    masks = np.asarray(stack(RandomBox(0.4, 0.6), 300, (height, width, 3)).mask)
+    masks = np.asarray(stack(families.RandomBox(0.4, 0.6), 300, (height, width, 3)).mask)
     assert masks.shape == (300, height, width, 1)
     assert set(np.unique(masks)) == {0.0, 1.0}
     sides, corners = [], []
@@ -95,14 +84,14 @@ def test_random_box_sides_and_corners():
 
 
 def test_centre_box_is_centred():
-    mask = np.asarray(CentreBox(0.5).draw(jax.random.key(0), X_SHAPE).mask)[..., 0]
+    mask = np.asarray(families.CentreBox(0.5).draw(jax.random.key(0), X_SHAPE).mask)[..., 0]
     expected = np.ones((12, 20))
     expected[3:9, 5:15] = 0
     np.testing.assert_array_equal(mask, expected)
 
 
 def test_random_pixels_observe_the_asked_fraction():
-    family = RandomPixels(0.15, 0.2)
+    family = families.RandomPixels(0.15, 0.2)
     operators = stack(family, 200, (32, 32, 3))
     masks = np.asarray(operators.mask)
     assert masks.shape == (200, 32, 32, 1)
@@ -121,32 +110,34 @@ def test_random_pixels_observe_the_asked_fraction():
 
 
 def test_random_pixels_always_observe_one():
-    masks = np.asarray(stack(RandomPixels(1e-9, 1e-9), 20, (8, 8, 1)).mask)
+    masks = np.asarray(stack(families.RandomPixels(1e-9, 1e-9), 20, (8, 8, 1)).mask)
     np.testing.assert_array_equal(masks.sum(axis=(1, 2, 3)), 1)
 
 
 def test_a_range_is_drawn_evenly_and_a_number_is_kept():
-    gains = np.asarray(stack(HighDynamicRange((1.5, 3.5)), 400).gain)
+    gains = np.asarray(stack(families.HighDynamicRange((1.5, 3.5)), 400).gain)
     assert 1.5 <= gains.min() < 1.52 and 3.48 < gains.max() <= 3.5
     assert abs(gains.mean() - 2.5) < 5 * 2 / 12**0.5 / 20
-    assert set(np.asarray(stack(HighDynamicRange(2.5), 3).gain)) == {2.5}
-    qualities = np.asarray(stack(Compressed((10, 12)), 200).quality)
+    assert set(np.asarray(stack(families.HighDynamicRange(2.5), 3).gain)) == {2.5}
+    qualities = np.asarray(stack(families.JPEG((10, 12)), 200).quality)
     assert set(qualities) == {10, 11, 12}
     # Along the columns, the second axis: 0 degrees; across them: 90.
     for angle, axis in ((0.0, 0), (90.0, 1)):
-        kernel = np.asarray(draw(AnisotropicBlur(9, 2.0, 0.5, angle), jax.random.key(0)).kernel)
+        kernel = np.asarray(
+            draw(families.AnisotropicBlur(9, 2.0, 0.5, angle), jax.random.key(0)).kernel
+        )
         assert kernel.max(axis=axis).min() > 20 * kernel.max(axis=1 - axis).min()
 
 
 def test_noise_only_counts_where_observed():
-    operator = RandomBox().draw(jax.random.key(0), X_SHAPE)
+    operator = families.RandomBox().draw(jax.random.key(0), X_SHAPE)
     noise = jax.random.normal(jax.random.key(1), X_SHAPE)
     projected = np.asarray(operator.project(noise))
     hole = np.broadcast_to(np.asarray(operator.mask) == 0, X_SHAPE)
     assert np.all(projected[hole] == 0)
     np.testing.assert_array_equal(projected[~hole], np.asarray(noise)[~hole])
     assert operator.num_observed() == np.sum(~hole)
-    blur = GaussianBlur(9, 1.5).draw(jax.random.key(0), X_SHAPE)
+    blur = families.GaussianBlur(9, 1.5).draw(jax.random.key(0), X_SHAPE)
     np.testing.assert_array_equal(blur.project(noise), noise)
     assert blur.num_observed() == noise.size
 
@@ -154,25 +145,25 @@ def test_noise_only_counts_where_observed():
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: RandomBox(0.0, 0.5), "min_fraction"),
-        (lambda: RandomBox(0.4, 1.0), "max_fraction"),
-        (lambda: RandomBox(0.6, 0.4), "min_fraction"),
-        (lambda: CentreBox(1.5), "fraction"),
-        (lambda: RandomPixels(-0.1, 0.5), "min_observed"),
-        (lambda: RandomPixels(0.3, 0.2), "min_observed"),
-        (lambda: SuperResolve(1), "factor"),
-        (lambda: SuperResolve(5).draw(jax.random.key(0), X_SHAPE), "factor"),
-        (lambda: MotionBlur(20, 0.5), "kernel size"),
-        (lambda: MotionBlur(21, 1.5), "intensity"),
-        (lambda: MotionBlur(25, 0.5).draw(jax.random.key(0), X_SHAPE), "kernel size"),
-        (lambda: GaussianBlur(4, 1.0), "kernel size"),
-        (lambda: GaussianBlur(5, 0.0), "std"),
-        (lambda: GaussianBlur(5, (2.0, 1.0)), "std"),
-        (lambda: MotionBlur(5, (0.5, 1.5)), "intensity"),
-        (lambda: Compressed((0, 50)), "quality"),
-        (lambda: AnisotropicBlur(5, 2.0, 1.0, (0.0, 400.0)), "angle"),
+        (lambda: families.RandomBox(0.0, 0.5), "min_fraction"),
+        (lambda: families.RandomBox(0.4, 1.0), "max_fraction"),
+        (lambda: families.RandomBox(0.6, 0.4), "min_fraction"),
+        (lambda: families.CentreBox(1.5), "fraction"),
+        (lambda: families.RandomPixels(-0.1, 0.5), "min_observed"),
+        (lambda: families.RandomPixels(0.3, 0.2), "min_observed"),
+        (lambda: families.SuperResolution(1), "factor"),
+        (lambda: families.SuperResolution(5).draw(jax.random.key(0), X_SHAPE), "factor"),
+        (lambda: families.MotionBlur(20, 0.5), "kernel size"),
+        (lambda: families.MotionBlur(21, 1.5), "intensity"),
+        (lambda: families.MotionBlur(25, 0.5).draw(jax.random.key(0), X_SHAPE), "kernel size"),
+        (lambda: families.GaussianBlur(4, 1.0), "kernel size"),
+        (lambda: families.GaussianBlur(5, 0.0), "std"),
+        (lambda: families.GaussianBlur(5, (2.0, 1.0)), "std"),
+        (lambda: families.MotionBlur(5, (0.5, 1.5)), "intensity"),
+        (lambda: families.JPEG((0, 50)), "quality"),
+        (lambda: families.AnisotropicBlur(5, 2.0, 1.0, (0.0, 400.0)), "angle"),
         # `Blur` could mirror the border that far; the kernel is larger than the image all the same.
-        (lambda: GaussianBlur(13, 1.0).draw(jax.random.key(0), X_SHAPE), "kernel size"),
+        (lambda: families.GaussianBlur(13, 1.0).draw(jax.random.key(0), X_SHAPE), "kernel size"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, field):
@@ -196,7 +187,7 @@ def test_a_mask_that_hides_nothing_or_has_other_values_is_refused(values, words)
 
 def test_random_pixels_always_hide_one_and_show_one():
     for low, high in ((0.001, 0.002), (0.998, 0.999)):
-        family = RandomPixels(low, high)
+        family = families.RandomPixels(low, high)
         for seed in range(20):
             mask = family.draw(jax.random.key(seed), (2, 2, 1)).mask
             assert 0 < jnp.sum(mask) < 4

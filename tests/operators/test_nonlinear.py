@@ -15,8 +15,8 @@ from lavps_jax.operators import (
     Clipping,
     FourierMagnitude,
     LightBlur,
-    PhaseRetrieval,
     ToneCurve,
+    families,
 )
 from lavps_jax.operators.jpeg import quantization_tables
 
@@ -95,7 +95,7 @@ def test_magnitudes_hide_shifts_and_half_turns():
     # Orthonormal: the energy of u.
     np.testing.assert_allclose(jnp.sum(first**2), jnp.sum(((images[0] + 1) / 2) ** 2), rtol=1e-5)
     for sides, padding in (((16, 16), (8, 8)), ((48, 80), (24, 40)), ((33, 16), (17, 8))):
-        assert PhaseRetrieval(2.0).draw(jax.random.key(0), (*sides, 1)).padding == padding
+        assert families.PhaseRetrieval(2.0).draw(jax.random.key(0), (*sides, 1)).padding == padding
 
 
 def test_too_bright_is_lost():

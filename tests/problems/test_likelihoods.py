@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lavps_jax.metrics.images import residual_chi2
-from lavps_jax.operators import Identity, RandomPixels, from_forward, from_function
+from lavps_jax.operators import Identity, families, linear_operator, nonlinear_operator
 from lavps_jax.problems.likelihoods import log_likelihood, make_problem, simulate
 
 SHAPE = (16, 16, 1)
@@ -24,9 +24,9 @@ def square(data, x):
 
 OPERATORS = {
     "identity": Identity(x_shape=SHAPE),
-    "masked": RandomPixels(0.4, 0.6).draw(jax.random.key(9), SHAPE),
-    "complex": from_forward(spectrum, SHAPE),
-    "not linear": from_function(square, SHAPE),
+    "masked": families.RandomPixels(0.4, 0.6).draw(jax.random.key(9), SHAPE),
+    "complex": linear_operator(spectrum, SHAPE),
+    "not linear": nonlinear_operator(square, SHAPE),
 }
 
 

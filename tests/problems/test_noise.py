@@ -11,7 +11,7 @@ from scipy import stats
 from lavps_jax.config.settings import DDIMConfig, SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
-from lavps_jax.operators import Denoise, Identity, Inpainting, SuperResolution, from_forward
+from lavps_jax.operators import Identity, Inpainting, SuperResolution, families, linear_operator
 from lavps_jax.problems.likelihoods import (
     log_likelihood,
     make_problem,
@@ -74,7 +74,9 @@ def test_three_standard_deviations_are_seen_among_any_number_of_photons():
 
 def test_more_photons_than_float32_can_tell_apart_are_refused():
     with pytest.raises(UserError, match="^poisson_peak: got 10000000000000.0; use at most 1e.10,"):
-        SampleConfig("", SyntheticData(1, SHAPE), Denoise(), DDIMConfig(), "", poisson_peak=1e13)
+        SampleConfig(
+            "", SyntheticData(1, SHAPE), families.Identity(), DDIMConfig(), "", poisson_peak=1e13
+        )
 
 
 def test_likelihood_of_photons():
@@ -129,7 +131,7 @@ def test_dark_and_hidden_pixels_have_finite_gradients():
         assert np.isfinite(gradient).all() and np.any(gradient[8:])
         assert not np.any(gradient[:8])
     assert 0 < float(problem.sigma_y) < 1
-    complex_y = from_forward(lambda _, x: jnp.fft.fft2(x[..., 0]), SHAPE)
+    complex_y = linear_operator(lambda _, x: jnp.fft.fft2(x[..., 0]), SHAPE)
     for make in (
         lambda: simulate_photons(jax.random.key(1), X, complex_y, 9.0),
         lambda: photon_problem(X + 1j, Identity(x_shape=SHAPE), PoissonNoise(jnp.float32(9.0))),

@@ -11,11 +11,11 @@ import pytest
 from lavps_jax.config.samplers import ZeroShotConfig
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalTask,
     InnerConfig,
     LAVPSConfig,
     MGDMConfig,
     PriorTask,
+    SupervisedTask,
     TrainConfig,
     from_json,
     load_preset,
@@ -26,14 +26,14 @@ from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
-    PaletteConfig,
     PureModel,
+    SupervisedNetworkConfig,
 )
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.operators.families.base import Family
 from lavps_jax.runs.build import build_mgdm, check_image_shape, check_tile, on_trained_blocks
 from lavps_jax.runs.build_training import build_loss
@@ -143,7 +143,7 @@ def test_the_low_noise_end_is_half_of_any_grid(num_steps):
 
 
 def test_lavps_uses_its_network_where_it_was_trained():
-    task = AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels())
+    task = AmortizedTask(AmortizedNetworkConfig(BACKBONE), "prior", families.RandomPixels())
     assert on_trained_blocks(LAVPSConfig(), task).high_idx == task.high_idx == 50
     narrow = dataclasses.replace(task, high_idx=30)
     assert on_trained_blocks(LAVPSConfig(), narrow).high_idx == 30
@@ -171,8 +171,8 @@ class Own(Family):
 
 def test_a_card_may_name_a_family_of_the_users_own():
     """A network that was trained on it must be readable where its code is not."""
-    network = ConditionalDenoiserConfig(HDiTConfig(levels=(LevelConfig(64, 1),)))
-    task = ConditionalTask(network, Own(5))  # type: ignore[arg-type]
+    network = SupervisedNetworkConfig(HDiTConfig(levels=(LevelConfig(64, 1),)))
+    task = SupervisedTask(network, Own(5))  # type: ignore[arg-type]
     read = from_json(json.loads(json.dumps(to_json(task))))
     assert read.network == task.network and read.operator != task.operator
     with pytest.raises(UserError, match="operator: got Own; define it in the preset"):
@@ -205,9 +205,14 @@ def networks_in(value: Any) -> list[PureModel]:
     "task,count",
     [
         (PriorTask(BACKBONE), 1),
-        (ConditionalTask(ConditionalDenoiserConfig(BACKBONE), RandomPixels()), 1),
-        (AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels()), 2),
-        (AmortizedTask(PaletteConfig(BACKBONE), "prior", RandomPixels(), states="chain"), 2),
+        (SupervisedTask(SupervisedNetworkConfig(BACKBONE), families.RandomPixels()), 1),
+        (AmortizedTask(AmortizedNetworkConfig(BACKBONE), "prior", families.RandomPixels()), 2),
+        (
+            AmortizedTask(
+                AmortizedNetworkConfig(BACKBONE), "prior", families.RandomPixels(), states="chain"
+            ),
+            2,
+        ),
     ],
 )
 def test_how_networks_compute_is_said_to_all_of_them(task, count):

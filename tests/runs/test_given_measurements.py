@@ -9,25 +9,7 @@ from given_arrays import CS, MASK, load, saved
 from PIL import Image
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators import (
-    CentreBox,
-    Colorization,
-    Compressed,
-    CompressedSensing,
-    Cropped,
-    Denoise,
-    FourierLines,
-    GaussianBlur,
-    HighDynamicRange,
-    LinearOperator,
-    MotionBlur,
-    PhaseRetrieval,
-    RandomPixels,
-    Several,
-    SuperResolve,
-    SuperResolveBicubic,
-    Then,
-)
+from lavps_jax.operators import Cropped, LinearOperator, families
 from lavps_jax.problems.noise import PoissonNoise
 
 RNG = np.random.default_rng(0)
@@ -36,12 +18,12 @@ Y = RNG.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
 
 def test_measurements_are_taken_as_they_are(tmp_path):
     x_0 = RNG.uniform(-1, 1, Y.shape)
-    measured = load(saved(tmp_path, y=Y, x_0=x_0), Denoise(), 0.1)
+    measured = load(saved(tmp_path, y=Y, x_0=x_0), families.Identity(), 0.1)
     np.testing.assert_array_equal(measured.problems.y, Y)
     np.testing.assert_allclose(measured.x_0, x_0, rtol=1e-6)
     np.testing.assert_allclose(measured.problems.sigma_y, [0.1] * 3, rtol=1e-6)
     assert measured.names == [f"observation-{i:05d}" for i in range(3)]
-    assert load(saved(tmp_path, y=Y), Denoise(), 0.1).x_0 is None
+    assert load(saved(tmp_path, y=Y), families.Identity(), 0.1).x_0 is None
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -49,7 +31,7 @@ def test_the_given_kernel_blurs(tmp_path, stacked):
     kernels = RNG.uniform(size=(3, 5, 5)).astype(np.float32)
     kernels /= kernels.sum((1, 2), keepdims=True)
     given = kernels if stacked else kernels[0]
-    measured = load(saved(tmp_path, y=Y, kernel=given), MotionBlur(size=3), 0.1)
+    measured = load(saved(tmp_path, y=Y, kernel=given), families.MotionBlur(size=3), 0.1)
     np.testing.assert_array_equal(
         measured.problems.operator.kernel, kernels if stacked else [kernels[0]] * 3
     )
@@ -57,24 +39,24 @@ def test_the_given_kernel_blurs(tmp_path, stacked):
 
 def test_the_given_mask_hides(tmp_path):
     mask = RNG.uniform(size=(3, 8, 8, 1)) < 0.5
-    measured = load(saved(tmp_path, y=Y, mask=mask), RandomPixels(), 0.1)
+    measured = load(saved(tmp_path, y=Y, mask=mask), families.RandomPixels(), 0.1)
     np.testing.assert_array_equal(measured.problems.y, np.where(mask, Y, 0))
     np.testing.assert_array_equal(measured.problems.operator.mask, mask)
 
 
 def test_fixed_operators_need_no_arrays(tmp_path):
     path = saved(tmp_path, y=Y)
-    assert load(path, SuperResolve(2), 0.1).image_shape == (16, 16, 1)
-    box = load(path, CentreBox(0.5), 0.1).problems.operator
+    assert load(path, families.SuperResolution(2), 0.1).image_shape == (16, 16, 1)
+    box = load(path, families.CentreBox(0.5), 0.1).problems.operator
     assert box.mask.shape == (3, 8, 8, 1) and np.all(np.sum(box.mask, axis=(1, 2, 3)) == 48)
-    assert load(path, GaussianBlur(5, 1.0), 0.1).image_shape == (8, 8, 1)
+    assert load(path, families.GaussianBlur(5, 1.0), 0.1).image_shape == (8, 8, 1)
 
 
 def test_a_folder_of_images(tmp_path):
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     for name in ("b", "a"):
         Image.fromarray(pixels if name == "a" else pixels[::-1]).save(tmp_path / f"{name}.png")
-    measured = load(str(tmp_path), Denoise(), 0.1)
+    measured = load(str(tmp_path), families.Identity(), 0.1)
     assert measured.names == ["a.png", "b.png"]
     np.testing.assert_allclose(measured.problems.y[0, ..., 0], pixels / 127.5 - 1, atol=1e-6)
 
@@ -85,7 +67,7 @@ def test_the_noise_of_each_file_is_estimated_with_its_own_grey_levels(tmp_path):
     fine = np.round(32767.5 * (1 + 0.0005 * noise[1])).astype(np.uint16)
     Image.fromarray(coarse).save(tmp_path / "coarse.png")
     Image.fromarray(fine).save(tmp_path / "fine.png")
-    found = load(str(tmp_path), Denoise(), "estimate").problems.sigma_y
+    found = load(str(tmp_path), families.Identity(), "estimate").problems.sigma_y
     np.testing.assert_allclose(found, [0.02, 0.0005], rtol=0.1)
 
 
@@ -97,53 +79,97 @@ HOLE[1, 2, 3, 0] = np.nan
 @pytest.mark.parametrize(
     "family,arrays,words",
     [
-        (Denoise(), {"y": HOLE}, r"y: got nan at \(1, 2, 3, 0\)"),
-        (Denoise(), {"x": Y}, "with \\['x'\\]"),
-        (Denoise(), {"y": Y[..., 0]}, "give images"),
-        (Denoise(), {"y": (127 * Y).astype(np.int64)}, "y of int64; save it with 8 or 16 bits"),
-        (CompressedSensing(), CS | {"y": np.zeros((1, 16, 1), np.uint8)}, "y: got dtype uint8"),
-        (Denoise(), {"y": Y, "mask": np.ones((8, 8, 1))}, 'array "mask"; give only y, x_0'),
-        (Denoise(), {"y": Y, "x_0": Y[:, :4]}, "x_0: got shape"),
-        (MotionBlur(3), {"y": Y}, "no kernel"),
-        (MotionBlur(3), {"y": Y, "kernel": np.ones((2, 3, 3))}, "kernel: got shape"),
-        (MotionBlur(3), {"y": Y, "kernel": np.ones((4, 4))}, "kernel: got the sum 16; divide it"),
-        (MotionBlur(3), {"y": Y, "kernel": -np.ones((3, 3)) / 9}, "kernel: got the sum -1;"),
-        (MotionBlur(3), {"y": Y, "kernel": TWO}, "kernel: got the sum 2;"),
+        (families.Identity(), {"y": HOLE}, r"y: got nan at \(1, 2, 3, 0\)"),
+        (families.Identity(), {"x": Y}, "with \\['x'\\]"),
+        (families.Identity(), {"y": Y[..., 0]}, "give images"),
         (
-            Then(MotionBlur(3), SuperResolve(2)),
+            families.Identity(),
+            {"y": (127 * Y).astype(np.int64)},
+            "y of int64; save it with 8 or 16 bits",
+        ),
+        (
+            families.CompressedSensing(),
+            CS | {"y": np.zeros((1, 16, 1), np.uint8)},
+            "y: got dtype uint8",
+        ),
+        (
+            families.Identity(),
+            {"y": Y, "mask": np.ones((8, 8, 1))},
+            'array "mask"; give only y, x_0',
+        ),
+        (families.Identity(), {"y": Y, "x_0": Y[:, :4]}, "x_0: got shape"),
+        (families.MotionBlur(3), {"y": Y}, "no kernel"),
+        (families.MotionBlur(3), {"y": Y, "kernel": np.ones((2, 3, 3))}, "kernel: got shape"),
+        (
+            families.MotionBlur(3),
+            {"y": Y, "kernel": np.ones((4, 4))},
+            "kernel: got the sum 16; divide it",
+        ),
+        (
+            families.MotionBlur(3),
+            {"y": Y, "kernel": -np.ones((3, 3)) / 9},
+            "kernel: got the sum -1;",
+        ),
+        (families.MotionBlur(3), {"y": Y, "kernel": TWO}, "kernel: got the sum 2;"),
+        (
+            families.Composition(families.MotionBlur(3), families.SuperResolution(2)),
             {"y": Y[:, :4, :4], "first/kernel": np.ones((3, 3))},
             "first/kernel: got the sum 9;",
         ),
-        (CompressedSensing(), CS | {"order": np.arange(64) + 0.5}, "order: got .* fractions"),
-        (RandomPixels(), {"y": Y, "mask": np.ones((8, 8))}, "mask: got shape"),
-        (RandomPixels(), {"y": Y, "mask": np.ones((4, 4, 1))}, "mask: got shape"),
-        (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), 255)}, "mask: got values from 255"),
-        (Denoise(), {"y": Y, "x_0": np.full(Y.shape, 200)}, "x_0 of int64"),
-        (Denoise(), {"y": Y, "x_0": Y + 0j}, "x_0 of complex64"),
-        (Denoise(), {"y": Y, "x_0": (Y + 1) / 2}, "x_0: got .*--value-range 0 1"),
-        (Denoise(), {"y": (Y + 1) / 2}, "y: got .*--value-range 0 1"),
-        (RandomPixels(), {"y": (Y + 1) / 2, "mask": MASK}, "y: got .*--value-range 0 1"),
-        (RandomPixels(), {"y": Y, "mask": np.ones((8, 8, 1))}, "mask: got ones alone"),
-        (Denoise(), {"y": Y[:0]}, "y of shape"),
-        (Denoise(), {"y": 100 * Y}, "give that of images"),
-        (CompressedSensing(), CS | {"order": np.arange(60)}, "order: got shape"),
-        (CompressedSensing(), CS | {"order": np.zeros(64, int)}, "order: got shape"),
-        (CompressedSensing(), CS | {"rows": np.arange(16) + 60}, "rows: got 16 numbers"),
-        (Compressed((5, 50)), {"y": Y, "quality": np.array(0.0)}, "quality: got 0"),
-        (HighDynamicRange((1.0, 2.0)), {"y": Y, "gain": np.array(-1.0)}, "gain: got -1"),
-        (MotionBlur(3), {"y": Y, "kernel": np.zeros((3, 3))}, "kernel: got the sum 0;"),
-        (MotionBlur(3), {"y": Y, "kernel": np.ones((9, 9)) / 81}, "kernel size: got 9"),
-        (MotionBlur(3), {"y": Y, "kernel": 1j * np.ones((3, 3))}, "kernel: got dtype complex"),
-        (Several(), {"y": np.zeros((1, 80)), "parts/1/mask": np.zeros((8, 8, 1))}, "mask: got"),
-        (RandomPixels(), {"y": Y, "mask": np.zeros((8, 8, 1))}, "mask: got values from 0.0 to 0.0"),
-        (RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), "a")}, "mask: got dtype"),
-        (Denoise(), {"y": Y + 1j}, "y: got dtype complex64; give what this operator measures"),
-        (FourierLines(), {"y": Y, "mask": np.ones((8, 8, 1))}, "y: got dtype float32"),
-        (CompressedSensing(), {"y": Y[..., 0]}, "--image-shape H W C"),
-        (GaussianBlur(21), {"y": Y}, "kernel size: got 21"),
-        (Colorization(), {"y": np.tile(Y, 3)}, "y: got shape"),
         (
-            RandomPixels(),
+            families.CompressedSensing(),
+            CS | {"order": np.arange(64) + 0.5},
+            "order: got .* fractions",
+        ),
+        (families.RandomPixels(), {"y": Y, "mask": np.ones((8, 8))}, "mask: got shape"),
+        (families.RandomPixels(), {"y": Y, "mask": np.ones((4, 4, 1))}, "mask: got shape"),
+        (
+            families.RandomPixels(),
+            {"y": Y, "mask": np.full((8, 8, 1), 255)},
+            "mask: got values from 255",
+        ),
+        (families.Identity(), {"y": Y, "x_0": np.full(Y.shape, 200)}, "x_0 of int64"),
+        (families.Identity(), {"y": Y, "x_0": Y + 0j}, "x_0 of complex64"),
+        (families.Identity(), {"y": Y, "x_0": (Y + 1) / 2}, "x_0: got .*--value-range 0 1"),
+        (families.Identity(), {"y": (Y + 1) / 2}, "y: got .*--value-range 0 1"),
+        (families.RandomPixels(), {"y": (Y + 1) / 2, "mask": MASK}, "y: got .*--value-range 0 1"),
+        (families.RandomPixels(), {"y": Y, "mask": np.ones((8, 8, 1))}, "mask: got ones alone"),
+        (families.Identity(), {"y": Y[:0]}, "y of shape"),
+        (families.Identity(), {"y": 100 * Y}, "give that of images"),
+        (families.CompressedSensing(), CS | {"order": np.arange(60)}, "order: got shape"),
+        (families.CompressedSensing(), CS | {"order": np.zeros(64, int)}, "order: got shape"),
+        (families.CompressedSensing(), CS | {"rows": np.arange(16) + 60}, "rows: got 16 numbers"),
+        (families.JPEG((5, 50)), {"y": Y, "quality": np.array(0.0)}, "quality: got 0"),
+        (families.HighDynamicRange((1.0, 2.0)), {"y": Y, "gain": np.array(-1.0)}, "gain: got -1"),
+        (families.MotionBlur(3), {"y": Y, "kernel": np.zeros((3, 3))}, "kernel: got the sum 0;"),
+        (families.MotionBlur(3), {"y": Y, "kernel": np.ones((9, 9)) / 81}, "kernel size: got 9"),
+        (
+            families.MotionBlur(3),
+            {"y": Y, "kernel": 1j * np.ones((3, 3))},
+            "kernel: got dtype complex",
+        ),
+        (
+            families.Stack(),
+            {"y": np.zeros((1, 80)), "parts/1/mask": np.zeros((8, 8, 1))},
+            "mask: got",
+        ),
+        (
+            families.RandomPixels(),
+            {"y": Y, "mask": np.zeros((8, 8, 1))},
+            "mask: got values from 0.0 to 0.0",
+        ),
+        (families.RandomPixels(), {"y": Y, "mask": np.full((8, 8, 1), "a")}, "mask: got dtype"),
+        (
+            families.Identity(),
+            {"y": Y + 1j},
+            "y: got dtype complex64; give what this operator measures",
+        ),
+        (families.FourierLines(), {"y": Y, "mask": np.ones((8, 8, 1))}, "y: got dtype float32"),
+        (families.CompressedSensing(), {"y": Y[..., 0]}, "--image-shape H W C"),
+        (families.GaussianBlur(21), {"y": Y}, "kernel size: got 21"),
+        (families.Colorization(), {"y": np.tile(Y, 3)}, "y: got shape"),
+        (
+            families.RandomPixels(),
             {"y": Y, "mask": np.arange(3)[:, None, None, None] * np.ones(Y.shape) > 0},
             "mask: got values from 0.0 to 0.0",
         ),
@@ -174,35 +200,37 @@ def test_files_that_are_no_measurements(tmp_path):
     np.save(array, Y)
     for path in (text, pickled, array, empty, nothing, damaged, tmp_path / "nothing.npz"):
         with pytest.raises(UserError):
-            load(str(path), Denoise(), 0.1)
+            load(str(path), families.Identity(), 0.1)
 
 
 def test_families_tell_the_image_behind_a_measurement():
-    assert SuperResolve(3).image_shape((4, 5, 1)) == (12, 15, 1)
-    assert SuperResolveBicubic(3).image_shape((4, 5, 1)) == (12, 15, 1)
-    assert Colorization().image_shape((4, 5, 1)) == (4, 5, 3)
-    assert PhaseRetrieval(2.0).image_shape((64, 80, 3)) == (32, 40, 3)
-    assert Then(GaussianBlur(5), SuperResolve(2)).image_shape((4, 5, 1)) == (8, 10, 1)
-    assert HighDynamicRange().image_shape((4, 5, 1)) == (4, 5, 1)
-    assert CompressedSensing().image_shape((4, 1)) is None
-    assert Several().image_shape((40,)) is None
+    assert families.SuperResolution(3).image_shape((4, 5, 1)) == (12, 15, 1)
+    assert families.SuperResolutionBicubic(3).image_shape((4, 5, 1)) == (12, 15, 1)
+    assert families.Colorization().image_shape((4, 5, 1)) == (4, 5, 3)
+    assert families.PhaseRetrieval(2.0).image_shape((64, 80, 3)) == (32, 40, 3)
+    assert families.Composition(families.GaussianBlur(5), families.SuperResolution(2)).image_shape(
+        (4, 5, 1)
+    ) == (8, 10, 1)
+    assert families.HighDynamicRange().image_shape((4, 5, 1)) == (4, 5, 1)
+    assert families.CompressedSensing().image_shape((4, 1)) is None
+    assert families.Stack().image_shape((40,)) is None
 
 
 def test_measurements_that_are_no_images(tmp_path):
     order, rows = RNG.permutation(64), RNG.permutation(64)[:16]
     y = RNG.normal(size=(2, 16, 1)).astype(np.float32)
     path = saved(tmp_path, y=y, order=order, rows=rows)
-    measured = load(path, CompressedSensing(0.25), image_shape=(8, 8, 1))
+    measured = load(path, families.CompressedSensing(0.25), image_shape=(8, 8, 1))
     np.testing.assert_array_equal(measured.problems.operator.rows, [rows] * 2)
     assert measured.image_shape == (8, 8, 1)
     with pytest.raises(UserError, match="no order of the operator|no rows of the operator"):
-        load(saved(tmp_path, y=y), CompressedSensing(0.25), image_shape=(8, 8, 1))
+        load(saved(tmp_path, y=y), families.CompressedSensing(0.25), image_shape=(8, 8, 1))
     mask = np.zeros((8, 8, 1), bool)
     mask[:, :3] = True
     spectrum = (RNG.normal(size=Y.shape) + 1j).astype(np.complex64)
-    measured = load(saved(tmp_path, y=spectrum, mask=mask), FourierLines())
+    measured = load(saved(tmp_path, y=spectrum, mask=mask), families.FourierLines())
     np.testing.assert_array_equal(measured.problems.y, np.where(mask, spectrum, 0))
-    both = Several((SuperResolve(2), RandomPixels()))
+    both = families.Stack((families.SuperResolution(2), families.RandomPixels()))
     y = RNG.uniform(-1, 1, (2, 16 + 64)).astype(np.float32)
     path = saved(tmp_path, y=y, **{"parts/1/mask": mask})
     measured = load(path, both, image_shape=(8, 8, 1))
@@ -214,15 +242,15 @@ def test_measurements_in_other_units_than_images(tmp_path):
     mask = np.ones((32, 32, 1))
     spectrum = np.fft.fft2(white, axes=(1, 2), norm="ortho").astype(np.complex64)
     assert np.abs(spectrum).max() > 30
-    load(saved(tmp_path, y=spectrum, mask=mask), FourierLines())
+    load(saved(tmp_path, y=spectrum, mask=mask), families.FourierLines())
     with pytest.raises(UserError, match="y: got values up to 4080"):
-        load(saved(tmp_path, y=127.5 * spectrum, mask=mask), FourierLines())
+        load(saved(tmp_path, y=127.5 * spectrum, mask=mask), families.FourierLines())
 
 
 def test_photons_come_from_light(tmp_path):
     for family, arrays in (
-        (CompressedSensing(), CS),
-        (FourierLines(), {"y": Y + 0j, "mask": np.ones((8, 8, 1))}),
+        (families.CompressedSensing(), CS),
+        (families.FourierLines(), {"y": Y + 0j, "mask": np.ones((8, 8, 1))}),
     ):
         shape = (8, 8, 1)
         with pytest.raises(UserError, match="poisson_peak: got .* with y") as caught:
@@ -234,23 +262,26 @@ def test_a_folder_of_16_bits_and_sizes(tmp_path):
     for name, width in (("a", 8), ("b", 8), ("c", 9)):
         Image.fromarray(np.full((8, width), 40_000, np.uint16)).save(tmp_path / f"{name}.png")
     with pytest.raises(UserError, match=r"c.png of shape \(8, 9, 1\); give images of one shape"):
-        load(str(tmp_path), Denoise())
+        load(str(tmp_path), families.Identity())
     (tmp_path / "c.png").unlink()
-    measured = load(str(tmp_path), Denoise())
+    measured = load(str(tmp_path), families.Identity())
     np.testing.assert_allclose(measured.problems.y, 40_000 / 32767.5 - 1, atol=1e-6)
     assert measured.names == ["a.png", "b.png"]
 
 
 def test_jpeg_of_a_colour_image_needs_a_prior_of_colours(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "mine.jpg")
-    load(str(tmp_path / "mine.jpg"), Compressed(75), channels=3)
-    for family in (Compressed(75), Then(GaussianBlur(3, 1.0), Compressed(75))):
+    load(str(tmp_path / "mine.jpg"), families.JPEG(75), channels=3)
+    for family in (
+        families.JPEG(75),
+        families.Composition(families.GaussianBlur(3, 1.0), families.JPEG(75)),
+    ):
         with pytest.raises(UserError, match="JPEG mixes the channels"):
             load(str(tmp_path / "mine.jpg"), family, channels=1)
 
 
 def test_sides_that_the_network_does_not_take_get_room(tmp_path):
-    measured = load(saved(tmp_path, y=Y[:, :, :6]), GaussianBlur(3, 1.0), multiple=8)
+    measured = load(saved(tmp_path, y=Y[:, :, :6]), families.GaussianBlur(3, 1.0), multiple=8)
     operator = measured.problems.operator
     assert measured.image_shape == (8, 8, 1) and isinstance(operator, Cropped)
     assert isinstance(operator, LinearOperator) and operator.corner == (0, 1)
@@ -258,8 +289,8 @@ def test_sides_that_the_network_does_not_take_get_room(tmp_path):
     np.testing.assert_array_equal(measured.shown(x), x[:, :, 1:7])
     assert not np.any(measured.problems.x_pinv[:, :, [0, 7]])
     with pytest.raises(UserError, match="x_0: got shape .* sides 8 x 8 only"):
-        load(saved(tmp_path, y=Y[:, :, :6], x_0=Y[:, :, :6]), Denoise(), multiple=8)
-    same = load(saved(tmp_path, y=Y), Denoise(), multiple=8)
+        load(saved(tmp_path, y=Y[:, :, :6], x_0=Y[:, :, :6]), families.Identity(), multiple=8)
+    same = load(saved(tmp_path, y=Y), families.Identity(), multiple=8)
     assert not isinstance(same.problems.operator, Cropped)
 
 
@@ -269,7 +300,7 @@ def test_one_image_file(tmp_path, channels, grey):
     pixels = RNG.integers(0, 256, (8, 10, 3), np.uint8)
     pixels = pixels[..., 0] if grey else pixels
     Image.fromarray(pixels).save(tmp_path / "mine.png")
-    family = SuperResolve(2)
+    family = families.SuperResolution(2)
     measured = load(str(tmp_path / "mine.png"), family, channels=channels)
     y, count = pixels / 127.5 - 1, 1 if channels == 3 or grey else 3
     assert measured.names[0] == ("mine" if count == 1 else "mine-red")
@@ -300,9 +331,9 @@ def test_noise_is_estimated_or_counted(tmp_path):
     draws = np.random.default_rng(1).normal(size=(2, 192, 192, 1))
     y = -0.3 + draws * [[[[0.02]]], [[[0.2]]]]
     path = saved(tmp_path, y=y.astype(np.float32))
-    found = load(path, Denoise(), "estimate").problems.sigma_y
+    found = load(path, families.Identity(), "estimate").problems.sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.06)
-    counted = load(path, Denoise(), poisson_peak=50.0).problems
+    counted = load(path, families.Identity(), poisson_peak=50.0).problems
     assert isinstance(counted.noise, PoissonNoise)
     np.testing.assert_allclose(counted.noise.peak, [50, 50])
     # sqrt of the mean count, 17.5, in units of 25 photons.
@@ -310,11 +341,11 @@ def test_noise_is_estimated_or_counted(tmp_path):
     hidden = np.zeros((192, 192, 1))
     hidden[:, :120] = 1
     path = saved(tmp_path, y=y.astype(np.float32), mask=hidden)
-    found = load(path, RandomPixels(), "estimate").problems.sigma_y
+    found = load(path, families.RandomPixels(), "estimate").problems.sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.08)
     with pytest.raises(UserError, match="sigma_y: got estimate"):
         white = saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32))
-        load(white, Denoise(), "estimate", value_range=(-1, 1))
+        load(white, families.Identity(), "estimate", value_range=(-1, 1))
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -324,7 +355,7 @@ def test_kernels_of_other_shapes(tmp_path, stacked, shape):
     kernel = RNG.uniform(size=shape)
     kernel /= kernel.sum()
     given = np.stack([kernel] * 3) if stacked else kernel
-    found = load(saved(tmp_path, y=Y, kernel=given), MotionBlur(3)).problems.operator
+    found = load(saved(tmp_path, y=Y, kernel=given), families.MotionBlur(3)).problems.operator
     spike = np.zeros((8, 8, 1), np.float32)
     spike[4, 4] = 1
     blurred = np.asarray(_first(found).forward(spike))[..., 0]
@@ -344,7 +375,7 @@ def test_hidden_folders_links_and_other_files(tmp_path, caplog):
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "given" / "link").symlink_to(tmp_path / "store")
     (tmp_path / "given" / "c.heic").touch()
-    assert load(str(tmp_path / "given"), Denoise()).names == ["a.png", "link/b.png"]
+    assert load(str(tmp_path / "given"), families.Identity()).names == ["a.png", "link/b.png"]
     assert caplog.messages == ["observations: 1 file of other kinds left out: c.heic"]
 
 
@@ -352,7 +383,7 @@ def test_hidden_folders_links_and_other_files(tmp_path, caplog):
 def test_a_grey_photo_stored_in_colours_is_grey(tmp_path, channels):
     grey = np.repeat(RNG.integers(0, 256, (8, 8, 1), np.uint8), 3, axis=-1)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    measured = load(str(tmp_path / "grey.png"), Denoise(), channels=channels)
+    measured = load(str(tmp_path / "grey.png"), families.Identity(), channels=channels)
     assert measured.names == ["grey"] and measured.problems.y.shape == (1, 8, 8, 1)
     x = RNG.uniform(-1, 1, (1, 2, 8, 8, channels))
     np.testing.assert_allclose(measured.joined(x), x[0].mean(-1, keepdims=True))
@@ -362,7 +393,7 @@ def test_a_folder_of_colour_images_is_restored_channel_by_channel(tmp_path):
     for name in ("a", "b"):
         pixels = RNG.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    measured = load(str(tmp_path), Denoise(), channels=1)
+    measured = load(str(tmp_path), families.Identity(), channels=1)
     assert measured.names[3:] == ["b.png-red", "b.png-green", "b.png-blue"]
     assert measured.pictures() == [("a.png", slice(0, 3)), ("b.png", slice(3, 6))]
     np.testing.assert_allclose(

@@ -11,17 +11,7 @@ from PIL import Image
 from lavps_jax.config.settings import DPSConfig, SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
-from lavps_jax.operators import (
-    Compressed,
-    CompressedSensing,
-    Denoise,
-    FourierLines,
-    GaussianBlur,
-    PhaseRetrieval,
-    RandomPixels,
-    Several,
-    SuperResolve,
-)
+from lavps_jax.operators import families
 
 RNG = np.random.default_rng(0)
 Y = RNG.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
@@ -31,11 +21,11 @@ Y = RNG.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
 @pytest.mark.parametrize(
     "family,arrays",
     [
-        (Denoise(), {}),
-        (RandomPixels(), {"mask": MASK}),
-        (GaussianBlur(5, 1.0), {}),
-        (SuperResolve(2), {}),
-        (Compressed(75), {}),
+        (families.Identity(), {}),
+        (families.RandomPixels(), {"mask": MASK}),
+        (families.GaussianBlur(5, 1.0), {}),
+        (families.SuperResolution(2), {}),
+        (families.JPEG(75), {}),
     ],
 )
 def test_images_in_other_numbers(tmp_path, unit, given, family, arrays):
@@ -43,7 +33,7 @@ def test_images_in_other_numbers(tmp_path, unit, given, family, arrays):
     kind = np.float32 if given else np.uint8
     u = np.random.default_rng(2).uniform(*unit, Y.shape).astype(kind)
     expected = 2 * (u.astype(np.float64) - unit[0]) / (unit[1] - unit[0]) - 1
-    x_0 = {} if isinstance(family, SuperResolve) else {"x_0": u}
+    x_0 = {} if isinstance(family, families.SuperResolution) else {"x_0": u}
     measured = load(saved(tmp_path, y=u, **arrays, **x_0), family, value_range=given)
     np.testing.assert_allclose(
         measured.problems.y, np.where(arrays.get("mask", True), expected, 0), atol=1e-5
@@ -58,10 +48,10 @@ def test_linear_measurements_of_images_in_other_numbers(tmp_path):
     """What is no image is converted as the linear map says, and nothing else is."""
     u = RNG.uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
     x = u / 127.5 - 1
-    both = Several((SuperResolve(2), RandomPixels()))
+    both = families.Stack((families.SuperResolution(2), families.RandomPixels()))
     for family, arrays in (
-        (FourierLines(), {"mask": MASK}),
-        (CompressedSensing(0.25), {name: CS[name] for name in ("order", "rows")}),
+        (families.FourierLines(), {"mask": MASK}),
+        (families.CompressedSensing(0.25), {name: CS[name] for name in ("order", "rows")}),
         (both, {"parts/1/mask": MASK}),
     ):
         probe = saved(tmp_path, y=_measure(tmp_path, family, arrays, x), **arrays)
@@ -71,8 +61,12 @@ def test_linear_measurements_of_images_in_other_numbers(tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     magnitudes = RNG.uniform(size=(1, 16, 16, 1))
     with pytest.raises(UserError, match="value_range: got .0.0, 255.0.; give y of this Fourier"):
-        load(saved(tmp_path, y=magnitudes), PhaseRetrieval(2.0), value_range=(0.0, 255.0))
-    assert load(saved(tmp_path, y=magnitudes), PhaseRetrieval(2.0)).image_shape == (8, 8, 1)
+        load(saved(tmp_path, y=magnitudes), families.PhaseRetrieval(2.0), value_range=(0.0, 255.0))
+    assert load(saved(tmp_path, y=magnitudes), families.PhaseRetrieval(2.0)).image_shape == (
+        8,
+        8,
+        1,
+    )
 
 
 def _measure(tmp_path, family, arrays, x):
@@ -86,14 +80,14 @@ def _measure(tmp_path, family, arrays, x):
 def test_counts_of_photons_are_numbers_from_0_to_the_peak(tmp_path):
     counts = RNG.poisson(20, Y.shape).astype(np.float32)
     path = saved(tmp_path, y=counts)
-    found = load(path, Denoise(), poisson_peak=30.0, value_range=(0, 30)).problems
+    found = load(path, families.Identity(), poisson_peak=30.0, value_range=(0, 30)).problems
     np.testing.assert_allclose(found.y, 2 * counts / 30 - 1, atol=1e-6)
 
 
 def test_a_constant_tells_its_range_only_where_it_is_dark(tmp_path):
-    load(saved(tmp_path, y=np.full((1, 8, 8, 1), -0.5, np.float32)), Denoise())
+    load(saved(tmp_path, y=np.full((1, 8, 8, 1), -0.5, np.float32)), families.Identity())
     with pytest.raises(UserError, match="numbers from 0.5 to 0.5; say which numbers are black"):
-        load(saved(tmp_path, y=np.full((1, 8, 8, 1), 0.5, np.float32)), Denoise())
+        load(saved(tmp_path, y=np.full((1, 8, 8, 1), 0.5, np.float32)), families.Identity())
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -102,8 +96,8 @@ def test_files_of_floats_in_other_numbers(tmp_path, folder):
     np.save(tmp_path / "a.npy", u)
     path = str(tmp_path if folder else tmp_path / "a.npy")
     with pytest.raises(UserError, match="a.npy with numbers from .*--value-range 0 1"):
-        load(path, Denoise())
-    measured = load(path, Denoise(), value_range=(0, 1))
+        load(path, families.Identity())
+    measured = load(path, families.Identity(), value_range=(0, 1))
     np.testing.assert_allclose(measured.problems.y[0, ..., 0], 2 * u - 1, atol=1e-6)
 
 
@@ -111,8 +105,8 @@ def test_nearly_black_measurements_are_told(tmp_path):
     twelve = RNG.integers(0, 4096, (8, 8)).astype(np.uint16)
     Image.fromarray(twelve).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
-    assert "nearly black" in load(path, Denoise()).notes[1]
-    measured = load(path, Denoise(), value_range=(0, 4095))
+    assert "nearly black" in load(path, families.Identity()).notes[1]
+    measured = load(path, families.Identity(), value_range=(0, 4095))
     assert len(measured.notes) == 1
     np.testing.assert_allclose(measured.problems.y[0, ..., 0], twelve / 2047.5 - 1, atol=1e-6)
 
@@ -121,5 +115,5 @@ def test_a_range_needs_measurements():
     for words, changes in (("give --observations", {}), ("got .1, 0.", {"observations": "a.png"})):
         given = (0, 1) if not changes else (1, 0)
         with pytest.raises(UserError, match=f"value_range: .*{words}"):
-            SampleConfig("prior", SyntheticData(), Denoise(), DPSConfig(), "out", 0.1,
+            SampleConfig("prior", SyntheticData(), families.Identity(), DPSConfig(), "out", 0.1,
                          value_range=given, **changes)  # fmt: skip

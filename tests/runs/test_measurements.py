@@ -7,7 +7,7 @@ from PIL import Image
 
 from lavps_jax.config.settings import DPSConfig, SampleConfig
 from lavps_jax.data import FolderData, SyntheticData
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.runs.measurements import simulate_measurements
 
 IMAGES = SyntheticData(3, (8, 8, 1)).open()
@@ -15,9 +15,16 @@ IMAGES = SyntheticData(3, (8, 8, 1)).open()
 
 def measure(folder, num_images, **changes):
     return simulate_measurements(
-        SampleConfig("prior", FolderData(str(folder)), RandomPixels(0.4, 0.6), DPSConfig(), "out",
-                     num_images=num_images, **changes)
-    )  # fmt: skip
+        SampleConfig(
+            "prior",
+            FolderData(str(folder)),
+            families.RandomPixels(0.4, 0.6),
+            DPSConfig(),
+            "out",
+            num_images=num_images,
+            **changes,
+        )
+    )
 
 
 def test_an_image_more_changes_no_other(tmp_path):

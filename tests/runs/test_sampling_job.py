@@ -27,7 +27,7 @@ from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import export_weights
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.runs import sampling_job
 from lavps_jax.runs.build import load_network
 from lavps_jax.runs.sampling import run_sampling as run_sampling_on
@@ -49,10 +49,16 @@ def prior(tmp_path_factory, perturb):
 
 def config(folder, prior, **changes) -> SampleConfig:
     base = SampleConfig(
-        prior, SyntheticData(8, (8, 8, 1), seed=2), RandomPixels(0.4, 0.6), DPSConfig(num_steps=4),
-        str(folder / "out"), num_images=5, num_particles=2, batch_size=2,
+        prior,
+        SyntheticData(8, (8, 8, 1), seed=2),
+        families.RandomPixels(0.4, 0.6),
+        DPSConfig(num_steps=4),
+        str(folder / "out"),
+        num_images=5,
+        num_particles=2,
+        batch_size=2,
         compare_with=(MGDMConfig(num_steps=5, high_idx=2),),
-    )  # fmt: skip
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -148,17 +154,17 @@ def test_other_weights_are_another_run(prior, tmp_path):
 
 
 def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypatch):
-    copied = tmp_path / "prior"
-    shutil.copytree(prior, copied)
+    replicated = tmp_path / "prior"
+    shutil.copytree(prior, replicated)
     monkeypatch.setattr("lavps_jax.runs.restoring._restore", interrupt_after_a_batch)
-    small = config(tmp_path, str(copied), num_images=2, compare=False)
+    small = config(tmp_path, str(replicated), num_images=2, compare=False)
     with pytest.raises(RuntimeError, match="interrupted"):
         run_sampling(small)
     weights = load_network(prior)[1]
     card = {"config": to_json(TrainConfig(PriorTask(NETWORK), SyntheticData(), SyntheticData(),
                                           run_dir="none"))}  # fmt: skip
     changed = jax.tree.map(lambda leaf: leaf + 1e-3, weights)
-    export_weights(copied, changed, card, overwrite=True)
+    export_weights(replicated, changed, card, overwrite=True)
     with pytest.raises(UserError, match="unfinished run with another measurements and weights"):
         run_sampling(small)
 

@@ -14,8 +14,6 @@ from PIL import Image
 
 from lavps_jax.config.settings import (
     AmortizedTask,
-    ConditionalConfig,
-    ConditionalTask,
     DDIMConfig,
     DDNMConfig,
     DDRMConfig,
@@ -31,6 +29,8 @@ from lavps_jax.config.settings import (
     REDDiffConfig,
     SampleConfig,
     SamplerConfig,
+    SupervisedConfig,
+    SupervisedTask,
     TrainConfig,
     to_json,
 )
@@ -38,16 +38,16 @@ from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import export_weights
 from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
+    AmortizedNetworkConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
-    PaletteConfig,
     PureModel,
+    SupervisedNetworkConfig,
     split,
 )
 from lavps_jax.networks.tiled import Tiles
-from lavps_jax.operators import Denoise, GaussianBlur, HighDynamicRange, RandomPixels, SuperResolve
+from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
 from lavps_jax.runs.build import build_sampler, load_prior
 from lavps_jax.runs.measurements import simulate_measurements
@@ -91,7 +91,7 @@ def sample(out, prior, sampler, **changes):
     config = SampleConfig(
         prior=prior,
         data=SyntheticData(8, (8, 8, 1), seed=2),
-        operator=RandomPixels(0.4, 0.6),
+        operator=families.RandomPixels(0.4, 0.6),
         sampler=sampler,
         out_dir=str(out),
         num_images=3,
@@ -103,8 +103,14 @@ def sample(out, prior, sampler, **changes):
 
 def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
     # Before training the network returns d_mu = d_rho = 0.
-    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6, tau_rule="midpoint")  # fmt: skip
+    task = AmortizedTask(
+        AmortizedNetworkConfig(NETWORK),
+        prior,
+        families.RandomPixels(0.4, 0.6),
+        num_steps=12,
+        high_idx=6,
+        tau_rule="midpoint",
+    )
     amortized = untrained(tmp_path / "silent", task)
     shared = {"num_steps": 12, "high_idx": 6, "tau_rule": "midpoint",
               "inner_low_noise": InnerConfig(2)}  # fmt: skip
@@ -122,8 +128,14 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
 
 
 def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_path, capsys):
-    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6, tau_rule="previous")  # fmt: skip
+    task = AmortizedTask(
+        AmortizedNetworkConfig(NETWORK),
+        prior,
+        families.RandomPixels(0.4, 0.6),
+        num_steps=12,
+        high_idx=6,
+        tau_rule="previous",
+    )
     lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
                         tau_rule="previous")  # fmt: skip
     denoiser, theta = load_prior(prior)
@@ -131,10 +143,10 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
     def calls(sampler, **measured):
         return build_sampler(sampler, denoiser, theta, (8, 8, 1), **measured)[0].cost()[0]
 
-    known = calls(lavps, operator=RandomPixels(0.4, 0.6), sigma_y=0.05)
+    known = calls(lavps, operator=families.RandomPixels(0.4, 0.6), sigma_y=0.05)
     # Two losses in each of five blocks.
-    assert calls(lavps, operator=RandomPixels(0.5, 0.6), sigma_y=0.05) == known + 2 * 5
-    assert calls(lavps, operator=RandomPixels(0.4, 0.6), sigma_y=0.1) == known + 2 * 5
+    assert calls(lavps, operator=families.RandomPixels(0.5, 0.6), sigma_y=0.05) == known + 2 * 5
+    assert calls(lavps, operator=families.RandomPixels(0.4, 0.6), sigma_y=0.1) == known + 2 * 5
     assert calls(lavps) == known + 2 * 5
     assert calls(dataclasses.replace(lavps, best_of=False)) == known
     mixed = dataclasses.replace(lavps, tau_rule="mix", best_of=False)
@@ -148,8 +160,13 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
 def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsys, monkeypatch):
     network = dataclasses.replace(NETWORK, num_classes=3)
     prior = untrained(tmp_path / "prior", PriorTask(network), perturb)
-    task = AmortizedTask(PaletteConfig(network), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6)  # fmt: skip
+    task = AmortizedTask(
+        AmortizedNetworkConfig(network),
+        prior,
+        families.RandomPixels(0.4, 0.6),
+        num_steps=12,
+        high_idx=6,
+    )
     lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
     monkeypatch.setattr("lavps_jax.runs.sampling.restore_all", lambda *_: 1 / 0)
     for label, compared in ((None, False), (2, True)):
@@ -171,7 +188,7 @@ def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys,
 
 def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
     sampler = DPSConfig(num_steps=4)
-    sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2), num_images=1)
+    sample(tmp_path / "out", prior, sampler, operator=families.SuperResolution(2), num_images=1)
     picture = tmp_path / "out" / "images" / "synthetic-00000" / "observation.png"
     with Image.open(picture) as opened:
         assert opened.size == (4, 4)
@@ -225,17 +242,17 @@ def models_of(sampler) -> list[PureModel]:
 
 @pytest.mark.parametrize("kind", ["amortized", "conditional start", "conditional", "one step"])
 def test_half_precision_reaches_every_network(prior, tmp_path, kind):
-    known = RandomPixels(0.4, 0.6)
-    supervised = ConditionalTask(ConditionalDenoiserConfig(NETWORK), known)
+    known = families.RandomPixels(0.4, 0.6)
+    supervised = SupervisedTask(SupervisedNetworkConfig(NETWORK), known)
     task, sampler_of = {
         "amortized": (
-            AmortizedTask(PaletteConfig(NETWORK), prior, known, num_steps=12, high_idx=6),
+            AmortizedTask(AmortizedNetworkConfig(NETWORK), prior, known, num_steps=12, high_idx=6),
             lambda path: LAVPSConfig(amortized=path, num_steps=12, high_idx=6),
         ),
         "conditional start": (supervised, lambda path: LAVPSConfig(amortized=path)),
-        "conditional": (supervised, lambda path: ConditionalConfig(denoiser=path)),
+        "conditional": (supervised, lambda path: SupervisedConfig(denoiser=path)),
         "one step": (
-            OneStepTask(ConditionalDenoiserConfig(NETWORK), "none", prior, known),
+            OneStepTask(SupervisedNetworkConfig(NETWORK), "none", prior, known),
             lambda path: OneStepConfig(generator=path),
         ),
     }[kind]
@@ -266,11 +283,11 @@ def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
 @pytest.mark.parametrize("pivot", [False, True])
 def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     network = HDiTConfig(1, 1, 2, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
-    network = ConditionalDenoiserConfig(network, pivot=pivot)
-    task = ConditionalTask(network, Denoise(), sigma_y=0.05)
+    network = SupervisedNetworkConfig(network, pivot=pivot)
+    task = SupervisedTask(network, families.Identity(), sigma_y=0.05)
     denoiser = train(tmp_path / "run", task, 400)
-    sampler = ConditionalConfig(denoiser, num_steps=20)
-    metrics = sample(tmp_path / "out", prior, sampler, operator=Denoise(), num_images=8)
+    sampler = SupervisedConfig(denoiser, num_steps=20)
+    metrics = sample(tmp_path / "out", prior, sampler, operator=families.Identity(), num_images=8)
     names = [row["name"] for row in metrics["per_image"]]
     psnr = np.array([row["psnr"] for row in metrics["per_image"]])
     # The pictures differ by far more: ignoring y would give the mean picture at the best.
@@ -280,7 +297,7 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     # As a start it brings y into blocks that nothing is fitted in.
     blind = MGDMConfig(InnerConfig(0), InnerConfig(0), num_steps=12, high_idx=11)
     lavps = LAVPSConfig(**vars(blind) | {"amortized": denoiser})
-    found = sample(tmp_path / "start", prior, lavps, operator=Denoise(), num_images=8,
+    found = sample(tmp_path / "start", prior, lavps, operator=families.Identity(), num_images=8,
                    compare_with=(blind,))  # fmt: skip
     assert found["mean"]["network_calls"] == found["compared"][0]["mean"]["network_calls"] + 2 * 9
     assert found["mean"]["psnr"] > found["compared"][0]["mean"]["psnr"] + 4
@@ -289,7 +306,7 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
 def test_methods_of_others_with_a_network(prior, tmp_path):
     others = (DDRMConfig(num_steps=4), REDDiffConfig(num_steps=4), DDIMConfig(num_steps=4))
     sampler = PiGDMConfig(num_steps=4)
-    metrics = sample(tmp_path / "out", prior, sampler, operator=SuperResolve(2),
+    metrics = sample(tmp_path / "out", prior, sampler, operator=families.SuperResolution(2),
                      compare_with=others, num_images=1)  # fmt: skip
     found = [metrics, *metrics["compared"]]
     assert [one["sampler"] for one in found] == ["pigdm", "ddrm", "reddiff", "ddim"]
@@ -308,8 +325,14 @@ def test_a_sampler_that_cannot_take_the_operator_is_refused_before_any_runs(
 ):
     monkeypatch.setattr("lavps_jax.runs.restoring._restore", lambda *_: pytest.fail("it ran"))
     for operator, words in (
-        (GaussianBlur(3, 1.0), "operator: got Blur; use PiGDM, MGDM or LAVPS: .* singular values"),
-        (HighDynamicRange(), "operator: got Clipping; use MGDM, LAVPS or DPS: DDNM takes linear"),
+        (
+            families.GaussianBlur(3, 1.0),
+            "operator: got Blur; use PiGDM, MGDM or LAVPS: .* singular values",
+        ),
+        (
+            families.HighDynamicRange(),
+            "operator: got Clipping; use MGDM, LAVPS or DPS: DDNM takes linear",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             sample(tmp_path / "out", prior, MGDMConfig(num_steps=5, high_idx=2),
@@ -324,7 +347,7 @@ def test_a_prior_is_no_amortized_network(prior, tmp_path):
 
 
 def base_config(**changes):
-    data, operator = SyntheticData(64, (8, 8, 1)), RandomPixels(0.4, 0.6)
+    data, operator = SyntheticData(64, (8, 8, 1)), families.RandomPixels(0.4, 0.6)
     config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=64)
     return dataclasses.replace(config, **changes)
 
@@ -346,8 +369,14 @@ def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
 
 
 def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
-    task = AmortizedTask(PaletteConfig(NETWORK), prior, RandomPixels(0.4, 0.6), num_steps=12,
-                         high_idx=6, tau_rule="midpoint")  # fmt: skip
+    task = AmortizedTask(
+        AmortizedNetworkConfig(NETWORK),
+        prior,
+        families.RandomPixels(0.4, 0.6),
+        num_steps=12,
+        high_idx=6,
+        tau_rule="midpoint",
+    )
     amortized = untrained(tmp_path / "silent", task)
     for wrong, words in (
         (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),

@@ -7,13 +7,13 @@ import pytest
 
 from lavps_jax.config.settings import MGDMConfig, SampleConfig
 from lavps_jax.data import SyntheticData
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.runs.measurements import simulate_measurements
 from lavps_jax.runs.scores import ensemble_scores, finite_mean, fit_warnings, sample_scores
 
 
 def simulated(num_images):
-    data, operator = SyntheticData(64, (8, 8, 1)), RandomPixels(0.4, 0.6)
+    data, operator = SyntheticData(64, (8, 8, 1)), families.RandomPixels(0.4, 0.6)
     config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=num_images)
     return simulate_measurements(config)
 

@@ -12,7 +12,7 @@ import pytest
 
 from lavps_jax.data import ShippedData, load_batch
 from lavps_jax.metrics.images import psnr, residual_chi2
-from lavps_jax.operators import MotionBlur, RandomPixels
+from lavps_jax.operators import families
 from lavps_jax.problems.likelihoods import simulate
 from lavps_jax.runs.build import load_prior
 from lavps_jax.samplers import MGDM, make_sample_fn
@@ -28,7 +28,7 @@ def prior():
 @pytest.mark.parametrize(
     "num_steps,family,gain",
     # Above A^+ y, in dB. With the published settings samples of few steps stay below y itself.
-    [(10, MotionBlur(9), 10), (26, RandomPixels(), 9)],
+    [(10, families.MotionBlur(9), 10), (26, families.RandomPixels(), 9)],
     ids=["motion blur", "inpainting"],
 )
 def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.diffusion.schedules import time_grid
-from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.operators import from_matrix, nonlinear_operator
 from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import FastDIPS, State
 from lavps_jax.samplers.fastdips import into_ball
@@ -100,7 +100,7 @@ def squash(matrix, x):
 
 
 def test_an_operator_that_is_not_linear_and_complex():
-    operator = from_function(squash, SHAPE, jnp.asarray(A, jnp.float32))
+    operator = nonlinear_operator(squash, SHAPE, jnp.asarray(A, jnp.float32))
     problem = make_problem(jnp.array([0.3 + 0.6j, -0.5 - 1.0j]), operator, 0.1)
     x = corrected(problem, 0.1, 200)
     distance = np.linalg.norm(np.asarray(problem.y) - np.tanh(A @ x) * (1 + 2j))
@@ -113,7 +113,7 @@ def kink(slope, x):
 
 def test_a_step_that_leads_uphill_is_halved():
     """At -1 the operator looks flat; the step as long as that suggests ends where it is steep."""
-    operator = from_function(kink, (1, 1, 1), jnp.float32(20.0))
+    operator = nonlinear_operator(kink, (1, 1, 1), jnp.float32(20.0))
     problem = make_problem(jnp.array([0.5]), operator, 0.1)
 
     x_0_hat = jnp.full((1, 1, 1), -1.0)

@@ -9,7 +9,7 @@ import pytest
 
 from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.errors import UserError
-from lavps_jax.operators import FourierSampling, Identity, from_forward, from_function
+from lavps_jax.operators import FourierSampling, Identity, linear_operator, nonlinear_operator
 from lavps_jax.problems.likelihoods import make_problem, misfit, simulate, simulate_photons
 from lavps_jax.problems.noise import from_log_likelihood
 from lavps_jax.samplers import (
@@ -97,9 +97,9 @@ def test_measurements_are_met(name, kind):
     key = jax.random.key(1)
     match kind:
         case "complex":
-            problem = simulate(key, X_0, from_forward(frequencies, SHAPE), 0.05)
+            problem = simulate(key, X_0, linear_operator(frequencies, SHAPE), 0.05)
         case "not linear":
-            problem = simulate(key, X_0, from_function(squares, SHAPE), 0.05)
+            problem = simulate(key, X_0, nonlinear_operator(squares, SHAPE), 0.05)
         case "lines":  # Complex, with known singular values.
             mask = jnp.zeros((6, 5, 1)).at[:, jnp.array([0, 1, 3])].set(1.0)
             problem = simulate(key, X_0, FourierSampling(mask, x_shape=SHAPE), 0.05)

@@ -15,8 +15,8 @@ from lavps_jax.config.settings import InnerConfig, LAVPSConfig, OptimizerConfig
 from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.networks import PaletteConfig, UNetConfig
-from lavps_jax.operators import from_function, from_matrix
+from lavps_jax.networks import AmortizedNetworkConfig, UNetConfig
+from lavps_jax.operators import from_matrix, nonlinear_operator
 from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.runs.restoring import check_finite
 from lavps_jax.samplers import (
@@ -137,7 +137,7 @@ def test_a_misspelt_choice_is_not_ignored():
         (lambda: InnerConfig(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
         (lambda: LAVPSConfig(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(schedule="cosin"), "schedule"),  # type: ignore[arg-type]
-        (lambda: PaletteConfig(UNetConfig(), mean_unit="prior-std"), "mean_unit"),  # type: ignore[arg-type]
+        (lambda: AmortizedNetworkConfig(UNetConfig(), mean_unit="prior-std"), "mean_unit"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UserError, match=f"{field}: got .*; use one of '"):
             make()
@@ -267,7 +267,7 @@ def squash(data, x):
     ],
 )
 def test_operators_that_are_not_linear(sampler):
-    operator = from_function(squash, SHAPE, jnp.float32(2.0))
+    operator = nonlinear_operator(squash, SHAPE, jnp.float32(2.0))
     y = jnp.tanh(2 * jnp.array([0.8, -0.5, 0.1, -1.2])).reshape(SHAPE)
     problem = make_problem(y, operator, 0.2)
     stacked = jax.tree.map(lambda a: a[None], problem)

@@ -15,7 +15,7 @@ import pytest
 
 from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.operators import from_forward
+from lavps_jax.operators import linear_operator
 from lavps_jax.problems.likelihoods import make_problem
 from lavps_jax.samplers import MGDM, Inner, make_sample_fn
 
@@ -121,7 +121,7 @@ def z_scores(mistake=0.0, num_gibbs=1, num_ddim_steps=1, tau_rule="previous"):
     counts = {"num_gibbs": num_gibbs, "num_ddim_steps": num_ddim_steps, "tau_rule": tau_rule}
     sampler = MGDM(GaussianMixtureDenoiser(), inner, inner, num_steps=NUM_STEPS, eta=ETA, **counts)
     theta = GaussianMixture(jnp.zeros((1, 1, 1, SIZE)), jnp.zeros(1), jnp.ones(()))
-    operator = from_forward(project, (1, 1, SIZE), jnp.asarray(A, jnp.float32))
+    operator = linear_operator(project, (1, 1, SIZE), jnp.asarray(A, jnp.float32))
     problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)

@@ -14,10 +14,10 @@ from lavps_jax.diffusion.denoisers import (
     edm_preconditioning,
 )
 from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
-from lavps_jax.operators import Identity, Inpainting, from_forward, from_function
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
+from lavps_jax.operators import Identity, Inpainting, linear_operator, nonlinear_operator
 from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.samplers.starts import Amortized, BestOf, Conditional, ZeroShot, guidance
+from lavps_jax.samplers.starts import Amortized, BestOf, SupervisedStart, ZeroShot, guidance
 from lavps_jax.samplers.variational import Block, block_loss, fit
 
 SHAPE = (4, 4, 1)
@@ -95,7 +95,7 @@ def test_conditional_start_is_the_bridge_around_the_prediction(t, tau):
         np.testing.assert_array_equal(x_pinv, problem.x_pinv)
         return phi
 
-    denoiser = ConditionalDenoiserFn(model)  # type: ignore[arg-type]
+    denoiser = SupervisedDenoiser(model)  # type: ignore[arg-type]
     alpha_bar = Schedule().alpha_bar
     # The raw output with which D = c_skip x_t / sqrt(alpha_bar) + c_out F is x_0.
     sigma = float(np.sqrt(1 / alpha_bar[t] - 1))
@@ -105,7 +105,7 @@ def test_conditional_start_is_the_bridge_around_the_prediction(t, tau):
     mean = bridge.c_l * x_t + bridge.c_s * wrong
     times = jnp.int32(t), jnp.int32(tau)
     block = block._replace(x_0=wrong, x_t=x_t, prior_mean=mean, t=times[0], tau=times[1])
-    mu, rho = Conditional(denoiser)({"phi": phi}, problem, block, wrong, lambda *_: 0.0)
+    mu, rho = SupervisedStart(denoiser)({"phi": phi}, problem, block, wrong, lambda *_: 0.0)
     expected = bridge.c_l * x_t + bridge.c_s * x_0
     np.testing.assert_allclose(mu, expected, atol=1e-3 * np.abs(expected - mean).max())
     np.testing.assert_allclose(rho, np.log(0.4), rtol=1e-6)
@@ -115,7 +115,9 @@ def average_of_two(data, x):
     return (x[:, 1:] + x[:, :-1]) / 2
 
 
-@pytest.mark.parametrize("operator", [Identity(x_shape=SHAPE), from_forward(average_of_two, SHAPE)])
+@pytest.mark.parametrize(
+    "operator", [Identity(x_shape=SHAPE), linear_operator(average_of_two, SHAPE)]
+)
 def test_guidance_is_the_optimum_where_the_denoiser_is_the_identity(operator):
     """At tau = 1 the denoiser of a wide Gaussian returns its input, but for 1e-4."""
     theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(100.0))
@@ -140,7 +142,7 @@ def square(data, x):
 
 def test_guidance_of_a_nonlinear_operator_is_a_gauss_newton_step():
     x_0, y = jax.random.normal(jax.random.key(30), (2, *SHAPE))
-    problem = make_problem(y, from_function(square, SHAPE), 0.3)
+    problem = make_problem(y, nonlinear_operator(square, SHAPE), 0.3)
     block = Block(x_0, x_0, x_0, jnp.float32(0.5), jnp.int32(2), jnp.int32(1))
     slope = 2 * np.asarray(x_0)
     shift = slope * (np.asarray(y) - np.asarray(x_0) ** 2) / (slope**2 + (0.3 / 0.5) ** 2)

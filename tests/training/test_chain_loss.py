@@ -14,7 +14,7 @@ import pytest
 
 from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser, add_noise
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.operators import Denoise
+from lavps_jax.operators import families
 from lavps_jax.samplers import MGDM, Inner
 from lavps_jax.samplers.base import State
 from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise
@@ -41,7 +41,7 @@ class Shifted:
 
 
 LOSS = ChainLoss(
-    AmortizedLoss(DENOISE, Shifted(), Denoise(), 0.05, NUM_STEPS, LOW, HIGH, "previous")  # type: ignore[arg-type]
+    AmortizedLoss(DENOISE, Shifted(), families.Identity(), 0.05, NUM_STEPS, LOW, HIGH, "previous")  # type: ignore[arg-type]
 )
 PHI = jnp.float32(0.4)
 

@@ -16,14 +16,14 @@ from lavps_jax.diffusion.denoisers import (
     edm_preconditioning,
 )
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.diffusion.supervised import ConditionalDenoiserFn
-from lavps_jax.operators import Denoise
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
+from lavps_jax.operators import families
 from lavps_jax.samplers import MGDM
 from lavps_jax.samplers.variational import block_loss
 from lavps_jax.training.amortized import AmortizedLoss
 from lavps_jax.training.step import (
-    ConditionalLoss,
     PriorLoss,
+    SupervisedLoss,
     init_train_state,
     make_train_step,
     shown_label,
@@ -75,14 +75,14 @@ def test_losses_show_the_class_that_training_leaves_out(train):
             return jnp.full(z.shape, label[1])
 
     @dataclass(frozen=True)
-    class Conditional:
+    class SupervisedStart:
         def predict(self, weights, z, problem, sigma_t, dropout_key):
             return jnp.full(z.shape, problem.label[1]), 1.0
 
     keys = jax.random.split(jax.random.key(0), 500)
     for loss_fn in (
         PriorLoss(Prior(), 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
-        ConditionalLoss(Conditional(), Denoise(), 0.1, 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
+        SupervisedLoss(SupervisedStart(), families.Identity(), 0.1, 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
     ):
         each = jax.vmap(
             lambda key, label, f=loss_fn: f({}, key, {}, jnp.ones(SHAPE), train=train, label=label)
@@ -106,13 +106,13 @@ def test_conditional_loss_shows_a_new_measurement():
     seen = []
 
     @dataclass(frozen=True)
-    class Spy(ConditionalDenoiserFn):
+    class Spy(SupervisedDenoiser):
         def predict(self, theta, z, problem, sigma_t, dropout_key=None):
             seen.append((np.asarray(z), np.asarray(problem.x_pinv), float(sigma_t)))
             return z, edm_preconditioning(sigma_t).c_out
 
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
-    loss_fn = ConditionalLoss(Spy(None), Denoise(), 0.2, 0.5, 0.0)  # type: ignore[arg-type]
+    loss_fn = SupervisedLoss(Spy(None), families.Identity(), 0.2, 0.5, 0.0)  # type: ignore[arg-type]
     for k in range(2):
         loss, _ = loss_fn({}, jax.random.key(k), {}, x_0, train=True)
         np.testing.assert_allclose(loss, (np.exp(1.0) + 0.25) / 0.25, rtol=0.08)
@@ -140,7 +140,7 @@ class Spy:
 def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
     denoiser, spy = GaussianMixtureDenoiser(), Spy()
     theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.5))
-    loss_fn = AmortizedLoss(denoiser, spy, Denoise(), 0.05, 20, 2, 7, tau_rule)  # type: ignore[arg-type]
+    loss_fn = AmortizedLoss(denoiser, spy, families.Identity(), 0.05, 20, 2, 7, tau_rule)  # type: ignore[arg-type]
     x_0 = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1.0)
     rows = {}
     for segment in MGDM(denoiser, num_steps=20, tau_rule=tau_rule).plan():

@@ -14,23 +14,23 @@ import optax
 import pytest
 
 from lavps_jax.config.settings import (
-    ConditionalTask,
     OneStepConfig,
     OneStepTask,
     OptimizerConfig,
     PriorTask,
     SampleConfig,
+    SupervisedTask,
     TrainConfig,
 )
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
-    ConditionalDenoiserConfig,
     GlobalAttention,
     HDiTConfig,
     LevelConfig,
+    SupervisedNetworkConfig,
 )
-from lavps_jax.operators import Denoise, MotionBlur
+from lavps_jax.operators import families
 from lavps_jax.runs.build import load_network
 from lavps_jax.runs.build_training import build_optimizer
 from lavps_jax.runs.sampling import run_sampling
@@ -66,7 +66,7 @@ def test_the_mean_of_the_draws_is_the_relative_entropy():
     assert integral == pytest.approx(expected, rel=0.03) and expected > 1
 
 
-NETWORK = ConditionalDenoiserConfig(
+NETWORK = SupervisedNetworkConfig(
     HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 )
 
@@ -98,10 +98,12 @@ class Affine:
 def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
     """Everything is Gaussian: mean (MEAN / STD^2 + y / sigma_y^2) v and variance v, found with the
     optimizer of real runs."""
-    task = OneStepTask(NETWORK, "", "", Denoise(), sigma_y)
+    task = OneStepTask(NETWORK, "", "", families.Identity(), sigma_y)
     settings = OptimizerConfig(1e-2, "cosine", warmup_steps=50, clip_norm=10.0)
     settings = dataclasses.replace(config(task, "", 8_000), optimizer=settings)
-    loss_fn = OneStepLoss(Prior(), Affine(), Denoise(), sigma_y, START, task.sigma_min, 20.0)  # type: ignore[arg-type]
+    loss_fn = OneStepLoss(
+        Prior(), Affine(), families.Identity(), sigma_y, START, task.sigma_min, 20.0
+    )  # type: ignore[arg-type]
     begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.0))}
     weights = {"generator": begin, "critic": dict(begin)}
     optimizer = build_optimizer(settings, weights)
@@ -138,7 +140,7 @@ def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
 
 
 def test_generator_and_critic_do_not_learn_from_each_others_loss():
-    loss_fn = OneStepLoss(Prior(), Affine(), Denoise(), 0.5, START, 1e-2, 20.0)  # type: ignore[arg-type]
+    loss_fn = OneStepLoss(Prior(), Affine(), families.Identity(), 0.5, START, 1e-2, 20.0)  # type: ignore[arg-type]
     begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.1))}
     weights = {"generator": begin, "critic": dict(begin)}
 
@@ -162,19 +164,19 @@ def networks(tmp_path_factory):
     """Folders of a prior and a supervised denoiser."""
     folder = tmp_path_factory.mktemp("networks")
     prior = train(config(PriorTask(NETWORK.backbone), folder / "prior"))
-    denoiser = train(config(ConditionalTask(NETWORK, Denoise()), folder / "denoiser"))
+    denoiser = train(config(SupervisedTask(NETWORK, families.Identity()), folder / "denoiser"))
     return str(prior), str(denoiser)
 
 
 def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys):
     prior, denoiser = networks
-    task = OneStepTask(NETWORK, denoiser, prior, Denoise())
+    task = OneStepTask(NETWORK, denoiser, prior, families.Identity())
     run = config(task, tmp_path / "run")
     generator = str(train(run))
     log = (tmp_path / "run" / "log.csv").read_text()
     assert "neg_log_likelihood" in log and "relative_entropy" in log and "validation_loss" in log
     settings = SampleConfig(
-        prior, SyntheticData(8, (8, 8, 1), seed=2), Denoise(), OneStepConfig(generator),
+        prior, SyntheticData(8, (8, 8, 1), seed=2), families.Identity(), OneStepConfig(generator),
         str(tmp_path / "out"), num_images=2, num_particles=2,
     )  # fmt: skip
     sample(settings)
@@ -206,12 +208,12 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(UserError, match=field):
-        OneStepTask(NETWORK, "denoiser", "prior", Denoise(), **{field: value})
+        OneStepTask(NETWORK, "denoiser", "prior", families.Identity(), **{field: value})
 
 
 def test_an_interrupted_run_and_one_on_more_devices_end_alike(networks, tmp_path, monkeypatch):
     prior, denoiser = networks
-    task = OneStepTask(NETWORK, denoiser, prior, Denoise())
+    task = OneStepTask(NETWORK, denoiser, prior, families.Identity())
     run = config(task, tmp_path / "whole")
     run = dataclasses.replace(run, optimizer=OptimizerConfig(1e-3, "constant", warmup_steps=1))
     train(run)
@@ -233,7 +235,7 @@ def test_an_interrupted_run_and_one_on_more_devices_end_alike(networks, tmp_path
 
 def test_the_generator_is_exported_and_waits_for_the_critic(networks, tmp_path):
     prior, denoiser = networks
-    run = config(OneStepTask(NETWORK, denoiser, prior, Denoise()), tmp_path / "run", 2)
+    run = config(OneStepTask(NETWORK, denoiser, prior, families.Identity()), tmp_path / "run", 2)
     generator = train(dataclasses.replace(run, optimizer=OptimizerConfig(1e-2, warmup_steps=5)))
     for one, other in zip(
         jax.tree.leaves(load_network(str(generator))[1]),
@@ -246,8 +248,8 @@ def test_the_generator_is_exported_and_waits_for_the_critic(networks, tmp_path):
 def test_a_network_with_a_pivot_has_gradients(networks, tmp_path):
     """They go through the inverse of the operator, twice."""
     pivot = dataclasses.replace(NETWORK, pivot=True)
-    blur = MotionBlur(size=3, intensity=0.5)
-    denoiser = str(train(config(ConditionalTask(pivot, blur), tmp_path / "denoiser", 2)))
+    blur = families.MotionBlur(size=3, intensity=0.5)
+    denoiser = str(train(config(SupervisedTask(pivot, blur), tmp_path / "denoiser", 2)))
     train(config(OneStepTask(pivot, denoiser, networks[0], blur), tmp_path / "run", 3))
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     norms = [float(row.split(",")[2]) for row in rows if "gradient_norm" in row]
@@ -257,4 +259,4 @@ def test_a_network_with_a_pivot_has_gradients(networks, tmp_path):
 def test_classes_are_refused():
     backbone = dataclasses.replace(NETWORK.backbone, num_classes=3)
     with pytest.raises(UserError, match="num_classes: got 3; use 0"):
-        OneStepTask(ConditionalDenoiserConfig(backbone), "denoiser", "prior", Denoise())
+        OneStepTask(SupervisedNetworkConfig(backbone), "denoiser", "prior", families.Identity())

@@ -28,8 +28,8 @@ from lavps_jax.config.settings import (
 from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
-from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, PaletteConfig
-from lavps_jax.operators import RandomPixels
+from lavps_jax.networks import AmortizedNetworkConfig, GlobalAttention, HDiTConfig, LevelConfig
+from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
 from lavps_jax.runs import training_folder as run_folder
 from lavps_jax.runs.build import load_network, load_prior
@@ -58,9 +58,9 @@ def config(run_dir, **changes) -> TrainConfig:
 
 def amortized_task(prior_run, **changes) -> AmortizedTask:
     base = AmortizedTask(
-        PaletteConfig(NETWORK),
+        AmortizedNetworkConfig(NETWORK),
         prior=str(prior_run / "weights"),
-        operator=RandomPixels(0.4, 0.6),
+        operator=families.RandomPixels(0.4, 0.6),
         num_steps=20,
         high_idx=6,
     )
@@ -183,32 +183,32 @@ def test_directory_of_another_run_is_refused(whole_run):
 
 
 def test_a_run_whose_weights_were_taken_away_exports_again(whole_run, tmp_path):
-    copied = tmp_path / "copied"
-    shutil.copytree(whole_run, copied)
-    shutil.rmtree(copied / "weights")
+    replicated = tmp_path / "replicated"
+    shutil.copytree(whole_run, replicated)
+    shutil.rmtree(replicated / "weights")
     # How often a run logs may change when it goes on.
-    run_training(config(copied, log_every=2))
-    assert_same_weights(whole_run, copied)
+    run_training(config(replicated, log_every=2))
+    assert_same_weights(whole_run, replicated)
 
 
 def test_a_run_goes_on_from_the_last_good_checkpoint(whole_run, tmp_path, capsys):
-    copied = tmp_path / "copied"
-    shutil.copytree(whole_run, copied)
-    for file in (copied / "checkpoints" / "6").rglob("*"):
+    replicated = tmp_path / "replicated"
+    shutil.copytree(whole_run, replicated)
+    for file in (replicated / "checkpoints" / "6").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    run_training(config(copied))
+    run_training(config(replicated))
     said = capsys.readouterr().out
     assert "warning: damaged checkpoint, now " in said and "resumed at step 3" in said
-    assert_same_weights(whole_run, copied)
+    assert_same_weights(whole_run, replicated)
 
 
 def test_damaged_files_of_a_run_are_named(whole_run, tmp_path):
-    copied = tmp_path / "copied"
-    shutil.copytree(whole_run, copied)
-    (copied / "config.json").write_text('{"is": ')
+    replicated = tmp_path / "replicated"
+    shutil.copytree(whole_run, replicated)
+    (replicated / "config.json").write_text('{"is": ')
     with pytest.raises(UserError, match=r"config.json, which is damaged or of no training run"):
-        run_training(config(copied))
+        run_training(config(replicated))
 
 
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):

@@ -12,11 +12,11 @@ from lavps_jax.operators.families.blurs import (
     MotionBlur,
 )
 from lavps_jax.operators.families.combined import (
+    Composition,
     Mixture,
     OneFamily,
     OperatorFamily,
-    Several,
-    Then,
+    Stack,
 )
 from lavps_jax.operators.families.masks import (
     CentreBox,
@@ -27,19 +27,19 @@ from lavps_jax.operators.families.masks import (
     RandomPixels,
 )
 from lavps_jax.operators.families.nonlinear import (
-    Compressed,
+    JPEG,
     HighDynamicRange,
     NonlinearBlur,
     PhaseRetrieval,
-    Tone,
+    ToneCurve,
 )
 from lavps_jax.operators.families.sampling import (
     Colorization,
     CompressedSensing,
-    Denoise,
     FourierLines,
-    SuperResolve,
-    SuperResolveBicubic,
+    Identity,
+    SuperResolution,
+    SuperResolutionBicubic,
 )
 
 __all__ = [
@@ -47,9 +47,9 @@ __all__ = [
     "Border",
     "CentreBox",
     "Colorization",
-    "Compressed",
+    "JPEG",
     "CompressedSensing",
-    "Denoise",
+    "Identity",
     "FourierLines",
     "GaussianBlur",
     "HalfImage",
@@ -65,9 +65,9 @@ __all__ = [
     "PhaseRetrieval",
     "RandomBox",
     "RandomPixels",
-    "Several",
-    "SuperResolve",
-    "SuperResolveBicubic",
-    "Then",
-    "Tone",
+    "Stack",
+    "SuperResolution",
+    "SuperResolutionBicubic",
+    "Composition",
+    "ToneCurve",
 ]

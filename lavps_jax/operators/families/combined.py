@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import tyro
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.combined import Composition, OneOf, Stack, compose, one_of, stack
+from lavps_jax.operators import combined
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.families.blurs import (
     AnisotropicBlur,
@@ -28,23 +28,23 @@ from lavps_jax.operators.families.masks import (
     RandomPixels,
 )
 from lavps_jax.operators.families.nonlinear import (
-    Compressed,
+    JPEG,
     HighDynamicRange,
     NonlinearBlur,
     PhaseRetrieval,
-    Tone,
+    ToneCurve,
 )
 from lavps_jax.operators.families.sampling import (
     Colorization,
     CompressedSensing,
-    Denoise,
     FourierLines,
-    SuperResolve,
-    SuperResolveBicubic,
+    Identity,
+    SuperResolution,
+    SuperResolutionBicubic,
 )
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Mixture", "OneFamily", "OperatorFamily", "Several", "Then"]
+__all__ = ["Mixture", "OneFamily", "OperatorFamily", "Stack", "Composition"]
 
 OneFamily = (
     RandomBox
@@ -53,38 +53,38 @@ OneFamily = (
     | HalfImage
     | Outpainting
     | MaskFile
-    | SuperResolve
-    | SuperResolveBicubic
+    | SuperResolution
+    | SuperResolutionBicubic
     | MotionBlur
     | GaussianBlur
     | AnisotropicBlur
     | KernelFile
-    | Denoise
+    | Identity
     | Colorization
     | CompressedSensing
     | FourierLines
     | PhaseRetrieval
     | HighDynamicRange
-    | Compressed
-    | Tone
+    | JPEG
+    | ToneCurve
     | NonlinearBlur
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Then(Family):
+class Composition(Family):
     """One operator after another, such as a blur and then fewer pixels."""
 
     first: Annotated[OneFamily, tyro.conf.Suppress] = GaussianBlur(9, 1.5)
     """What is done to the image."""
-    second: Annotated[OneFamily, tyro.conf.Suppress] = SuperResolve(2)
+    second: Annotated[OneFamily, tyro.conf.Suppress] = SuperResolution(2)
     """What is done to its measurement."""
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Composition:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> combined.Composition:
         """Both are drawn, independently."""
         key_first, key_second = jax.random.split(rng_key)
         first = self.first.draw(key_first, x_shape)
-        return compose(first, self.second.draw(key_second, first.y_shape))
+        return combined.compose(first, self.second.draw(key_second, first.y_shape))
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         between = self.second.image_shape(y_shape)
@@ -92,11 +92,11 @@ class Then(Family):
 
 
 @dataclasses.dataclass(frozen=True)
-class Several(Family):
+class Stack(Family):
     """Several measurements of one image."""
 
     parts: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
-        SuperResolve(4),
+        SuperResolution(4),
         RandomPixels(),
     )
     """One for each measurement."""
@@ -105,11 +105,11 @@ class Several(Family):
         if not self.parts:
             raise UserError("operator.parts", "nothing", "give at least one family")
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Stack:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> combined.Stack:
         """All are drawn, independently."""
         keys = jax.random.split(rng_key, len(self.parts))
         drawn = (part.draw(key, x_shape) for part, key in zip(self.parts, keys, strict=True))
-        return stack(*drawn)
+        return combined.stack(*drawn)
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Vectors do not tell it."""
@@ -120,9 +120,9 @@ class Several(Family):
 class Mixture(Family):
     """One family out of several, drawn for every image: what one network can be trained on."""
 
-    families: Annotated[tuple[OneFamily | Then | Several, ...], tyro.conf.Suppress] = (
+    families: Annotated[tuple[OneFamily | Composition | Stack, ...], tyro.conf.Suppress] = (
         RandomPixels(),
-        SuperResolve(2),
+        SuperResolution(2),
         MotionBlur(9),
     )
     """Families, whose settings may be ranges."""
@@ -138,17 +138,17 @@ class Mixture(Family):
         if not all(0 < weight < math.inf for weight in self.weights):
             raise UserError("operator.weights", self.weights, "give positive numbers")
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> OneOf:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> combined.OneOf:
         """One operator of every family is drawn, and which of them it is."""
         key_which, *keys = jax.random.split(rng_key, len(self.families) + 1)
         choices = (one.draw(key, x_shape) for one, key in zip(self.families, keys, strict=True))
         weights = jnp.asarray(self.weights or (1.0,) * len(self.families))
-        return one_of(jax.random.categorical(key_which, jnp.log(weights)), *choices)
+        return combined.one_of(jax.random.categorical(key_which, jnp.log(weights)), *choices)
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Vectors do not tell it."""
         return None
 
 
-OperatorFamily = OneFamily | Then | Several | Mixture
+OperatorFamily = OneFamily | Composition | Stack | Mixture
 """Settings that say how to draw an operator."""

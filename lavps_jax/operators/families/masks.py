@@ -150,7 +150,7 @@ class MaskFile(Family):
             remedy = "paint white what is seen"
             raise UserError("operator.path", f"{self.path} without a white pixel", remedy)
         if mask.all():
-            remedy = "paint black what is missing, or restore whole images with operator:denoise"
+            remedy = "paint black what is missing, or restore whole images with operator:identity"
             raise UserError("operator.path", f"{self.path} without a black pixel", remedy)
         return Inpainting(jnp.asarray(mask[..., None], jnp.float32), x_shape=tuple(x_shape))
 

@@ -8,13 +8,13 @@ import math
 import jax.numpy as jnp
 
 from lavps_jax.errors import UserError
+from lavps_jax.operators import jpeg, nonlinear
 from lavps_jax.operators.families.base import Family, Setting, check_bounds, drawn
 from lavps_jax.operators.families.blurs import MotionBlur
-from lavps_jax.operators.jpeg import JPEG
-from lavps_jax.operators.nonlinear import Clipping, FourierMagnitude, LightBlur, ToneCurve
+from lavps_jax.operators.nonlinear import Clipping, FourierMagnitude, LightBlur
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Compressed", "HighDynamicRange", "NonlinearBlur", "PhaseRetrieval", "Tone"]
+__all__ = ["JPEG", "HighDynamicRange", "NonlinearBlur", "PhaseRetrieval", "ToneCurve"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class HighDynamicRange(Family):
 
 
 @dataclasses.dataclass(frozen=True)
-class Compressed(Family):
+class JPEG(Family):
     """The image was stored as JPEG."""
 
     quality: int | tuple[int, int] = 10
@@ -78,14 +78,14 @@ class Compressed(Family):
     def __post_init__(self):
         check_bounds("quality", self.quality, 1, 100)
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> JPEG:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> jpeg.JPEG:
         """The same operator for every key, unless the quality is a range."""
         quality = jnp.round(jnp.asarray(drawn(rng_key, self.quality), jnp.float32))
-        return JPEG(quality, self.halve_colour, x_shape=tuple(x_shape))
+        return jpeg.JPEG(quality, self.halve_colour, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)
-class Tone(Family):
+class ToneCurve(Family):
     """A tone curve and few grey levels."""
 
     gamma: Setting = 1.5
@@ -98,10 +98,10 @@ class Tone(Family):
         if not 1 <= self.bits <= 16:
             raise UserError("bits", self.bits, "give a whole number from 1 to 16")
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> ToneCurve:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> nonlinear.ToneCurve:
         """The same operator for every key, unless gamma is a range."""
         gamma = jnp.asarray(drawn(rng_key, self.gamma), jnp.float32)
-        return ToneCurve(gamma, self.bits, x_shape=tuple(x_shape))
+        return nonlinear.ToneCurve(gamma, self.bits, x_shape=tuple(x_shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,27 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from lavps_jax.errors import UserError, check_choices
+from lavps_jax.operators import identity, super_resolution
 from lavps_jax.operators.colour import Brightness
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.fourier import FourierSampling
 from lavps_jax.operators.hadamard import ScrambledHadamard
-from lavps_jax.operators.identity import Identity
 from lavps_jax.operators.separable import Separable, bicubic_matrix, factor
-from lavps_jax.operators.super_resolution import SuperResolution
 from lavps_jax.types import PRNGKey
 
 __all__ = [
     "Colorization",
     "CompressedSensing",
-    "Denoise",
+    "Identity",
     "FourierLines",
-    "SuperResolve",
-    "SuperResolveBicubic",
+    "SuperResolution",
+    "SuperResolutionBicubic",
 ]
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolve(Family):
+class SuperResolution(Family):
     """The image is seen at a lower resolution; always the same."""
 
     factor: int = 4
@@ -40,16 +39,16 @@ class SuperResolve(Family):
         if self.factor < 2:
             raise UserError("factor", self.factor, "give an integer of at least 2")
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> SuperResolution:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> super_resolution.SuperResolution:
         """The same operator for every key."""
-        return SuperResolution(self.factor, x_shape=tuple(x_shape))
+        return super_resolution.SuperResolution(self.factor, x_shape=tuple(x_shape))
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         return _enlarged(y_shape, self.factor)
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperResolveBicubic(Family):
+class SuperResolutionBicubic(Family):
     """The image is seen at a lower resolution, by bicubic interpolation; always the same."""
 
     factor: int = 4
@@ -148,12 +147,12 @@ class FourierLines(Family):
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoise(Family):
+class Identity(Family):
     """The whole image is seen, with noise."""
 
-    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Identity:
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> identity.Identity:
         """The same operator for every key."""
-        return Identity(x_shape=tuple(x_shape))
+        return identity.Identity(x_shape=tuple(x_shape))
 
 
 def _enlarged(y_shape: tuple[int, ...], factor: int) -> tuple[int, ...] | None:
