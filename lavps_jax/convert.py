@@ -29,14 +29,15 @@ from flax import nnx
 from lavps_jax.config import cli
 from lavps_jax.config.settings import AmortizedTask, TrainConfig, load_preset, to_json
 from lavps_jax.errors import UserError
+from lavps_jax.io.orbax_exports import read_orbax_export
 from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
-from lavps_jax.io.published import check_published, from_published, prefix_of, to_published
-from lavps_jax.io.storage import on_disk, write_file
+from lavps_jax.io.published import from_published, published_prefix, to_published
+from lavps_jax.io.storage import as_path, on_disk, reached, write_file
 from lavps_jax.io.weights import write_weights
 from lavps_jax.networks import split
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 
-__all__ = ["Config", "from_torch", "to_torch"]
+__all__ = ["Config", "from_orbax", "from_torch", "to_torch"]
 
 MADE_BY = "made_by"
 """Key of a checkpoint under which it says that it was made here."""
@@ -51,7 +52,7 @@ class Config:
     """What to convert."""
 
     source: tyro.conf.Positional[str]
-    """A published .pt file, whole or in parts; with --to-torch, a folder of exported weights."""
+    """A published .pt file, whole or in parts; or else a folder of exported weights."""
     out: tyro.conf.Positional[str]
     """Folder to make; with --to-torch, the .pt file."""
     preset: str | None = None
@@ -72,8 +73,7 @@ def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) 
     config: Any = load_preset(preset)
     if not isinstance(config, TrainConfig):
         raise UserError("preset", preset, "its get_config() must give a TrainConfig")
-    prefix = prefix_of(config)
-    check_published(config)
+    prefix = published_prefix(config.schedule, config.task.network)
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     # The directory comes first: whether it can be made is known before the work begins.
     with write_directory(out, "weights", overwrite=overwrite) as folder:
@@ -81,6 +81,18 @@ def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) 
             weights = from_published(read_state_dict(file), split(abstract)[1], prefix)
             origin = {"file": source.name, "sha256": digest, "preset": preset}
             write_weights(folder, weights, {"config": to_json(config), "source": origin})
+
+
+def from_orbax(source: str, out: str, *, overwrite: bool = False) -> None:
+    """Converts weights that an earlier version exported by Orbax; their card is kept.
+
+    Raises:
+      UserError: if there are none at `source`, or they are damaged. Nothing is left behind then.
+    """
+    with write_directory(out, "weights", overwrite=overwrite) as folder:
+        arrays, card = read_orbax_export(source)
+        facts = card.pop("weights")
+        write_weights(folder, arrays, card, dtype=facts["dtype"])
 
 
 def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
@@ -100,11 +112,10 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
     if not out.parent.is_dir():
         raise UserError("out", out, "make its folder first")
     _, weights, config = load_network(source)
-    check_published(config)
-    state = to_published(weights, config)
+    state = to_published(weights, published_prefix(config.schedule, config.task.network))
     if isinstance(config.task, AmortizedTask):
         _, theta, prior = load_network(config.task.prior)
-        inner = to_published(theta, prior)
+        inner = to_published(theta, published_prefix(prior.schedule, prior.task.network))
         state |= {f"epsilon_net.net.{name}": array for name, array in inner.items()}
     with warnings.catch_warnings():
         # Arrays of JAX are read-only, which PyTorch warns of; nothing is written to them.
@@ -263,18 +274,27 @@ def _torch() -> Any:
     return torch
 
 
+def _is_folder(source: str) -> bool:
+    path = as_path(source, "source")
+    with reached(path, "source"):
+        return path.is_dir()
+
+
 def run(arguments: list[str]) -> None:
     config = cli.from_flags(Config, arguments, prog="python -m lavps_jax.convert")
     if config.to_torch and config.preset is not None:
         raise UserError("preset", config.preset, "leave it out with --to-torch")
-    if not config.to_torch and config.preset is None:
-        raise UserError("preset", None, "give --preset configs/NAME.py of the network")
     try:
-        if config.preset is None:
+        if config.to_torch:
             to_torch(config.source, on_disk(config.out, "out"), overwrite=config.overwrite)
-        else:
+        elif config.preset is not None:
             source = on_disk(config.source, "source")
             from_torch(source, config.out, config.preset, overwrite=config.overwrite)
+        elif _is_folder(config.source):
+            from_orbax(config.source, config.out, overwrite=config.overwrite)
+        else:
+            remedy = "give --preset configs/NAME.py of the network, or a folder of exported weights"
+            raise UserError("preset", None, remedy)
     except OSError as error:
         raise UserError("file", error.filename, f"mend this: {error.strerror}") from error
     print(config.out)

@@ -20,7 +20,7 @@ from lavps_jax.config import cli
 from lavps_jax.io.own_folders import write_directory
 from lavps_jax.io.storage import on_disk
 from lavps_jax.io.strict_json import to_text
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 
 
 @dataclass(frozen=True)

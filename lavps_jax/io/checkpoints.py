@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from lavps_jax.distributed.processes import is_first, on_any, wait_for_all
 from lavps_jax.errors import UserError
 from lavps_jax.io.checksums import checksums
-from lavps_jax.io.named_arrays import Tree, check_leaves, named_leaves, rebuild
+from lavps_jax.io.named_arrays import Tree, check_leaves, named_leaves
 from lavps_jax.io.storage import AnyPath, absolute, as_path, check_readable, in_bucket
 
 __all__ = ["TrainingCheckpoints"]
@@ -46,20 +46,16 @@ class TrainingCheckpoints:
         if keep_last < 1:
             raise UserError("keep_last", keep_last, "give a whole number from 1")
         self.directory = absolute(as_path(directory, "checkpoint directory"))
-        # Registered by hand, since a new manager could not read the metadata of old checkpoints.
-        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-        handler = ocp.StandardCheckpointHandler()
-        registry.add("state", ocp.args.StandardSave, handler)
-        registry.add("state", ocp.args.StandardRestore, handler)
-        keep = ocp.checkpoint_managers.LatestN(keep_last)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep,
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep_last),
             # What was being written when a run was killed; in a bucket it has the name of a step,
             # as what others may have put there.
             cleanup_tmp_directories=not in_bucket(self.directory),
         )
+        # Named here, since a new manager could not read the metadata of old checkpoints.
+        handlers = {"state": ocp.StandardCheckpointHandler()}
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, handler_registry=registry
+            self.directory, options=options, item_handlers=handlers
         )
 
     @staticmethod
@@ -157,36 +153,35 @@ class TrainingCheckpoints:
         try:
             metadata: Any = self._manager.item_metadata(step)
             found = dict(metadata.state.tree)
+            del found[CHECKSUMS]
         except Exception as error:  # Orbax and TensorStore raise whatever they stumble over.
             raise Damaged(folder) from error
-        stored_sums = found.pop(CHECKSUMS, None)  # None in a checkpoint of an older version.
         check_leaves(folder, found, wanted)
         default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = wanted | {CHECKSUMS: jax.ShapeDtypeStruct((len(wanted),), jnp.uint32)}
         targets = {
             name: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
             )
-            for name, leaf in wanted.items()
+            for name, leaf in stored.items()
         }
-        if stored_sums is not None:
-            like = jax.ShapeDtypeStruct(stored_sums.shape, jnp.uint32, sharding=default)
-            targets[CHECKSUMS] = like
-        item = ocp.args.StandardRestore(targets)
-        restored: Any = None
+        arrays: dict[str, Any] = {}
         cause: Exception | None = None
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=item))
+            item = ocp.args.Composite(state=ocp.args.StandardRestore(targets))
+            restored: Any = self._manager.restore(step, args=item)
+            arrays = dict(restored.state)
         except Exception as error:
             cause = error
-        if on_any(restored is None):  # What one cannot read is of no use to the others.
+        if on_any(not arrays):  # What one cannot read is of no use to the others.
             raise Damaged(folder) from cause
-        arrays = {name: restored.state[name] for name in wanted}
-        if stored_sums is not None:
-            differs = checksums(arrays) != np.asarray(restored.state[CHECKSUMS])
-            names = [name for name, one in zip(sorted(arrays), differs, strict=True) if one]
-            if on_any(bool(names)):  # Maybe in another process only.
-                raise Damaged(f"{folder} (the array {names[0]})" if names else folder)
-        return rebuild(abstract_state, arrays)
+        # TensorStore finds what cannot be parsed, but gives wrong numbers for many a flipped bit.
+        differs = np.asarray(arrays.pop(CHECKSUMS)) != checksums(arrays)
+        names = [name for name, one in zip(sorted(arrays), differs, strict=True) if one]
+        if on_any(bool(names)):  # Maybe in another process only.
+            raise Damaged(f"{folder} (the array {names[0]})" if names else folder)
+        leaves = [arrays[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
     def wait(self) -> None:
         """Waits until what was saved is complete."""

@@ -25,30 +25,25 @@ def checksums(arrays: Mapping[str, Any]) -> UInt32[np.ndarray, " N"]:
       arrays: of any dtype, by name; the sums are in the order of the sorted names. Of arrays that
         are spread over several processes each adds up its own part, so all of them have to call.
     """
-    sums = np.array([_local_sum(arrays[name]) for name in sorted(arrays)], np.uint32)
-    if all(getattr(array, "is_fully_addressable", True) for array in arrays.values()):
+    sorted_arrays = [jnp.asarray(arrays[name]) for name in sorted(arrays)]
+    sums = np.array([_local_sum(array) for array in sorted_arrays], np.uint32)
+    if all(array.is_fully_addressable for array in sorted_arrays):
         return sums
     everywhere = np.asarray(multihost_utils.process_allgather(sums))
     return np.asarray(everywhere.sum(0, dtype=np.uint32))
 
 
-def _local_sum(array: Any) -> np.uint32:
-    """The part of this process: all of an array of its own, and each piece once of other ones."""
+def _local_sum(array: jax.Array) -> np.uint32:
+    """The sum over the pieces that lie here, each of them once."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
-    if getattr(array, "is_fully_addressable", True):
-        return _sum(np.asarray(array), np.arange(array.size, dtype=np.uint32))
     places = np.arange(array.size, dtype=np.uint32).reshape(array.shape)
-    pieces = [one for one in array.addressable_shards if one.replica_id == 0]
-    return np.sum([_sum(np.asarray(one.data), places[one.index]) for one in pieces],
-                  dtype=np.uint32)  # fmt: skip
-
-
-def _sum(entries: np.ndarray, places: np.ndarray) -> np.uint32:
-    """Of some entries, with their places in the flattened array."""
-    entries = np.ascontiguousarray(entries)
-    size = min(4, entries.dtype.itemsize)
-    words = entries.reshape(-1).view(f"u{size}").astype(np.uint32, copy=False)
-    count = entries.dtype.itemsize // size
-    index = (count * places.reshape(-1, 1) + np.arange(count, dtype=np.uint32)).reshape(-1)
-    return np.sum(words * (2 * index + 1), dtype=np.uint32)
+    sums = [np.uint32(0)]
+    for piece in array.addressable_shards:
+        if piece.replica_id == 0:
+            entries = np.ascontiguousarray(piece.data).reshape(-1, 1)
+            words = entries.view(f"u{min(4, entries.itemsize)}").astype(np.uint32, copy=False)
+            count = words.shape[1]
+            index = count * places[piece.index].reshape(-1, 1) + np.arange(count, dtype=np.uint32)
+            sums.append(np.sum(words * (2 * index + 1), dtype=np.uint32))
+    return np.sum(sums, dtype=np.uint32)

@@ -1,4 +1,5 @@
-"""Trees of arrays as flat mappings from names ("theta/layers/0/kernel") to arrays.
+"""Trees of arrays as flat mappings from names ("theta/layers/0/kernel") to arrays; in exported
+weights the names are dotted.
 
 So that files depend neither on classes of Flax nor on those of Optax, and a mismatch can be
 reported by name.
@@ -15,29 +16,23 @@ import numpy as np
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import AnyPath
 
-__all__ = ["Tree", "check_leaves", "named_leaves", "rebuild"]
+__all__ = ["Tree", "check_leaves", "named_leaves"]
 
 Tree = TypeVar("Tree")
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any, separator: str = "/") -> dict[str, Any]:
     """The leaves by name, in the order of `jax.tree.leaves`; "value" of an nnx.Variable is left
     out, so that an `nnx.State` and the pure dict of it have the same names."""
     names, leaves = [], []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        names.append(jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value"))
+        name = jax.tree_util.keystr(path, simple=True, separator=separator)
+        names.append(name.removesuffix(f"{separator}value"))
         leaves.append(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
     named = dict(zip(names, leaves, strict=True))
     if len(named) < len(names):
         raise ValueError("two leaves of the tree have the same name")
     return named
-
-
-def rebuild(tree: Tree, named: Mapping[str, Any]) -> Tree:
-    """The tree with other arrays, by the names of `named_leaves`."""
-    return jax.tree.unflatten(
-        jax.tree.structure(tree), [named[name] for name in named_leaves(tree)]
-    )
 
 
 def check_leaves(path: AnyPath, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

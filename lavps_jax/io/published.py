@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.networks import AmortizedNetworkConfig, HDiTConfig
 from lavps_jax.networks.attention import rotary_frequencies
 from lavps_jax.types import Weights
 
-__all__ = ["check_published", "from_published", "prefix_of", "published_name", "to_published"]
+__all__ = ["from_published", "published_name", "published_prefix", "to_published"]
 
 _LAYER = re.compile(r"^((?:down|up)_levels\.\d+|mid_level)\.(\d+)\.(?!feature_degradation)")
 _FREQUENCIES = "self_attn.pos_emb.freqs"
@@ -31,38 +30,32 @@ _ALIAS = ("time_in_proj_t.weight", "time_in_proj.weight")
 """Inference models list one tensor under two names."""
 
 
-def prefix_of(config: TrainConfig) -> str:
-    """What comes before a name in the state dict of a network of this task.
+def published_prefix(schedule: Schedule, network: Any) -> str:
+    """What comes before a name in the state dict of a network.
 
     Raises:
-      UserError: if there are no published networks of this kind.
+      UserError: unless the published code would compute the same with these weights.
     """
-    match config.task:
-        case PriorTask():
-            return "unet."
-        case AmortizedTask():
-            return "residual_nn."
+    found: list[tuple[str, Any, Any]] = [("schedule", schedule, Schedule())]
+    match network:
+        case HDiTConfig():
+            prefix = "unet."
+        case AmortizedNetworkConfig():
+            prefix = "residual_nn."
+            found += [
+                ("task.network.noise_embedding", network.noise_embedding, "linear"),
+                ("task.network.mean_unit", network.mean_unit, "image"),
+                ("task.network.guidance", network.guidance, False),
+                ("task.network.inverse", network.inverse, "published"),
+                ("backbone", type(network.backbone).__name__, "HDiTConfig"),
+            ]
         case _:
-            name = type(config.task).__name__
-            raise UserError("preset", name, "give one of a prior or an amortized network")
-
-
-def check_published(config: TrainConfig) -> None:
-    """Raises a UserError unless the published code would compute the same with these weights."""
-    network: Any = config.task.network
-    found: list[tuple[str, Any, Any]] = [("schedule", config.schedule, Schedule())]
-    if isinstance(network, AmortizedNetworkConfig):
-        found += [
-            ("task.network.noise_embedding", network.noise_embedding, "linear"),
-            ("task.network.mean_unit", network.mean_unit, "image"),
-            ("task.network.guidance", network.guidance, False),
-            ("task.network.inverse", network.inverse, "published"),
-        ]
-        network = network.backbone
-    found.append(("backbone", type(network).__name__, HDiTConfig.__name__))
+            remedy = "give one of a prior or an amortized network, on an HDiT"
+            raise UserError("preset", type(network).__name__, remedy)
     for name, value, published in found:
         if value != published:
             raise UserError(name, value, f"the published networks have {published!r}")
+    return prefix
 
 
 def published_name(path: tuple[Any, ...], prefix: str) -> str:
@@ -77,7 +70,7 @@ def from_published(state: Mapping[str, np.ndarray], weights: Weights, prefix: st
     Args:
       state: arrays by published name.
       weights: the network's own, of arrays or `jax.ShapeDtypeStruct`: what is expected.
-      prefix: of the published names, see `prefix_of`.
+      prefix: of the published names, see `published_prefix`.
 
     Returns:
       Weights of the structure of `weights`. Arrays are views of those of `state`, not copies.
@@ -90,38 +83,44 @@ def from_published(state: Mapping[str, np.ndarray], weights: Weights, prefix: st
     missing = [name for name in names.values() if name not in state]
     known = set(names.values())
     extra = [name for name in state if name not in known and not _is_implied(name, state, prefix)]
-    misshapen = [
-        f"{name} {list(state[name].shape)} instead of {list(_there(path, variable.shape))}"
-        for (path, variable), name in zip(flat, names.values(), strict=True)
-        if name in state and tuple(state[name].shape) != _there(path, variable.shape)
-    ]
-    _refuse(missing=missing, unexpected=extra, misshapen=misshapen)
-    values = []
+    misshapen = []
     for path, variable in flat:
-        value = state[names[path]]
-        values.append((path, variable.replace(value.T if path[-1] == "kernel" else value)))
+        wanted = variable.shape[::-1] if path[-1] == "kernel" else variable.shape
+        found = state.get(names[path])
+        if found is not None and tuple(found.shape) != tuple(wanted):
+            misshapen.append(f"{names[path]} {list(found.shape)} instead of {list(wanted)}")
+    wrong = {"missing": missing, "unexpected": extra, "misshapen": misshapen}
+    told = [
+        f"{kind}: {', '.join(one[:5])}" + (f" and {len(one) - 5} more" if len(one) > 5 else "")
+        for kind, one in wrong.items()
+        if one
+    ]
+    if told:
+        raise UserError("checkpoint", "; ".join(told), "give the preset of this network")
+    values = [
+        (path, variable.replace(_turned(path, state[names[path]]))) for path, variable in flat
+    ]
     return nnx.from_flat_state(values)
 
 
-def to_published(weights: nnx.State, config: TrainConfig) -> dict[str, np.ndarray]:
+def to_published(weights: nnx.State, prefix: str) -> dict[str, np.ndarray]:
     """The state dict of trained weights, as the published code expects it; arrays are views.
 
     The fixed rotary frequencies are filled in. So is the uncertainty head of a prior, with zeros:
     sampling does not use it.
     """
-    prefix = prefix_of(config)
     state: dict[str, np.ndarray] = {}
     flat = dict(nnx.to_flat_state(weights))
     for path, variable in flat.items():
         value = np.asarray(variable[...], np.float32)
         name = published_name(path, prefix)
-        state[name] = value.T if path[-1] == "kernel" else value
+        state[name] = _turned(path, value)
         if name.endswith("self_attn.scale"):
             features = flat[(*path[:-1], "out_proj", "kernel")].shape[0]
             table = rotary_frequencies(len(value), features // len(value))
             layer = name.removesuffix("self_attn.scale")
             state[layer + _FREQUENCIES] = table.astype(np.float32)
-    if isinstance(config.task, PriorTask):
+    if prefix == "unet.":
         for name, shape in (("fourier.freqs", (128,)), ("fourier.phases", (128,)),
                             ("linear.weight", (1, 128)), ("linear.bias", (1,))):  # fmt: skip
             state[f"logvar_{name}"] = np.zeros(shape, np.float32)
@@ -131,9 +130,9 @@ def to_published(weights: nnx.State, config: TrainConfig) -> dict[str, np.ndarra
     return state
 
 
-def _there(path: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The published shape of a weight."""
-    return tuple(reversed(shape)) if path[-1] == "kernel" else tuple(shape)
+def _turned(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
+    """A weight as it is there, from what it is here, and back."""
+    return array.T if path[-1] == "kernel" else array
 
 
 def _is_implied(name: str, state: Mapping[str, np.ndarray], prefix: str) -> bool:
@@ -161,15 +160,3 @@ def _is_implied(name: str, state: Mapping[str, np.ndarray], prefix: str) -> bool
     raise UserError(
         alias, f"another tensor than {original}", "give weights of the published networks"
     )
-
-
-def _refuse(**lists: list[str]) -> None:
-    """Raises a UserError in one line if any of the lists has an entry."""
-    found = [f"{kind}: {_shortened(names)}" for kind, names in lists.items() if names]
-    if found:
-        raise UserError("checkpoint", "; ".join(found), "give the preset of this network")
-
-
-def _shortened(names: list[str], count: int = 5) -> str:
-    rest = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest

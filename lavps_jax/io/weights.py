@@ -1,4 +1,4 @@
-"""Weights exported for others: arrays in Orbax's format, with a card that says what they are."""
+"""Weights exported for others: one file of arrays, with a card that says what they are."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from lavps_jax.errors import UserError
-from lavps_jax.io.named_arrays import Tree, check_leaves, named_leaves, rebuild
+from lavps_jax.io.named_arrays import Tree, check_leaves, named_leaves
 from lavps_jax.io.own_folders import write_directory
 from lavps_jax.io.shipped import shipped
-from lavps_jax.io.storage import AnyPath, as_path, check_readable, copy_on_disk, reached
+from lavps_jax.io.storage import AnyPath, as_path, copy_on_disk, reached
 
 __all__ = ["export_weights", "load_weights", "read_card", "write_weights"]
 
 CARD = "card.json"
-WEIGHTS = "weights"
+WEIGHTS = "weights.safetensors"
+OLD_WEIGHTS = "weights"
+"""Folder of the arrays in exports by Orbax, as earlier versions made them."""
 
 
 def export_weights(
@@ -34,17 +37,18 @@ def export_weights(
     dtype: Literal["float32", "float16"] = "float32",
     overwrite: bool = False,
 ) -> None:
-    """Writes weights, ``path/weights``, and what one needs to know about them, ``path/card.json``.
+    """Writes ``path/weights.safetensors`` and what one needs to know of it, ``path/card.json``.
 
-    The directory appears under its name only when it is complete. On several processes, call it
-    on one of them.
+    The arrays bear the dotted paths of their leaves, such as "mapping.blocks.0.norm.scale". The
+    directory appears under its name only when it is complete. On several processes, call it on one
+    of them.
 
     Args:
       path: the directory to make.
       weights: pytree of arrays, such as an `nnx.State`.
       card: free fields that JSON can hold, such as the configuration that builds the network, the
-        training data and the licence. The field "weights" is added: SHA-256, dtype and number of
-        parameters.
+        training data and the licence. The field "weights" is added: SHA-256 of the file, dtype
+        and number of parameters.
       dtype: how floating-point arrays are stored; float16 halves the size.
       overwrite: replace weights at `path`, if they are as they were written.
 
@@ -65,18 +69,18 @@ def write_weights(
     """What `export_weights` does inside of its directory."""
     if "weights" in card:
         raise ValueError("write_weights: the card's field 'weights' is filled in here")
-    arrays = {name: _stored(name, leaf, dtype) for name, leaf in named_leaves(weights).items()}
+    leaves = named_leaves(weights, separator=".")
+    arrays = {name: _stored(name, leaf, dtype) for name, leaf in leaves.items()}
+    file = folder / WEIGHTS
+    save_file(arrays, file)
     facts = {
-        "sha256": _sha256(arrays),
+        "sha256": _sha256(file),
         "dtype": dtype,
         "num_parameters": sum(array.size for array in arrays.values()),
     }
     text = json.dumps({**card, "weights": facts}, indent=2, allow_nan=False) + "\n"
-    with _local_checkpointer() as checkpointer:
-        checkpointer.save((folder / WEIGHTS).absolute(), args=ocp.args.PyTreeSave(arrays))
-    # Orbax's note of success holds the temporary path; the directory's new name says the same.
-    (folder / WEIGHTS / "commit_success.txt").unlink(missing_ok=True)
     (folder / CARD).write_text(text, encoding="utf-8")
+    file.chmod((folder / CARD).stat().st_mode)  # safetensors lets nobody else read it.
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
@@ -89,7 +93,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
     folder = as_path(shipped(path), "weights")
     card = folder / CARD
     with reached(folder, "weights"):
-        if not card.is_file() or not (folder / WEIGHTS).is_dir():
+        arrays_lie_there = (folder / WEIGHTS).is_file() or (folder / OLD_WEIGHTS).is_dir()
+        if not card.is_file() or not arrays_lie_there:
             nearby = sorted({str(one.parent) for one in _cards_near(folder)} - {str(folder)})
             remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
             raise UserError("weights", f"{folder}, where no exported weights are", remedy)
@@ -121,68 +126,33 @@ def load_weights(path: str | Path, abstract_weights: Tree) -> Tree:
       The weights; all floating-point arrays are float32, whatever they were stored in.
 
     Raises:
-      UserError: if there is no export at `path`, its arrays have other names or shapes, or their
-        SHA-256 differs from the one on the card.
+      UserError: if there is no export at `path`, or one by Orbax, its arrays have other names
+        or shapes, or the SHA-256 of the file differs from the one on the card.
     """
     place = as_path(shipped(path), "weights")
     card = read_card(path)
-    wanted = named_leaves(abstract_weights)
-    # Orbax takes a folder in a bucket for complete only with a note, which exports are without.
-    with reached(place, "weights"), copy_on_disk(place / WEIGHTS) as folder:
-        check_readable(folder, "weights")  # Orbax would find them damaged.
-        arrays = _read_arrays(folder, place)
-    if _sha256(arrays) != card.get("weights", {}).get("sha256"):
-        raise UserError("weights", f"{place}, whose SHA-256 differs from its card", _DAMAGED)
+    with reached(place, "weights"):
+        if not (place / WEIGHTS).is_file():
+            remedy = f"convert it: python -m lavps_jax.convert {place} NEW_FOLDER"
+            raise UserError("weights", f"{place}, an export of an older version", remedy)
+        with copy_on_disk(place) as folder:
+            if _sha256(folder / WEIGHTS) != card.get("weights", {}).get("sha256"):
+                raise UserError("weights", f"{place}, whose SHA-256 differs from its card", DAMAGED)
+            try:
+                arrays = load_file(folder / WEIGHTS)
+            except SafetensorError as error:
+                raise UserError("weights", place, DAMAGED) from error
+    wanted = named_leaves(abstract_weights, separator=".")
     check_leaves(place, arrays, wanted)
-    return rebuild(abstract_weights, {name: _as_float32(array) for name, array in arrays.items()})
+    leaves = [_as_float32(arrays[name]) for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(abstract_weights), leaves)
 
 
-_DAMAGED = "get the weights again, the files are damaged"
-
-
-def _local_checkpointer() -> ocp.Checkpointer:
-    """A checkpointer of this process alone, which does not wait for the others."""
-    this = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
-    )
-    registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _OneByOne()), (jax.Array, ocp.type_handlers.ArrayHandler())
-    )
-    handler = ocp.PyTreeCheckpointHandler(
-        multiprocessing_options=alone, type_handler_registry=registry
-    )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-class _OneByOne(ocp.type_handlers.NumpyHandler):
-    """Writes array after array: what is in flight of a large checkpoint stays small."""
-
-    async def serialize(self, values, infos, args=None):
-        for i, (value, info) in enumerate(zip(values, infos, strict=True)):
-            written = await super().serialize([value], [info], args and [args[i]])
-            for future in written:
-                future.result()
-        return []
-
-
-def _read_arrays(folder: Path, path: AnyPath) -> dict[str, np.ndarray]:
-    with _local_checkpointer() as checkpointer:
-        try:
-            metadata: Any = checkpointer.metadata(folder)
-            if metadata.item_metadata is None:
-                raise OSError("no metadata of the arrays")
-            as_numpy = {
-                name: ocp.RestoreArgs(restore_type=np.ndarray)
-                for name in metadata.item_metadata.tree
-            }
-            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError("weights", path, _DAMAGED) from error
+DAMAGED = "get the weights again, the files are damaged"
 
 
 def _stored(name: str, leaf: Any, dtype: str) -> np.ndarray:
-    array = np.asarray(leaf)
+    array = np.asarray(leaf, order="C")  # safetensors writes memory as it lies.
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     # Over float32: NumPy does not know how to convert bfloat16 safely.
@@ -200,12 +170,6 @@ def _as_float32(array: np.ndarray) -> jax.Array:
     return jnp.asarray(array.astype(np.float32, copy=False) if is_float else array)
 
 
-def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
-    """Over the names, dtypes, shapes and little-endian bytes of the arrays, sorted by name."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{name} {array.dtype.name} {list(arrays[name].shape)}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)  # Not a copy.
-    return digest.hexdigest()
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,15 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
 from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig, to_json
-from lavps_jax.convert import from_torch, to_torch
+from lavps_jax.convert import from_orbax, from_torch, run, to_torch
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK
 from lavps_jax.io.published import to_published
+from lavps_jax.io.weights import CARD, WEIGHTS, load_weights
 from lavps_jax.networks import (
     AmortizedNetworkConfig,
     GlobalAttention,
@@ -30,7 +32,7 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import families
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 
 torch = pytest.importorskip("torch", reason="needs the extra convert")
 ROOT = Path(__file__).parents[2]
@@ -87,7 +89,7 @@ def test_a_prior_in_parts_gives_the_published_numbers(golden, prior, tmp_path):
     assert str(tmp_path / "out") in done.stdout
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["source"] == {"file": "tiny.pt", "sha256": whole, "preset": preset}
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [MARK, "card.json", "weights"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [MARK, CARD, WEIGHTS]
     model, weights, _ = load_network(str(tmp_path / "out"))
     stored = golden("hdit_tiny")
     x, c_noise = stored.image("raw_x"), jnp.asarray(stored["raw_c_noise"])[:, None]
@@ -143,7 +145,7 @@ def test_memory_stays_below_one_and_a_half_checkpoints(prior, tmp_path):
     shapes = split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))[1]
     draw = np.random.default_rng(0).standard_normal  # Numbers that do not compress.
     weights = jax.tree.map(lambda leaf: draw(leaf.shape, np.float32), shapes)
-    large = {name: torch.tensor(array) for name, array in to_published(weights, config).items()}
+    large = {name: torch.tensor(array) for name, array in to_published(weights, "unet.").items()}
     size, peak = converted(large, write_preset(tmp_path / "large.py", config.task), "large")
     assert size > 3e8
     assert peak - program_itself < 1.5 * size
@@ -280,3 +282,58 @@ def test_nothing_is_replaced_unasked(prior, tmp_path):
     np.testing.assert_array_equal(back["unet.patch_in.proj.weight"], before)
     done = command(tmp_path / "out", tmp_path / "missing" / "back.pt", "--to-torch")
     assert done.returncode == 2 and "make its folder first" in done.stderr
+
+
+# ---- Exports by Orbax ----
+
+
+def export_by_orbax(folder: Path, dtype: str) -> dict[str, Any]:
+    """As earlier versions did; returns the arrays as a tree."""
+    kernel = np.random.default_rng(0).standard_normal((2, 3)).astype(dtype)
+    arrays = {"layers/0/kernel": kernel, "steps": np.array(7, np.int32)}
+    digest = hashlib.sha256(
+        f"layers/0/kernel {dtype} [2, 3]\n".encode() + kernel.tobytes()
+        + b"steps int32 []\n" + arrays["steps"].tobytes()
+    )  # fmt: skip
+    ocp.PyTreeCheckpointer().save(folder / "weights", arrays)
+    facts = {"sha256": digest.hexdigest(), "dtype": dtype, "num_parameters": 7}
+    (folder / "card.json").write_text(json.dumps({"config": {"width": 3}, "weights": facts}))
+    return {"layers": [{"kernel": jnp.asarray(kernel, jnp.float32)}], "steps": jnp.int32(7)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_exports_by_orbax_are_refused_until_they_are_converted(tmp_path, dtype):
+    old, new = tmp_path / "old", tmp_path / "new"
+    wanted = export_by_orbax(old, dtype)
+    remedy = f"old, an export of .*convert it: python -m lavps_jax.convert {old} NEW_FOLDER$"
+    with pytest.raises(UserError, match=remedy):
+        load_weights(old, wanted)
+    done = command(old, new)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in new.iterdir()) == [MARK, CARD, WEIGHTS]
+    found = load_weights(new, wanted)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    card = json.loads((new / CARD).read_text())
+    assert card["config"] == {"width": 3} and card["weights"]["dtype"] == dtype
+    with pytest.raises(UserError, match="set overwrite"):
+        from_orbax(str(old), str(new))
+    with pytest.raises(UserError, match="new, which is no export by Orbax"):
+        from_orbax(str(new), str(tmp_path / "other"))
+
+
+def test_damaged_and_missing_exports_by_orbax(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    export_by_orbax(old, "float32")
+    with pytest.raises(UserError, match="nowhere, where no exported weights are"):
+        from_orbax(str(tmp_path / "nowhere"), str(new))
+    card = (old / CARD).read_text()
+    (old / CARD).write_text(card.replace('"sha256": "', '"sha256": "0'))
+    with pytest.raises(UserError, match="old, whose SHA-256 differs from its card; get the"):
+        from_orbax(str(old), str(new))
+    (old / CARD).write_text(card)
+    (old / "weights" / "_METADATA").unlink()
+    with pytest.raises(UserError, match="source: got .*old; get the weights again"):
+        from_orbax(str(old), str(new))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["old"]
+    with pytest.raises(UserError, match="preset: got None; give --preset configs/NAME.py"):
+        run([str(tmp_path / "none.pt"), str(new)])

@@ -16,7 +16,7 @@ import pytest
 from bucket_server import BucketServer, Stored
 from flax import nnx
 
-from lavps_jax.config.settings import DPSConfig, PriorTask, SampleConfig, TrainConfig, to_json
+from lavps_jax.config.settings import PriorTask, SampleConfig, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK, new_mark, read_mark, write_directory
@@ -24,9 +24,10 @@ from lavps_jax.io.storage import as_path, write_file
 from lavps_jax.io.weights import export_weights, read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import families
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 from lavps_jax.runs.sampling import run_sampling
 from lavps_jax.runs.training import run_training
+from lavps_jax.samplers import DPS
 
 
 def _entries(folder):
@@ -363,11 +364,12 @@ def test_sampling_processes_meet_in_a_bucket(objects, tmp_path, perturb):
     export_weights("gs://bucket/prior", weights, {"config": to_json(trained("none"))})
     config = SampleConfig(
         "gs://bucket/prior", SyntheticData(8, (8, 8, 1), seed=2), families.RandomPixels(0.4, 0.6),
-        DPSConfig(num_steps=4), "gs://bucket/out", num_images=3, num_particles=2, batch_size=1,
+        DPS(num_steps=4), "gs://bucket/out", num_images=3, num_particles=2, batch_size=1,
     )  # fmt: skip
     sample(dataclasses.replace(config, out_dir=str(tmp_path / "out")))
     sample(dataclasses.replace(config, process_index=1, process_count=2))
-    assert [name for name in objects if name.endswith(".npz")] == ["out.job/dps_000001.npz"]
+    batches = {name for name in objects if name.endswith(".npz")}
+    assert batches == {"out.job/dps_000001.npz", "out.job/measured_000001.npz"}
     sample(dataclasses.replace(config, process_index=0, process_count=2))
     assert not [name for name in objects if name.startswith("out.job")]
     wanted = {

@@ -1,0 +1,24 @@
+"""The programs `lavps-sample` and `lavps-train`; sample.py and train.py are the same."""
+
+from __future__ import annotations
+
+from lavps_jax.config import cli
+from lavps_jax.config.settings import SampleConfig, TrainConfig
+
+__all__ = ["sample", "train"]
+
+# Each imports what it runs by itself: neither waits for the libraries of the other.
+
+
+def sample() -> None:
+    """Draws posterior samples of degraded images: PRESET [--flags] on the command line."""
+    from lavps_jax.runs.sampling import run_sampling
+
+    cli.main(lambda arguments: run_sampling(cli.parse(arguments, SampleConfig)))
+
+
+def train() -> None:
+    """Trains a prior, an amortized network or a supervised baseline, as `sample` reads it."""
+    from lavps_jax.runs.training import run_training
+
+    cli.main(lambda arguments: print(f"weights: {run_training(cli.parse(arguments, TrainConfig))}"))
