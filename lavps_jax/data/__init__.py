@@ -2,20 +2,27 @@
 
 A source is a sequence of 8-bit images of one shape. A frozen dataclass says where the images come
 from and `open` gives the source: `TfdsData`, `FolderData`, `ShippedData` or `SyntheticData`.
-Batches need no iterator: `batch_indices` is a pure function of the seed and the step, so that a
-resumed run sees the images the uninterrupted run would have seen.
+Which images a step of training sees, and which crops of them, are pure functions of the seed and
+the step, so that a resumed run sees what the uninterrupted run would have seen.
 """
 
-from lavps_jax.data.batches import batch_indices, load_batch, load_labels
+from lavps_jax.data.batches import batch_indices, load_ahead, load_batch, load_labels, view_numbers
+from lavps_jax.data.cache import cached
 from lavps_jax.data.images import (
     ArraySource,
     ImageSource,
-    in_memory,
     pad_image,
     to_float,
     to_uint8,
 )
-from lavps_jax.data.sources import DataConfig, FolderData, ShippedData, SyntheticData, TfdsData
+from lavps_jax.data.sources import (
+    DataConfig,
+    FolderData,
+    ShippedData,
+    SyntheticData,
+    TfdsData,
+    shipped,
+)
 
 __all__ = [
     "ArraySource",
@@ -26,10 +33,13 @@ __all__ = [
     "SyntheticData",
     "TfdsData",
     "batch_indices",
-    "in_memory",
+    "cached",
+    "load_ahead",
     "load_batch",
     "load_labels",
     "pad_image",
+    "shipped",
     "to_float",
     "to_uint8",
+    "view_numbers",
 ]

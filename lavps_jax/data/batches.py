@@ -1,17 +1,31 @@
-"""Which images a training step sees, as a pure function of the seed and the step."""
+"""Which images a training step sees, as a pure function of the seed and the step, and reading them.
+
+Nothing here has a state that a checkpoint would have to keep, whatever the number of threads,
+processes and devices.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
-from lavps_jax.data.images import ArraySource, ImageSource, to_float
+from lavps_jax.data.crops import Crops
+from lavps_jax.data.images import ImageSource, to_float
 from lavps_jax.errors import UserError
 
-__all__ = ["batch_indices", "load_batch", "load_labels"]
+__all__ = ["batch_indices", "load_ahead", "load_batch", "load_labels", "view_numbers"]
+
+Batch = TypeVar("Batch")
+
+_NUM_THREADS = min(4, os.cpu_count() or 1)
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,11 +75,34 @@ def batch_indices(
     return indices
 
 
-def load_batch(source: ImageSource, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Reads images as one float32 array (B, H, W, C) in [-1, 1], in the order of `indices`."""
-    if isinstance(source, ArraySource):
-        return to_float(source.images[np.asarray(indices, np.int64)])
-    return to_float(np.stack([source[int(index)] for index in indices]))
+def view_numbers(seed: int, step: int, batch_size: int) -> UInt64[np.ndarray, "batch_size 4"]:
+    """The numbers that choose the views of one training step, see `Crops.view`.
+
+    A pure function of the seed and of how many images were seen before, as `batch_indices`.
+    """
+    # One block of the counter-based generator has four numbers.
+    stream = np.random.Philox(key=seed, counter=step * batch_size)
+    return stream.random_raw(4 * batch_size).reshape(batch_size, 4)
+
+
+def load_batch(
+    source: ImageSource,
+    indices: Sequence[int] | np.ndarray,
+    numbers: UInt64[np.ndarray, "B 4"] | None = None,
+) -> np.ndarray:
+    """Reads images as one float32 array (B, H, W, C) in [-1, 1], in the order of `indices`.
+
+    Args:
+      source: of the images.
+      indices: of B images.
+      numbers: choose random views where the source has some (`Crops`); without them the batch is
+        the same in every call.
+    """
+    if numbers is not None and isinstance(source, Crops):
+        images = [source.view(int(i), row) for i, row in zip(indices, numbers, strict=True)]
+    else:
+        images = [source[int(index)] for index in indices]
+    return to_float(np.stack(images))
 
 
 def load_labels(
@@ -82,3 +119,29 @@ def load_labels(
             remedy = f"use 0 to {num_classes - 1}, the classes of the network"
             raise UserError(f"class of {source.name(int(index))}", label, remedy)
     return np.array([-1 if label is None else label for label in labels], np.int32)
+
+
+def load_ahead(
+    load: Callable[[int], Batch], steps: Iterable[int], num_threads: int = _NUM_THREADS
+) -> Generator[Batch, None, None]:
+    """Yields `load(step)` for one step after the other, while threads load the next ones.
+
+    No more than `num_threads` steps are loaded ahead of the one that is due. What `load` raises is
+    raised where its step is due. Close the iterator (`contextlib.closing`) where it is left early:
+    loads that have begun then end, and no others begin.
+
+    Args:
+      load: called in threads.
+      steps: arguments of `load`, in the order of its results.
+      num_threads: how many.
+    """
+    pool = ThreadPoolExecutor(num_threads, "load")
+    try:
+        rest = iter(steps)
+        waiting = deque(pool.submit(load, step) for step in itertools.islice(rest, num_threads))
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(pool.submit(load, step) for step in itertools.islice(rest, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)

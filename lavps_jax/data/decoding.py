@@ -21,15 +21,16 @@ from PIL import Image, ImageCms
 
 from lavps_jax.errors import UNREADABLE, UserError, first_words
 
-__all__ = ["Decoded", "decode", "decode_bytes", "decoded_shape"]
+__all__ = ["WHITE_LEVEL", "Decoded", "decode", "decode_bytes", "decoded_shape"]
 
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = (0, 4)
+"""Colour types of PNG, without and with alpha."""
 _OTHER_DEPTHS = ("AVIF", "JPEG2000")
 """Formats of up to 16 bits of which Pillow gives 8 in colour."""
-"""Colour types of PNG, without and with alpha."""
-_ORIENTATION, _ICC_PROFILE, _MAX_SAMPLE_VALUE, _WHITE_LEVEL = 274, 34675, 281, 50717
+_ORIENTATION, _ICC_PROFILE, _MAX_SAMPLE_VALUE, WHITE_LEVEL = 274, 34675, 281, 50717
+"""Numbers of TIFF fields."""
 
 
 class Decoded(NamedTuple):
@@ -222,7 +223,7 @@ def _declared_white(page: Any) -> int | None:
         return 2**page.bitspersample - 1
     if page.dtype != np.uint16:
         return None
-    white = int(np.max(_tag(page, _WHITE_LEVEL, 0)))
+    white = int(np.max(_tag(page, WHITE_LEVEL, 0)))
     if not white:
         white = int(np.max(_tag(page, _MAX_SAMPLE_VALUE, 0)))
         # Any other number is the largest that occurs, which says nothing of white.
@@ -326,14 +327,8 @@ def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
     """As the EXIF orientation (1 to 8) says that the image is shown."""
     if orientation not in range(2, 9):
         return array
-    if orientation in (2, 3):
-        array = array[:, ::-1]
-    if orientation in (3, 4):
-        array = array[::-1]
     if orientation >= 5:
         array = array.swapaxes(0, 1)
-    if orientation in (6, 7):
-        array = array[:, ::-1]
-    if orientation in (7, 8):
-        array = array[::-1]
-    return array
+    flips = (orientation - 1) % 4
+    array = array[:, ::-1] if flips in (1, 2) else array
+    return array[::-1] if flips in (2, 3) else array

@@ -10,7 +10,7 @@ import tifffile
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from lavps_jax.data.decoding import Decoded, decode
+from lavps_jax.data.decoding import WHITE_LEVEL, Decoded, decode
 from lavps_jax.data.value_range import DEPTHS, ValueRange, range_of
 from lavps_jax.errors import UserError
 
@@ -18,8 +18,6 @@ __all__ = ["ImageFile", "in_8_bits", "read_image", "read_kernel", "read_mask", "
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """ITU-R BT.601, as in JPEG."""
-_WHITE_LEVEL = 50717
-"""Number of the TIFF field."""
 
 
 class ImageFile(NamedTuple):
@@ -166,7 +164,7 @@ def write_image(stem: str | Path, x: Float[np.ndarray, "H W C"], like: ImageFile
     else:
         path = Path(f"{stem}.tif")
         count = numbers.shape[-1]
-        declared = [(_WHITE_LEVEL, "I", count, (int(white),) * count, True)]
+        declared = [(WHITE_LEVEL, "I", count, (int(white),) * count, True)]
         tifffile.imwrite(
             path,
             squeezed,

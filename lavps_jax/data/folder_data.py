@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lavps_jax.data.crops import Crops
 from lavps_jax.data.decoding import decode, decoded_shape
 from lavps_jax.data.files import in_8_bits
 from lavps_jax.data.folders import image_files, is_folder, shown_name
@@ -37,6 +38,13 @@ class FolderData:
         and a number from 0. None: the classes are unknown.
       value_range: the numbers of black and white in the files; None takes 0 and the largest of
         whole numbers, and -1 and 1 of floats.
+      crop: training sees random squares of this many pixels, >= 1, of images that may differ in
+        size; validation and sampling see the central ones. None takes whole images.
+      reduce: factors >= 1, of which one is drawn for each crop to reduce the image by before, by
+        the mean over squares of so many pixels a side; only those after which the crop still fits
+        into the image are drawn, and one that is given twice is drawn twice as often. Central
+        crops take them in turn. Other factors than 1 need `crop`.
+      flip: training mirrors every second image left to right, at random.
     """
 
     path: str
@@ -44,16 +52,20 @@ class FolderData:
     channels: Literal[1, 3] | None = None
     classes: str | None = None
     value_range: ValueRange | None = None
+    crop: int | None = None
+    reduce: tuple[int, ...] = (1,)
+    flip: bool = False
 
     def open(self) -> ImageSource:
         """Looks at the header of every image.
 
         Raises:
-          UserError: if the folder has no image, or an image is unreadable, or images differ in
-            size or in being grey, or one has no class in the file of classes; the message names
-            the file.
+          UserError: if a setting is out of range, the folder has no image, or an image is
+            unreadable, or images differ in size or in being grey, or one is smaller than a crop or
+            has no class in the file of classes; the message names the file.
         """
         check_choices(self)
+        self._check_crops()
         check_value_range("data.value_range", self.value_range)
         root = Path(self.path)
         if not is_folder(root, "data.path"):
@@ -65,8 +77,32 @@ class FolderData:
         source = _FolderSource(self, root, tuple(files), (0, 0, 0), labels)
         shapes = [source.header_shape(file) for file in files]
         for file, shape in zip(files, shapes, strict=True):
-            _check_same_shape(file, shape, files[0], shapes[0])
-        return dataclasses.replace(source, image_shape=shapes[0])
+            self._check_shape(file, shape, files[0], shapes[0])
+        source = dataclasses.replace(source, image_shape=shapes[0])
+        is_random = self.crop is not None or self.flip
+        return Crops(source, self.crop, self.reduce, self.flip) if is_random else source
+
+    def _check_crops(self) -> None:
+        if self.crop is not None and self.crop < 1:
+            raise UserError("data.crop", self.crop, "give a whole number from 1")
+        if not self.reduce or min(self.reduce) < 1:
+            raise UserError("data.reduce", self.reduce, "give whole numbers from 1")
+        if self.crop is None and set(self.reduce) != {1}:
+            raise UserError("data.reduce", self.reduce, "set data.crop too, the side of the crops")
+
+    def _check_shape(self, file: Path, shape: tuple, first_file: Path, first: tuple) -> None:
+        found = f"{file} of {shape[0]}x{shape[1]} pixels (height x width)"
+        if self.crop is None and shape[:2] != first[:2]:
+            remedy = f"set data.size, because {first_file.name} has {first[0]}x{first[1]}"
+            raise UserError("image", found, f"{remedy}, or data.crop")
+        if self.crop is not None and min(shape[:2]) < self.crop * min(self.reduce):
+            least = f"{self.crop} x {min(self.reduce)}"
+            remedy = f"remove it, or lower data.crop or data.reduce: a crop needs {least} a side"
+            raise UserError("image", found, remedy)
+        if shape[2] != first[2]:
+            kind = {1: "grey", 3: "colour"}
+            remedy = f"set data.channels to 1 or 3, because {first_file.name} is {kind[first[2]]}"
+            raise UserError("image", f"{file}, which is {kind[shape[2]]}", remedy)
 
 
 def _read_classes(path: Path, root: Path, files: list[Path]) -> tuple[int, ...]:
@@ -111,7 +147,7 @@ class _FolderSource:
             flag="--data.value-range",
         )
         image = fitted(image, self.config.size, self.image_shape[-1])
-        if image.shape != self.image_shape:
+        if self.config.crop is None and image.shape != self.image_shape:
             # A PNG may say after its pixels, unseen by `header_shape`, that it is turned.
             raise UserError("image", f"{file} of another size when decoded", "set data.size")
         return image
@@ -128,14 +164,3 @@ class _FolderSource:
         height, width, channels = decoded_shape(file, "image")
         channels, size = self.config.channels or channels, self.config.size
         return (height, width, channels) if size is None else (size, size, channels)
-
-
-def _check_same_shape(file: Path, shape: tuple, first_file: Path, first: tuple) -> None:
-    if shape[:2] != first[:2]:
-        found = f"{file} of {shape[0]}x{shape[1]} pixels (height x width)"
-        remedy = f"set data.size, because {first_file.name} has {first[0]}x{first[1]}"
-        raise UserError("image", found, remedy)
-    if shape[2] != first[2]:
-        kind = {1: "grey", 3: "colour"}
-        remedy = f"set data.channels to 1 or 3, because {first_file.name} is {kind[first[2]]}"
-        raise UserError("image", f"{file}, which is {kind[shape[2]]}", remedy)

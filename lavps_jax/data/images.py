@@ -14,12 +14,13 @@ from lavps_jax.errors import UserError
 __all__ = [
     "ArraySource",
     "ImageSource",
+    "array_of",
     "check_padding",
     "check_size",
     "checked_index",
     "fitted",
-    "in_memory",
     "pad_image",
+    "picture_of",
     "to_float",
     "to_uint8",
 ]
@@ -80,24 +81,6 @@ class ArraySource:
         return None if self.labels is None else self.labels[index]
 
 
-def in_memory(
-    source: ImageSource, *, classes: bool = False, limit_bytes: int = 2**30
-) -> ImageSource:
-    """Reads all images once if they fit into `limit_bytes`; otherwise returns `source` itself.
-
-    Small sets (Fashion-MNIST: 59 MiB) are then sliced from one array instead of decoded one by
-    one at every step. Without `classes` those are left out, which saves reading them.
-    """
-    if isinstance(source, ArraySource) or len(source) * np.prod(source.image_shape) > limit_bytes:
-        return source
-    images = np.empty((len(source), *source.image_shape), np.uint8)
-    for index in range(len(source)):
-        images[index] = source[index]
-    every = range(len(source))
-    labels = tuple(map(source.label, every)) if classes else None
-    return ArraySource(images, tuple(map(source.name, every)), labels)
-
-
 def checked_index(index: int, length: int) -> int:
     """IndexError ends `for image in source`; negative indices would hide an off-by-one."""
     if not 0 <= index < length:
@@ -151,12 +134,21 @@ def fitted(
     Args:
       size: pixels of a side, resized with an antialiasing filter; None leaves the size alone.
     """
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = picture_of(image).convert("L" if channels == 1 else "RGB")
     if size is not None:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    found = np.asarray(picture)
-    return found[..., None] if found.ndim == 2 else found
+    return array_of(picture)
+
+
+def picture_of(image: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    """The image for Pillow, in grey or RGB."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def array_of(picture: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    """The inverse of `picture_of`."""
+    pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def check_size(size: int | None) -> None:

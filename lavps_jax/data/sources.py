@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
+from lavps_jax.data.batches import load_batch
 from lavps_jax.data.decoding import decode_bytes
 from lavps_jax.data.files import in_8_bits
 from lavps_jax.data.folder_data import FolderData
@@ -26,7 +28,7 @@ from lavps_jax.data.images import (
 )
 from lavps_jax.errors import UNREADABLE, UserError, first_words
 
-__all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData"]
+__all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,21 @@ class ShippedData:
             tiles = np.asarray(sheet).reshape(8, 28, 8, 28).swapaxes(1, 2).reshape(64, 28, 28, 1)
         images = np.stack([pad_image(tile, self.pad_to) for tile in tiles])
         return ArraySource(images, tuple(f"fashion_mnist-t10k-{index:05d}" for index in range(64)))
+
+
+def shipped(name: str) -> Float[np.ndarray, "N H W C"]:
+    """Images that come with the package, as float32 in [-1, 1].
+
+    Args:
+      name: "fashion_mnist", see `ShippedData`: (64, 32, 32, 1).
+
+    Raises:
+      UserError: if there are none of this name.
+    """
+    if name != "fashion_mnist":
+        raise UserError("name of shipped images", name, "use one of fashion_mnist")
+    source = ShippedData().open()
+    return load_batch(source, range(len(source)))
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from lavps_jax.data import (
-    ArraySource,
     ShippedData,
     SyntheticData,
     TfdsData,
     batch_indices,
-    in_memory,
     load_batch,
     pad_image,
+    shipped,
     to_float,
     to_uint8,
 )
@@ -129,11 +128,6 @@ def test_load_batch_is_the_same_from_memory_and_one_by_one():
     assert batch.shape == (4, 5, 4, 3) and batch.dtype == np.float32
     np.testing.assert_array_equal(to_uint8(batch[1]), source[0])
     np.testing.assert_array_equal(load_batch(OneByOne(), indices), batch)
-    read = in_memory(OneByOne())
-    assert isinstance(read, ArraySource) and read.name(5) == source.name(5)
-    np.testing.assert_array_equal(load_batch(read, indices), batch)
-    assert isinstance(in_memory(OneByOne(), limit_bytes=359), OneByOne)
-    assert isinstance(in_memory(OneByOne(), limit_bytes=360), ArraySource)
 
 
 # ---- Sources ----
@@ -161,6 +155,16 @@ def test_shipped_images():
     np.testing.assert_array_equal(source[9], pad_image(bare[9], 32))
     # Sums of the grey levels of images 0 to 3 of the original file t10k-images-idx3-ubyte.
     assert [int(bare[index].sum()) for index in range(4)] == [33456, 100994, 51520, 35377]
+
+
+def test_shipped_images_by_name():
+    images = shipped("fashion_mnist")
+    assert images.shape == (64, 32, 32, 1) and images.dtype == np.float32
+    assert images.min() == -1 and images.max() == 1
+    np.testing.assert_array_equal(to_uint8(images[9]), ShippedData().open()[9])
+    with pytest.raises(UserError, match="got cifar; use one of fashion_mnist") as caught:
+        shipped("cifar")
+    assert "\n" not in str(caught.value)
 
 
 def test_synthetic_images_differ_are_smooth_and_do_not_depend_on_the_number():
