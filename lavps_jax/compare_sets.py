@@ -44,9 +44,12 @@ from lavps_jax.metrics.set_distances import frechet_distance, kernel_distance
 __all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
 
 BATCH_SIZE = 16
-CMMD_SCALE = 1000.0
-NAMES = {"alexnet": ("frechet_alexnet", "kernel_alexnet"), "inception": ("fid", "kid")}
-"""Of the two distances, by network."""
+DISTANCES: dict[str, dict[str, Callable[[Any, Any], float]]] = {
+    "alexnet": {"frechet_alexnet": frechet_distance, "kernel_alexnet": kernel_distance},
+    "inception": {"fid": frechet_distance, "kid": kernel_distance},
+    "clip": {"cmmd": lambda a, b: 1000 * kernel_distance(a, b, "gaussian")},
+}
+"""Of sets, by the network of their features and by name."""
 
 Network = Callable[[UInt8[np.ndarray, "B H W C"]], Float[np.ndarray, "B F"]]
 Features = Mapping[str, Float[np.ndarray, "N F"]]
@@ -85,11 +88,13 @@ def networks(inception: str | None = None, clip: str | None = None) -> dict[str,
     Raises:
       UserError: if a file is not the network, or PyTorch is missing.
     """
-    found = {"alexnet": _alexnet()}
+    found = {"alexnet": _in_jax(lpips_features, load_lpips_weights("alexnet"))}
     if inception is not None:
         found["inception"] = _inception(inception)
     if clip is not None:
-        found["clip"] = _clip(clip)
+        state = _archive("clip", clip)[0].state_dict()
+        arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
+        found["clip"] = _in_jax(clip_embedding, clip_weights(arrays))
     return found
 
 
@@ -114,16 +119,11 @@ def distances(sets: Sequence[Features], reference: Features) -> dict[str, float]
       "frechet_alexnet" and "kernel_alexnet"; "fid" and "kid"; "cmmd", which is 1000 times the
       squared distance; as far as there are features of their networks.
     """
-    found: dict[str, float] = {}
-    for network, there in reference.items():
-        here = [one[network] for one in sets]
-        if network == "clip":
-            gaussian = [kernel_distance(one, there, "gaussian") for one in here]
-            found["cmmd"] = CMMD_SCALE * float(np.mean(gaussian))
-            continue
-        for name, distance in zip(NAMES[network], (frechet_distance, kernel_distance), strict=True):
-            found[name] = float(np.mean([distance(one, there) for one in here]))
-    return found
+    return {
+        name: float(np.mean([distance(one[network], there) for one in sets]))
+        for network, there in reference.items()
+        for name, distance in DISTANCES[network].items()
+    }
 
 
 def samples_of(run: Path, sampler: str) -> Sequence[Images]:
@@ -162,18 +162,8 @@ def _in_jax(of_image: Callable[[Any, Any], Any], weights: Any) -> Network:
     return lambda images: np.asarray(of_batch(weights, to_float(images)))
 
 
-def _alexnet() -> Network:
-    return _in_jax(lpips_features, load_lpips_weights("alexnet"))
-
-
-def _clip(path: str) -> Network:
-    state = _archive("clip", path).state_dict()
-    arrays = {name: tensor.float().numpy() for name, tensor in state.items()}
-    return _in_jax(clip_embedding, clip_weights(arrays))
-
-
 def _inception(path: str) -> Network:
-    module, torch = _archive("inception", path), _torch("inception")
+    module, torch = _archive("inception", path)
 
     def of_batch(images: np.ndarray) -> np.ndarray:
         colour = np.broadcast_to(images, (*images.shape[:3], 3)).transpose(0, 3, 1, 2)
@@ -190,40 +180,33 @@ def _inception(path: str) -> Network:
     return of_batch
 
 
-def _archive(field: str, path: str) -> Any:
-    """A TorchScript archive, on the processor; reading it runs no Python."""
-    torch = _torch(field)
+def _archive(field: str, path: str) -> tuple[Any, Any]:
+    """A TorchScript archive, on the processor, and PyTorch; reading it runs no Python."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(field, "no PyTorch", "pip install 'lavps-jax[convert]'") from error
     with reached(Path(path), field):
         if not Path(path).is_file():
             raise UserError(field, path, "give an existing file")
         Path(path).open("rb").close()
     try:
-        return torch.jit.load(path, map_location="cpu").eval()
+        return torch.jit.load(path, map_location="cpu").eval(), torch
     except (RuntimeError, ValueError) as error:
         remedy = f"give the TorchScript archive of its authors ({first_words(error)})"
         raise UserError(field, path, remedy) from error
 
 
-def _torch(field: str) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(field, "no PyTorch", "pip install 'lavps-jax[convert]'") from error
-    return torch
-
-
 def _reference(config: Config, shape: tuple[int, ...]) -> Images:
     """Raises a UserError unless its images have the shape of the run's."""
     height, width, channels = shape
-    channels: Any = channels
+    given: Any = config.reference, config.size, channels
     try:
-        source = FolderData(
-            config.reference, config.size, channels, value_range=config.value_range
-        ).open()
+        source = FolderData(*given, value_range=config.value_range).open()
     except UserError as error:
-        field = {"data.path": "reference"}.get(error.field, error.field.removeprefix("data."))
+        field = error.field.removeprefix("data.").replace("path", "reference")
         raise UserError(field, error.value, error.remedy.replace("data.", "")) from error
-    if source.image_shape != (height, width, channels):
+    if source.image_shape != shape:
         remedy = f"set size to {height}" if height == width else f"give {height} x {width} pixels"
         found = f"images of {source.image_shape[:2]}, the run has {(height, width)}"
         raise UserError("reference", found, remedy)

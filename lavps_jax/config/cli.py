@@ -15,23 +15,25 @@ import sys
 import threading
 import types
 import warnings
-import weakref
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 import tyro
 
 from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.distributed.memory import LESS_MEMORY
-from lavps_jax.errors import UserError, did_you_mean
+from lavps_jax.errors import UserError, did_you_mean, first_words
 from lavps_jax.io.storage import absolute, as_path, on_disk, reached
 
 __all__ = ["fail", "from_flags", "main", "parse"]
 
 Config = TypeVar("Config")
 
-_PROGRAMS = {"SampleConfig": "sample.py", "TrainConfig": "train.py"}
+_PROGRAMS = {
+    "SampleConfig": "sample.py (lavps-sample)",
+    "TrainConfig": "train.py (lavps-train)",
+}
 _UNREACHABLE = (
     FileNotFoundError,
     FileExistsError,
@@ -93,26 +95,33 @@ def from_flags(
     Raises:
       UserError: if a value is out of range.
     """
-    arguments, errors = _words_first(kind, arguments), io.StringIO()
+    known = list(_known(kind, default))
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
+        with contextlib.redirect_stderr(printed), warnings.catch_warnings():
             # tyro warns of a class that a preset brings along, and takes it.
             warnings.simplefilter("ignore", UserWarning)
-            found = tyro.cli(
+            found, unknown = tyro.cli(
                 kind,
                 prog=prog,
                 default=default,
-                args=arguments,
+                args=_words_first(arguments, known),
                 config=(tyro.conf.CascadeSubcommandArgs,),
+                return_unknown_args=True,
             )
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         if (mistake := _user_error(stop)) is not None:
             raise mistake from None
-        message = _message(errors.getvalue(), kind)
-        fail(f"{message}{' ' if message.endswith('?') else '; '}{prog} --help lists all flags")
-    return _at_home(found)
+        wrong = _first_part(printed.getvalue())
+    else:
+        if not unknown:
+            return _at_home(found)
+        wrong = f"Unrecognized options: {', '.join(unknown)}"
+        hints = (_hint(*pair, known) for pair in itertools.pairwise([*unknown, ""]))
+        wrong = "; ".join([wrong, *dict.fromkeys(hint for hint in hints if hint)])
+    fail(f"{wrong}{' ' if wrong.endswith('?') else '; '}{prog} --help lists all flags")
 
 
 def _at_home(value: Any, field: str = "") -> Any:
@@ -136,7 +145,36 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _words_first(kind: type, arguments: list[str]) -> list[str]:
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a name in camel case is parted."""
+
+
+def _known(kind: Any, default: Any, above: str = "", word: str = "") -> Iterator[tuple[str, str]]:
+    """Every flag with the word that it goes with, or "", and every word that chooses a kind.
+
+    Args:
+      kind: of a configuration, a dataclass.
+      default: one of this kind, whose parts may be of kinds of their own, or anything else.
+      above: the name of the field that it is, with a dot behind it.
+      word: that chooses the kind.
+    """
+    for name, hint in get_type_hints(kind).items():
+        field, value = above + name.replace("_", "-"), getattr(default, name, None)
+        choice = get_origin(hint) in (Union, types.UnionType)
+        kinds: Any = dict.fromkeys([*(get_args(hint) if choice else [hint]), type(value)])
+        kinds = [one for one in kinds if dataclasses.is_dataclass(one)]
+        for one in kinds:
+            inner = f"{field}:{_CAPITAL.sub('-', one.__name__).lower()}" if choice else word
+            if choice:
+                yield inner, word
+            yield from _known(one, value if type(value) is one else None, f"{field}.", inner)
+        if not kinds:
+            yield f"--{field}", word
+        if hint is bool:
+            yield f"--{above}no-{name.replace('_', '-')}", word
+
+
+def _words_first(arguments: list[str], known: list[tuple[str, str]]) -> list[str]:
     """The words that choose a kind, each before those inside of it, then all flags.
 
     tyro understands a flag only after the word that it belongs to.
@@ -144,90 +182,44 @@ def _words_first(kind: type, arguments: list[str]) -> list[str]:
     Raises:
       UserError: if one field is given two kinds.
     """
-    groups = [field for field, kinds in get_type_hints(kind).items() if len(get_args(kinds)) > 1]
+    fields = {name.partition(":")[0] for name, _ in known if ":" in name}
     chosen: dict[str, str] = {}
     flags = []
     for argument in arguments:
-        group, colon, word = argument.partition(":")
-        if not colon or group.partition(".")[0].replace("-", "_") not in groups:
+        field, _, word = argument.partition(":")
+        if not word or field.replace("_", "-") not in fields:
             flags.append(argument)
-        elif chosen.setdefault(group, word) != word:
-            raise UserError(group, f"{chosen[group]} and {word}", "give one of them")
-    words = sorted(chosen, key=lambda group: group.count("."))
-    return [f"{group}:{chosen[group]}" for group in words] + flags
+        elif chosen.setdefault(field, word) != word:
+            raise UserError(field, f"{chosen[field]} and {word}", "give one of them")
+    words = sorted(chosen, key=lambda field: field.count("."))
+    return [f"{field}:{chosen[field]}" for field in words] + flags
 
 
-_STYLE = re.compile(r"\x1b\[[0-9;]*m|\[/?bold\]")
-_WORD = re.compile(r"[\w.-]+:[\w-]+")
-_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-"""Where a name in camel case is parted."""
-
-
-def _message(box: str, kind: type) -> str:
-    """What tyro's framed message says is wrong, and what may have been meant, on one line.
-
-    It is coloured on a terminal, and framed in ASCII where the terminal has nothing else. Rules
-    part what is wrong, the words that there are, and flags of similar names.
-    """
-    sections: list[list[str]] = [[]]
-    for line in (_STYLE.sub("", line).strip("│| ") for line in box.splitlines()[1:]):
-        if not _is_rule(line):
-            sections[-1].append(line)
-        elif sections[-1]:
-            sections.append([])
-    wrong = " ".join(sections[0]).partition(" Got errors:")[0].strip(" .")
-    if wrong.startswith("Unrecognized or misplaced"):
-        tokens = re.findall(r"(\S+) \(applied to .*?\)", wrong)
-        wrong = f"Unrecognized options: {', '.join(tokens)}"
-    tokens = re.split(r",? ", wrong.partition("Unrecognized options: ")[2])
-    hints = (_hint(*one, sections[1:-1], kind) for one in itertools.pairwise([*tokens, ""]))
-    return "; ".join([wrong, *dict.fromkeys(hint for hint in hints if hint)])
-
-
-def _hint(token: str, following: str, sections: list[list[str]], kind: type) -> str | None:
+def _hint(token: str, following: str, known: list[tuple[str, str]]) -> str | None:
     """What may have been meant by a token that nothing understands."""
-    words = _WORD.findall(" ".join(line for lines in sections for line in lines))
     if token.lower() in ("true", "false"):
         return "a flag of yes or no takes no value: --NAME or --no-NAME"
-    groups = {word.partition(":")[0] for word in _kinds(kind)}
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in groups]
-    flags = [f"--{name.replace('_', '-')}" for name in names]
-    if not token.startswith("--"):
-        if ":" in token:
-            return did_you_mean(token, [*words, *_kinds(kind)])
-        return did_you_mean(f"--{token.lstrip('-')}", flags)
-    # Flags, and of each the words that it may follow.
-    similar: dict[str, list[str]] = {}
-    for title, *lines in sections:
-        if title in ("Perhaps you meant:", f"Arguments similar to {token}:"):
-            for line in lines:
-                if line.startswith("--"):
-                    names = re.findall(r"--[\w.-]+", line)  # --overwrite, --no-overwrite
-                    similar |= {name: [] for name in names}
-                elif similar:
-                    similar[list(similar)[-1]] += _WORD.findall(line)
-    if similar.get(token):
-        return f"{token} goes with {' or '.join(similar[token])}"
-    as_word = f"{token[2:]}:{following}"  # --operator denoise
-    if as_word in words:
-        return f"did you mean {as_word}?"
-    at_once = [name for name, follows in similar.items() if not follows]
-    near = did_you_mean(token, [*at_once, *flags]) or did_you_mean(token, similar)
-    return near or did_you_mean(as_word, words)
+    if fitting := [word for name, word in known if name == token and word]:
+        return f"{token} goes with {' or '.join(fitting)}"
+    name = token.lstrip("-")
+    words = [one for one, _ in known if ":" in one]
+    if any(word.startswith(f"{name}:") for word in words):  # --operator identity
+        name = f"{name}:{following}"
+    if ":" in name:
+        return did_you_mean(name, words)
+    return did_you_mean(f"--{name}", [one for one, _ in known if ":" not in one])
 
 
-def _kinds(kind: type) -> list[str]:
-    """The words that choose a kind of a field, such as sampler:dps-config."""
-    return [
-        f"{field}:{_CAPITAL.sub('-', one.__name__).lower()}"
-        for field, kinds in get_type_hints(kind).items()
-        for one in get_args(kinds)
-        if isinstance(one, type) and dataclasses.is_dataclass(one)
-    ]
+def _first_part(box: str) -> str:
+    """What tyro's framed message says first, on one line: what is wrong.
 
-
-def _is_rule(line: str) -> bool:
-    return not line.strip("-─╰╯")
+    It is coloured on a terminal, and framed in ASCII where the terminal has nothing else.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m|\[/?bold\]", "", box).splitlines()[1:]
+    lines = [line.strip("│| ") for line in plain]
+    parts = itertools.groupby(lines, lambda line: bool(line.strip("-─╰╯")))
+    wrong = next(" ".join(part) for is_text, part in parts if is_text)
+    return wrong.partition(" Got errors:")[0].strip(" .")
 
 
 def main(run: Callable[[list[str]], None]) -> None:
@@ -235,18 +227,14 @@ def main(run: Callable[[list[str]], None]) -> None:
 
     SIGTERM, with which batch systems end a job, cleans up as Ctrl-C does.
     """
-    signal.signal(signal.SIGTERM, _stop)
-    # Every thread and task of Orbax would tell of a full disk; the last one that is told is ours.
-    excepthook = threading.excepthook
-    threading.excepthook = lambda one: None if _full_disk(one.exc_value) else excepthook(one)
-    # TensorStore's answers that come after Orbax has given up.
-    unraisable = sys.unraisablehook
-    sys.unraisablehook = lambda one: (
-        None if "Event loop is closed" in str(one.exc_value) else unraisable(one)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _stop)
+    sys.unraisablehook = _stop_again
+    # Orbax logs in every thread what it also raises; of a full disk that would be 300 lines.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda one: (
+        None if _full_disk(one.exc_value) else threading.__excepthook__(one)
     )
-    logging.basicConfig(format="%(message)s")
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_about_something_else)
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -283,39 +271,29 @@ def _missing_device() -> str | None:
     try:
         jax.devices()
     except Exception as error:  # RuntimeError, AssertionError without a word, ...
-        why = " ".join(str(error).partition("(set ")[0].split()) or "there is no such device"
+        platforms = f"{os.environ.get('JAX_PLATFORMS')} ({first_words(error) or 'none is here'})"
         remedy = "leave it out, or install JAX for such devices as README.md says"
-        return str(UserError("JAX_PLATFORMS", f"{os.environ.get('JAX_PLATFORMS')} ({why})", remedy))
+        return str(UserError("JAX_PLATFORMS", platforms, remedy))
     return None
 
 
-def _full_disk(error: object) -> str | None:
+def _full_disk(error: BaseException | None) -> str | None:
     """What the system says of a full disk, if that is the error; TensorStore has no type for it."""
     reasons = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
     return next((reason for reason in reasons if reason in str(error)), None)
 
 
-def _is_about_something_else(record: logging.LogRecord) -> bool:
-    """Filters log records about a full disk."""
-    return not (_full_disk(record.getMessage()) or _full_disk((record.exc_info or [0, 0])[1]))
-
-
-def _stop(number: int, frame: types.FrameType | None) -> None:
-    if _would_be_dropped(frame):  # Try again later.
-        signal.signal(signal.SIGALRM, _stop)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        return
+def _stop(*_: object) -> None:
     raise KeyboardInterrupt("SIGTERM")
 
 
-def _would_be_dropped(frame: types.FrameType | None) -> bool:
-    """Whether Python ignores what is raised here: in finalizers and callbacks of the collector."""
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name in ("__del__", "_xla_gc_callback") or code.co_filename == weakref.__file__:
-            return True
-        frame = frame.f_back
-    return False
+def _stop_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in finalizers and callbacks; a signal that came there comes again
+    a moment later."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def fail(message: str) -> NoReturn:

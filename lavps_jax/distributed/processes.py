@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import socket
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ __all__ = ["check_agreement", "connect", "is_first", "on_any", "wait_for_all"]
 
 TIMEOUT_SECONDS = 300
 """How long a process waits for the others to come."""
-_GO = "go\n"
 
 
 def connect(
@@ -49,10 +47,10 @@ def connect(
       UserError: if only some of the flags are given, or the others do not come in time.
     """
     flags = (coordinator, process_index, process_count)
+    arguments: dict[str, Any] = {}
     if flags == (None, None, None):
         if not _in_cluster(os.environ) and not _on_tpu():
             return
-        arguments: dict[str, Any] = {}
     elif coordinator is None or process_index is None or process_count is None:
         remedy = "give all three, or none where the cluster tells them"
         raise UserError("coordinator, process_index, process_count", flags, remedy)
@@ -62,63 +60,45 @@ def connect(
     elif process_count == 1:
         return
     else:
-        _meet(coordinator, process_index, process_count, timeout)
+        _check_address(coordinator, is_here=process_index == 0)
         arguments = {
             "coordinator_address": coordinator,
             "num_processes": process_count,
             "process_id": process_index,
         }
-    jax.distributed.initialize(**arguments, initialization_timeout=timeout)
+    # Where a process does not come, JAX aborts the program with a stack of C++ frames: it gets more
+    # time than it has, in a thread that ends with the program.
+    arguments["initialization_timeout"] = 2 * timeout + 60
+    errors: list[Exception] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(**arguments)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        remedy = f"start all processes: they did not meet within {timeout} s"
+        raise UserError("coordinator", coordinator or "the one of the cluster", remedy)
+    if errors:
+        raise errors[0]
 
 
-def _meet(coordinator: str, index: int, count: int, timeout: int) -> None:
-    """Returns when all processes are there, on the port that JAX will use.
-
-    JAX itself aborts the program, with a stack of C++ frames, where a process does not come.
-    """
+def _check_address(coordinator: str, is_here: bool) -> None:
+    """Raises a UserError unless it is host:port; of this machine's, the port has to be free."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError("coordinator", coordinator, "give host:port of process 0")
-    deadline = time.monotonic() + timeout
-    if index == 0:
-        _wait_for_others(int(port), count, deadline, timeout)
-        return
-    trouble = "it closed the connection"
-    while (left := deadline - time.monotonic()) > 0:
+    if is_here:
         try:
-            with socket.create_connection((host, int(port)), timeout=left) as connection:
-                connection.sendall(f"{index}\n".encode())
-                if connection.makefile().readline() == _GO:
-                    return
+            socket.create_server(("", int(port))).close()
         except OSError as error:
-            trouble = error.strerror or str(error)
-        time.sleep(min(0.2, left))
-    remedy = f"start process 0 there: no answer within {timeout} s ({trouble})"
-    raise UserError("coordinator", coordinator, remedy)
-
-
-def _wait_for_others(port: int, count: int, deadline: float, timeout: int) -> None:
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(socket.create_server(("", port)))
-        except OSError as error:
-            remedy = f"choose another port: {error.strerror}"
-            raise UserError("coordinator", f"port {port}", remedy) from error
-        there: dict[int, socket.socket] = {}
-        while len(there) < count - 1:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                connection = stack.enter_context(server.accept()[0])
-                connection.settimeout(max(deadline - time.monotonic(), 0.01))
-                word = connection.makefile().readline().strip()
-            except TimeoutError:
-                missing = [str(i) for i in range(1, count) if i not in there]
-                remedy = f"start process {', '.join(missing)}: not there within {timeout} s"
-                raise UserError("process_count", count, remedy) from None
-            if word.isdigit() and 0 < int(word) < count:
-                there[int(word)] = connection
-        for connection in there.values():
-            connection.sendall(_GO.encode())
+            raise UserError(
+                "coordinator", coordinator, f"choose another port: {error.strerror}"
+            ) from error
 
 
 def _in_cluster(environ: Mapping[str, str]) -> bool:

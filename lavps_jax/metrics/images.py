@@ -17,14 +17,12 @@ from jaxtyping import Array, Float
 from scipy import special
 
 from lavps_jax.errors import UserError
-from lavps_jax.operators.base import MeasurementOperator
 
 __all__ = [
     "chi2_band",
     "crps",
     "interval_coverage",
     "psnr",
-    "residual_chi2",
     "sliced_wasserstein",
     "ssim",
 ]
@@ -70,37 +68,9 @@ def ssim(x: Float[Array, "H W C"], reference: Float[Array, "H W C"]) -> Float[Ar
     return jnp.asarray(dm_pix.ssim(_to_unit(x), _to_unit(reference), filter_fn=_window_mean))
 
 
-def residual_chi2(
-    operator: MeasurementOperator,
-    x_0: Float[Array, "H W C"],
-    y: Array,
-    sigma_y: float | Float[Array, ""],
-) -> Float[Array, ""]:
-    """||y - A(x_0)||^2 / sigma_y^2 over the entries that carry a measurement, float ().
-
-    For the true image it is chi-square with `operator.num_observed()` degrees of freedom, for a
-    posterior sample it is close to that: far above means that the measurement is not met, far
-    below that its noise is fitted. Compare with `chi2_band`.
-
-    Args:
-      operator: the map A, with `forward` and `project`.
-      x_0: image, float (H, W, C) in [-1, 1].
-      y: observation, real or complex, the shape of A(x_0). The real and the imaginary part of a
-        complex entry each have noise of standard deviation sigma_y.
-      sigma_y: standard deviation of the noise, float (), positive, in the units of y.
-    Raises:
-      UserError: if y does not have the shape of A(x_0).
-    """
-    prediction = operator.forward(x_0)
-    if y.shape != prediction.shape:
-        raise UserError("y", f"shape {y.shape}", f"give the operator's shape {prediction.shape}")
-    # Scaled before squaring: 1 / sigma_y^2 alone can overflow or cost digits in float32.
-    residual = operator.project(y - prediction) / sigma_y
-    return jnp.sum(jnp.square(residual.real) + jnp.square(residual.imag))
-
-
 def chi2_band(num_observed: float | Float[Array, ""], level: float = 0.99) -> tuple[float, float]:
-    """The central interval (low, high) that holds `residual_chi2` of the true image.
+    """The central interval (low, high) that holds the chi-square of the true image, see
+    `lavps_jax.problems.residual_chi2`.
 
     Exact quantiles (1 - level) / 2 and (1 + level) / 2 of the chi-square distribution, computed
     on the host.

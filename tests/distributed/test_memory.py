@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lavps_jax.config.settings import DDIMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.distributed.memory import (
     _control_group_bytes,
@@ -17,6 +17,7 @@ from lavps_jax.distributed.memory import (
 from lavps_jax.errors import UserError
 from lavps_jax.operators import families
 from lavps_jax.runs.restoring import _less_memory
+from lavps_jax.samplers import DDIM
 
 
 def compiled(count):
@@ -46,7 +47,7 @@ def test_too_large_a_program_is_refused():
     ],
 )
 def test_the_remedy_is_one_that_is_left(settings, batch_size, words):
-    config = SampleConfig("p", ShippedData(), families.Identity(), DDIMConfig(), "o", **settings)
+    config = SampleConfig("p", ShippedData(), families.Identity(), DDIM(), "o", **settings)
     remedy = _less_memory(config, batch_size)
     assert all(word in remedy for word in words) and remedy.count(", or ") == len(words) - 1
 

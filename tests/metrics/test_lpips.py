@@ -206,9 +206,10 @@ def test_a_missing_package_is_named(monkeypatch):
         load_lpips_weights()
 
 
-@pytest.mark.parametrize("content", [None, b"\x80\x04}."])
+@pytest.mark.parametrize("content", [None, b"cos\nmkdir\n(S'ran'\ntR."])
 def test_other_weights_are_refused(monkeypatch, tmp_path, content):
-    """A file that is missing or not as released."""
+    """A file that is missing or not as released, which is not unpickled."""
+    monkeypatch.chdir(tmp_path)
 
     class Distribution:
         def locate_file(self, path):
@@ -220,3 +221,4 @@ def test_other_weights_are_refused(monkeypatch, tmp_path, content):
     monkeypatch.setattr(module.metadata, "distribution", lambda name: Distribution())
     with pytest.raises(UserError, match=r"alexnet\.ckpt"):
         load_lpips_weights()
+    assert not (tmp_path / "ran").exists()
