@@ -3,9 +3,10 @@
 Command: python sample.py configs/fashion_mnist.py
 """
 
-from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.operators import families
+from lavps_jax.samplers import DPS, LAVPS, MGDM
 
 
 def get_config() -> SampleConfig:
@@ -13,8 +14,8 @@ def get_config() -> SampleConfig:
         prior="pretrained/fashion_mnist/prior",
         data=ShippedData(pad_to=32),
         operator=families.MotionBlur(size=9, intensity=0.9),
-        sampler=LAVPSConfig(amortized="pretrained/fashion_mnist/motion_blur"),
-        compare_with=(MGDMConfig(), DPSConfig()),
+        sampler=LAVPS(amortized="pretrained/fashion_mnist/motion_blur"),
+        compare_with=(MGDM(), DPS()),
         out_dir="outputs/fashion_mnist",
         num_images=4,  # Two to three minutes on two cores.
         num_particles=2,

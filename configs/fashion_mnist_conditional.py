@@ -5,7 +5,7 @@ It is told y through A^+ y alone, and samples by DDIM without a likelihood.
 Training: python train.py configs/fashion_mnist_conditional.py
 Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:supervised-config --sampler.denoiser benchmarks/weights/palette
+    sampler:supervised --sampler.denoiser benchmarks/weights/palette
 """
 
 from lavps_jax.config.settings import OptimizerConfig, SupervisedTask, TrainConfig, load_preset

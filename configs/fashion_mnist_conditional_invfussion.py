@@ -7,7 +7,7 @@ layer.
 Training: python train.py configs/fashion_mnist_conditional_invfussion.py
 Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:supervised-config --sampler.denoiser benchmarks/weights/invfussion
+    sampler:supervised --sampler.denoiser benchmarks/weights/invfussion
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ Otherwise configs/fashion_mnist_conditional.py. It takes any linear operator.
 
 Training: python train.py configs/fashion_mnist_conditional_pivot.py
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:supervised-config --sampler.denoiser benchmarks/weights/pivot
+    sampler:supervised --sampler.denoiser benchmarks/weights/pivot
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ samples: fast on the blur it was trained for, and without a safeguard elsewhere.
 
 Training: python train.py configs/fashion_mnist_one_step.py
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
-    sampler:one-step-config --sampler.generator benchmarks/weights/one_step
+    sampler:one-step --sampler.generator benchmarks/weights/one_step
 """
 
 from lavps_jax.config.settings import OneStepTask, OptimizerConfig, TrainConfig, load_preset

@@ -5,7 +5,7 @@ configs/ffhq256_prior.py, configs/ffhq256_amortized.py and configs/ffhq256_invfu
 
 Sampling: python sample.py configs/ffhq256.py
 Choosing a budget on the 32 validation images (FFHQ's 61000 to 61031), one sample each; the
-published grid of LAVPS and, behind sampler:mgdm-config with --sampler.tau-rule previous and
+published grid of LAVPS and, behind sampler:mgdm with --sampler.tau-rule previous and
 --sampler.inner.learning-rate-unit and --sampler.inner-low-noise.learning-rate-unit image, of MGDM:
   for index in 10 20 30; do for low in 0 1 3 10; do for k in 1 3; do for rate in 0.01 0.03; do
     python sample.py configs/ffhq256.py --no-compare --data.path data/ffhq256/validation \
@@ -29,14 +29,15 @@ Hardware: any accelerator; a batch that does not fit is refused before it runs (
 Time of one sample on an H100 GPU: 1.2 s (LAVPS), 2.2 s (MGDM), 0.4 s (DPS), see docs/parity.md.
 """
 
-from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import FolderData
 from lavps_jax.operators import families
+from lavps_jax.samplers import DPS, LAVPS, MGDM, Inner
 
 
-def inner(num_inner_steps: int) -> InnerConfig:
+def inner(num_inner_steps: int) -> Inner:
     """With the published learning rate; the grids and block times below are published as well."""
-    return InnerConfig(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
+    return Inner(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
 
 
 def get_config() -> SampleConfig:
@@ -44,7 +45,7 @@ def get_config() -> SampleConfig:
         prior="pretrained/ffhq256/prior",
         data=FolderData("data/ffhq256/test", size=256),
         operator=families.MotionBlur(size=21, intensity=0.9),
-        sampler=LAVPSConfig(
+        sampler=LAVPS(
             amortized="pretrained/ffhq256/motion_blur",
             inner=inner(3),
             inner_low_noise=inner(1),
@@ -52,8 +53,8 @@ def get_config() -> SampleConfig:
             tau_rule="previous",
         ),
         compare_with=(
-            MGDMConfig(inner(3), inner(10), high_idx=30, tau_rule="previous"),
-            DPSConfig(),
+            MGDM(inner=inner(3), inner_low_noise=inner(10), high_idx=30, tau_rule="previous"),
+            DPS(),
         ),
         out_dir="outputs/ffhq256",
         num_images=8,

@@ -2,7 +2,7 @@
 
 Training: python train.py configs/ffhq256_conditional.py
 Sampling: python sample.py configs/ffhq256.py --no-compare \\
-    sampler:supervised-config --sampler.denoiser runs/ffhq256_conditional/weights
+    sampler:supervised --sampler.denoiser runs/ffhq256_conditional/weights
 Time: that of configs/ffhq256_prior.py for as many steps; the network is the prior's.
 """
 

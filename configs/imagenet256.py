@@ -17,14 +17,15 @@ Time of one sample at 20 TFLOP/s: 12 s (LAVPS), 22 s (MGDM), 4 s (DPS);
 counted, not measured, see docs/parity.md.
 """
 
-from lavps_jax.config.settings import DPSConfig, InnerConfig, LAVPSConfig, MGDMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import FolderData
 from lavps_jax.operators import families
+from lavps_jax.samplers import DPS, LAVPS, MGDM, Inner
 
 
-def inner(num_inner_steps: int) -> InnerConfig:
+def inner(num_inner_steps: int) -> Inner:
     """With the published learning rate; the grids and block times below are published as well."""
-    return InnerConfig(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
+    return Inner(num_inner_steps, learning_rate=0.03, learning_rate_unit="image")
 
 
 def get_config() -> SampleConfig:
@@ -32,7 +33,7 @@ def get_config() -> SampleConfig:
         prior="pretrained/imagenet256/prior",
         data=FolderData("data/imagenet256/test", size=256),
         operator=families.MotionBlur(size=21, intensity=0.9),
-        sampler=LAVPSConfig(
+        sampler=LAVPS(
             amortized="pretrained/imagenet256/motion_blur",
             inner=inner(3),
             inner_low_noise=inner(1),
@@ -40,8 +41,8 @@ def get_config() -> SampleConfig:
             tau_rule="previous",
         ),
         compare_with=(
-            MGDMConfig(inner(3), inner(10), high_idx=30, tau_rule="previous"),
-            DPSConfig(),
+            MGDM(inner=inner(3), inner_low_noise=inner(10), high_idx=30, tau_rule="previous"),
+            DPS(),
         ),
         out_dir="outputs/imagenet256",
         num_images=8,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +30,9 @@ from jax.sharding import SingleDeviceSharding
 from lavps_jax.config import cli
 from lavps_jax.config.settings import (
     AmortizedTask,
-    LAVPSConfig,
-    MGDMConfig,
-    OneStepConfig,
     OneStepTask,
     PriorTask,
     SampleConfig,
-    SupervisedConfig,
     SupervisedTask,
     TrainConfig,
     load_preset,
@@ -45,12 +42,11 @@ from lavps_jax.distributed.collectives import bytes_sent
 from lavps_jax.distributed.slices import CHIPS, Chip, compile_only, devices_of
 from lavps_jax.errors import UserError
 from lavps_jax.networks import ComputeDtype, Remat, split
-from lavps_jax.problems.likelihoods import simulate
-from lavps_jax.runs.build import build_mgdm, on_trained_blocks, start_of
+from lavps_jax.problems.problem import simulate
 from lavps_jax.runs.build_training import build_loss, build_optimizer, one_step_weights
-from lavps_jax.runs.build_zero_shot import build_zero_shot
-from lavps_jax.samplers import Sampler, make_sample_fn
-from lavps_jax.samplers.starts import BestOf, ZeroShot
+from lavps_jax.runs.loading import amortized_start, supervised_denoiser
+from lavps_jax.samplers import LAVPS, OneStep, Sampler, Supervised, sample
+from lavps_jax.samplers.starts import SupervisedStart
 from lavps_jax.training.sharding import (
     batch_sharding,
     check_batch,
@@ -59,7 +55,7 @@ from lavps_jax.training.sharding import (
     state_sharding,
     weight_sharding,
 )
-from lavps_jax.training.step import ChainLoss, begin_chains, init_train_state, make_train_step
+from lavps_jax.training.step import begin_carry, init_train_state, make_train_step
 from lavps_jax.types import Weights
 
 __all__ = [
@@ -146,12 +142,12 @@ def training_needs(
     mesh = make_mesh(config.fsdp, devices=devices)
     check_batch(mesh, config.batch_size, config.num_microbatches)
     model, weights = _abstract(config)
-    denoiser, frozen = None, {}
+    frozen: Any = {}
     if isinstance(config.task, OneStepTask):
         weights = jax.eval_shape(one_step_weights, weights)
     if isinstance(config.task, AmortizedTask | OneStepTask):
-        denoiser, frozen, _ = _abstract_prior(prior)
-    loss_fn = build_loss(config, model, denoiser)
+        frozen, _ = _abstract_prior(prior)
+    loss_fn = build_loss(config, model)
     optimizer = build_optimizer(config, weights)
     images = _like((config.batch_size, side, side, _channels(config)), batch_sharding(mesh))
     labels = None
@@ -159,12 +155,8 @@ def training_needs(
         labels = _like((config.batch_size,), batch_sharding(mesh), jnp.int32)
     rng_key = _placed(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     frozen = jax.tree.map(_placed, frozen, weight_sharding(mesh, frozen))
-    chains = ()
-    if isinstance(loss_fn, ChainLoss):
-        chains = jax.eval_shape(
-            lambda *given: begin_chains(loss_fn, *given), frozen, images, rng_key
-        )
-    state = jax.eval_shape(lambda w, c: init_train_state(w, optimizer, c), weights, chains)
+    carry = jax.eval_shape(partial(begin_carry, loss_fn), frozen, images, rng_key)
+    state = jax.eval_shape(lambda w, c: init_train_state(w, optimizer, c), weights, carry)
     shardings = state_sharding(mesh, state)
     train_step: Any = make_train_step(
         loss_fn,
@@ -192,27 +184,22 @@ def sampling_needs(
       UserError: if the configuration of a network that the sampler needs is missing, or it needs
         more memory than there is.
     """
-    denoiser, theta, channels = _abstract_prior(prior, config.compute_dtype)
-    sampler, phi = _sampler(config, denoiser, amortized)
-    params = {"theta": theta} | ({} if phi is None else {"phi": phi})
+    denoiser, channels = _abstract_prior(prior, config.compute_dtype)
+    sampler = _sampler(config, amortized)
     x_0 = jax.ShapeDtypeStruct((side, side, channels), jnp.float32)
 
     def problem(key, x_0):
         return simulate(key, x_0, config.operator.draw(key, x_0.shape), 0.05)
 
-    one = jax.eval_shape(problem, jax.eval_shape(lambda: jax.random.key(0)), x_0)
-    problems = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape), leaf.dtype), one
-    )
-    index = jax.ShapeDtypeStruct((config.batch_size,), jnp.uint32)
-    plan = jax.eval_shape(sampler.plan)
-    rng_key = jax.eval_shape(lambda: jax.random.key(0))
-    sharding = SingleDeviceSharding(device)
+    rng_key, sharding = jax.eval_shape(lambda: jax.random.key(0)), SingleDeviceSharding(device)
+    stack = jax.vmap(problem, axis_size=config.batch_size, in_axes=None)
+    problems = jax.eval_shape(stack, rng_key, x_0)
     given = jax.tree.map(
-        lambda leaf: _placed(leaf, sharding), (rng_key, index, params, problems, plan)
+        lambda leaf: _placed(jnp.float32(leaf) if isinstance(leaf, float) else leaf, sharding),
+        (rng_key, sampler, denoiser, problems),
     )
-    sample_fn: Any = make_sample_fn(sampler, num_particles=config.num_particles)
-    return needs_of(compiled(sample_fn.lower(*given), "lower batch_size or num_particles"))
+    program = jax.jit(partial(sample, num_particles=config.num_particles))
+    return needs_of(compiled(program.lower(*given), "lower batch_size or num_particles"))
 
 
 def compiled(lowered: jax.stages.Lowered, remedy: str) -> jax.stages.Compiled:
@@ -226,27 +213,24 @@ def compiled(lowered: jax.stages.Lowered, remedy: str) -> jax.stages.Compiled:
         raise UserError("memory of a chip", told, remedy) from error
 
 
-def _sampler(
-    config: SampleConfig, denoiser: EDMDenoiser, amortized: TrainConfig | None
-) -> tuple[Sampler, Weights | None]:
+def _sampler(config: SampleConfig, amortized: TrainConfig | None) -> Sampler:
     match config.sampler:
-        case LAVPSConfig():
+        case LAVPS():
             task = None if amortized is None else amortized.task
             if amortized is None or not isinstance(task, AmortizedTask | SupervisedTask):
                 raise UserError("amortized", "no preset of an amortized network", "give one")
-            model, phi = _abstract(amortized, config.compute_dtype)
-            start = start_of(model, task, amortized.schedule)
-            sampler = config.sampler
+            model, weights = _abstract(amortized, config.compute_dtype)
             if isinstance(task, AmortizedTask):
-                sampler = on_trained_blocks(sampler, task)
+                start: Any = amortized_start(model, task, amortized.schedule, weights)
+            else:
+                denoiser = supervised_denoiser(model, task, amortized.schedule, weights)
+                start = SupervisedStart(denoiser)
             # The larger program: starts are compared on all operators but one.
-            return build_mgdm(sampler, denoiser, BestOf(start, ZeroShot())), phi
-        case MGDMConfig():
-            return build_mgdm(config.sampler, denoiser, ZeroShot()), None
-        case SupervisedConfig() | OneStepConfig():
+            return config.sampler.replace(amortized=start, best_of=True)
+        case Supervised() | OneStep():
             raise UserError("preset", "a sampler without the prior", "give one that uses it")
         case _:
-            return build_zero_shot(config.sampler, denoiser), None
+            return config.sampler
 
 
 def _abstract(config: TrainConfig, dtype: ComputeDtype = "float32") -> tuple[Any, Weights]:
@@ -256,21 +240,18 @@ def _abstract(config: TrainConfig, dtype: ComputeDtype = "float32") -> tuple[Any
 
 
 def _channels(config: TrainConfig) -> int:
-    match config.task:
-        case PriorTask(network=network):
-            return network.in_channels
-        case task:
-            return task.network.backbone.in_channels
+    network: Any = config.task.network
+    return getattr(network, "backbone", network).in_channels
 
 
 def _abstract_prior(
     config: TrainConfig | None, dtype: ComputeDtype = "float32"
-) -> tuple[EDMDenoiser, Weights, int]:
-    """(denoiser, theta, channels of an image)."""
+) -> tuple[EDMDenoiser, int]:
+    """The prior with shapes in the place of weights, and the channels of an image."""
     if config is None or not isinstance(config.task, PriorTask):
         raise UserError("prior", "no preset of a prior", "give --prior configs/NAME_prior.py")
-    model, theta = _abstract(config, dtype)
-    return EDMDenoiser(model, config.schedule), theta, _channels(config)
+    model, weights = _abstract(config, dtype)
+    return EDMDenoiser(weights, model, schedule=config.schedule), _channels(config)
 
 
 def _like(shape: tuple[int, ...], sharding: Any, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -278,40 +259,34 @@ def _like(shape: tuple[int, ...], sharding: Any, dtype: Any = jnp.float32) -> ja
 
 
 def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _changed(preset: Any, given: Config, fields: tuple[str, ...]) -> Any:
-    """The preset with what is given of these fields."""
-    changes = {name: getattr(given, name) for name in fields}
-    return dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
-
-
-def _preset(path: str | None) -> Any:
-    return None if path is None else load_preset(path)
+    return _like(leaf.shape, sharding, leaf.dtype)
 
 
 def run(arguments: list[str]) -> None:
     given = cli.from_flags(Config, arguments, prog="python -m lavps_jax.aot")
-    preset = load_preset(given.preset)
-    for field in _OF_TRAINING if isinstance(preset, SampleConfig) else ("amortized",):
+    preset: Any = load_preset(given.preset)
+    if not isinstance(preset, SampleConfig | TrainConfig):
+        raise UserError("preset", given.preset, "its get_config() must give a run")
+    trains = isinstance(preset, TrainConfig)
+    for field in ("amortized",) if trains else _OF_TRAINING:
         if (value := getattr(given, field)) is not None:
             raise UserError(field, value, f"leave it out: {given.preset} has no use for it")
     devices = devices_of(given.topology)
-    if isinstance(preset, TrainConfig):
-        preset = _changed(preset, given, (*_OF_BOTH, *_OF_TRAINING))
-        needs = training_needs(preset, _preset(given.prior), given.image_size, devices)
+    fields = (*_OF_BOTH, *_OF_TRAINING) if trains else _OF_BOTH
+    changes = {name: getattr(given, name) for name in fields}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    preset = dataclasses.replace(preset, **changes)
+    others = (given.prior, given.amortized)
+    prior, amortized = (None if path is None else load_preset(path) for path in others)
+    if trains:
+        needs = training_needs(preset, prior, given.image_size, devices)
         parts = preset.num_microbatches
         what = f"a training step of {preset.batch_size} images on {len(devices)} chips"
         what += f", of which one part of {parts} is counted" if parts > 1 else ""
-    elif isinstance(preset, SampleConfig):
-        preset = _changed(preset, given, _OF_BOTH)
-        presets = (_preset(given.prior), _preset(given.amortized))
-        needs = sampling_needs(preset, *presets, given.image_size, devices[0])
+    else:
+        needs = sampling_needs(preset, prior, amortized, given.image_size, devices[0])
         what = f"{preset.batch_size} images x {preset.num_particles} particles on one chip"
         what += ", every loop counted once"
-    else:
-        raise UserError("preset", given.preset, "its get_config() must give a run")
     print(f"{given.preset} on {given.topology}: {what}")
     for line in describe(needs, CHIPS[given.topology.partition(":")[0]]):
         print(line)

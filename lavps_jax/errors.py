@@ -5,10 +5,12 @@ import math
 import re
 import struct
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+from jax.core import Tracer
 from PIL import Image
 
 __all__ = [
@@ -80,16 +82,23 @@ def check_choices(config: Any) -> None:
             raise UserError(name, repr(getattr(config, name)), remedy)
 
 
-def check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: Any) -> None:
     """Raises a UserError unless 0 <= value <= 1."""
-    if not 0 <= value <= 1:
+    if not _holds(lambda one: 0 <= one <= 1, value):
         raise UserError(name, value, "use a number from 0 to 1")
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: Any) -> None:
     """Raises a UserError unless the value is positive and finite."""
-    if not 0 < value < math.inf:
+    if not _holds(lambda one: 0 < one < math.inf, value):
         raise UserError(name, value, "use a positive number")
+
+
+def _holds(is_right: Callable[[float], bool], value: Any) -> bool:
+    """Whether a number is right, all of an array are, or it cannot be known yet: it is traced."""
+    if isinstance(value, Tracer):
+        return True
+    return all(is_right(one) for one in np.ravel(value))
 
 
 def check_seed(value: int) -> None:
@@ -98,9 +107,9 @@ def check_seed(value: int) -> None:
         raise UserError("seed", value, "use a whole number from 0 to 2^32 - 1")
 
 
-def check_at_least(name: str, value: float, least: int) -> None:
+def check_at_least(name: str, value: Any, least: int) -> None:
     """Raises a UserError unless the value is finite and at least `least`."""
-    if not least <= value < math.inf:
+    if not _holds(lambda one: least <= one < math.inf, value):
         raise UserError(name, value, f"use at least {least}")
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import dataclass_transform
+from typing import Any, Self, dataclass_transform
 
 import jax
-from flax import struct
 
-__all__ = ["Node"]
+__all__ = ["Node", "static"]
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(struct.field,))
+def static(*, default: Any = dataclasses.MISSING, kw_only: Any = dataclasses.MISSING) -> Any:
+    """A field of a `Node` that is no leaf: a hashable value that decides the program.
+
+    Counts, choices, shapes and functions are static, numbers that only enter the arithmetic are
+    leaves: another one runs the same compiled program.
+    """
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"pytree_node": False})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 class Node:
     """Makes subclasses frozen dataclasses and nodes of pytrees, each a kind of its own.
 
@@ -24,8 +32,8 @@ class Node:
         super().__init_subclass__(**arguments)
         dataclasses.dataclass(frozen=True)(cls)
         fields: dict[bool, list[str]] = {True: [], False: []}
-        for one in dataclasses.fields(cls):  # type: ignore[arg-type]
-            fields[one.metadata.get("pytree_node", True)].append(one.name)
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            fields[field.metadata.get("pytree_node", True)].append(field.name)
         data, static = fields[True], fields[False]
 
         def flatten(node):
@@ -42,3 +50,7 @@ class Node:
             return node
 
         jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values of some fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]

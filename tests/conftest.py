@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from importlib.metadata import version
-from typing import Any
 
 FLAGS: dict[str, str] = {}
 if version("jax").startswith("0.10."):
@@ -57,31 +56,31 @@ def golden():
 
 
 @pytest.fixture(scope="session")
-def prior(golden) -> tuple[EDMDenoiser, dict[str, Any]]:
-    """The prior of all golden files, and the parameters of samplers with its weights."""
+def prior(golden) -> EDMDenoiser:
+    """The prior of all golden files."""
     stored = golden("hdit_tiny")
-    model, theta = stored.network(stored.backbone, "unet.")
-    return EDMDenoiser(model), {"theta": theta}
+    model, weights = stored.network(stored.backbone, "unet.")
+    return EDMDenoiser(weights, model)
 
 
 @pytest.fixture(scope="session", params=["palette", "invfussion"])
-def amortized(request, golden) -> tuple[Golden, Amortized, nnx.State]:
-    """A published amortized network: its file, the start, and its weights."""
+def amortized(request, golden) -> tuple[Golden, Amortized]:
+    """A published amortized network: its file, and the start that it makes."""
     return _amortized(golden, request.param)
 
 
 @pytest.fixture(scope="session")
-def palette(golden) -> tuple[Golden, Amortized, nnx.State]:
+def palette(golden) -> tuple[Golden, Amortized]:
     """The same, always in Palette form."""
     return _amortized(golden, "palette")
 
 
-def _amortized(golden, kind: str) -> tuple[Golden, Amortized, nnx.State]:
+def _amortized(golden, kind: str) -> tuple[Golden, Amortized]:
     stored = golden(f"amortized_{kind}")
     config = AmortizedNetworkConfig(stored.backbone, noise_embedding="linear", inverse="published")
-    model, phi = stored.network(config, "residual_nn.")
-    start = Amortized(model, inverse="published", sees_measurement=kind == "invfussion")
-    return stored, start, phi
+    model, weights = stored.network(config, "residual_nn.")
+    sees = kind == "invfussion"
+    return stored, Amortized(weights, model, inverse="published", sees_measurement=sees)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,7 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import Blur, Inpainting, MeasurementOperator, SuperResolution
-from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.types import Problem
+from lavps_jax.problems.problem import Problem
 
 DATA = Path(os.environ.get("LAVPS_GOLDEN") or Path(__file__).parent / "data" / "golden")
 TOLERANCES = {
@@ -111,7 +110,7 @@ class Golden:
         """The measurements `y`, leaves (B, ...); arguments as of `operators`."""
         operators = self.operators(y, image, data)
         each = jax.vmap(
-            lambda y, operator: make_problem(y, operator, self.sigma_y),
+            lambda y, operator: Problem(y, operator, self.sigma_y),
             axis_size=len(self[y]),
         )
         return each(self.measurement(y, y_shape_of(operators)), operators)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lavps_jax.diffusion.denoisers import bridge_draw
-from lavps_jax.samplers import MGDM, Inner
-from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise, make_block
-from lavps_jax.samplers.starts import ZeroShot
+from lavps_jax.diffusion.bridges import bridge_draw
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.problems.noise import Gaussian
+from lavps_jax.samplers import LAVPS, MGDM, Inner
+from lavps_jax.samplers.mgdm import GibbsNoise, MGDMNoise
+from lavps_jax.samplers.mgdm_rows import make_block
 from lavps_jax.samplers.variational import block_loss, draw, fit
 
 
-def mgdm_of(stored, denoiser, start=None) -> MGDM:
+def mgdm_of(stored, start=None) -> MGDM:
     """The sampler of a stored run, with `start` where the run used its network.
 
     The published rules are texts; what they gave for each step is stored too, and is read here:
@@ -27,10 +31,10 @@ def mgdm_of(stored, denoiser, start=None) -> MGDM:
     assert last[len(last) - num_last :].all() and len(set(counts[last])) <= 1
     assert num_last or len(rates) == 1
     rules = {"deterministic": "previous"}
-    return MGDM(
-        denoiser,
-        Inner(int(counts[0]), rates[-1]["return"], learning_rate_unit="image"),
-        Inner(int(counts[-1]), rates[0]["return"], start or ZeroShot(), "image"),
+    kind = MGDM if start is None else functools.partial(LAVPS, start, best_of=False)
+    return kind(
+        inner=Inner(int(counts[0]), rates[-1]["return"], "image"),
+        inner_low_noise=Inner(int(counts[-1]), rates[0]["return"], "image"),
         high_idx=1 + num_last,
         num_steps=stored.settings["nsteps"],
         num_gibbs=params["n_reps"],
@@ -44,7 +48,7 @@ def mgdm_of(stored, denoiser, start=None) -> MGDM:
 
 def rows_of(sampler):
     """(segment, row) of every step."""
-    for segment in sampler.plan():
+    for segment in sampler.plan(Schedule()):
         for i in range(len(jax.tree.leaves(segment.rows)[0])):
             yield segment, jax.tree.map(lambda leaf, i=i: leaf[i], segment.rows)
 
@@ -90,51 +94,55 @@ def wide(tree):
     return jax.tree.map(widen, tree)
 
 
-def in_float64(fn):
-    """run(params, problems, *inputs) is fn(params, problem, *inputs) of every image, (B, ...).
+def in_float64(fn, networks):
+    """run(problems, *inputs) is fn(networks, problem, *inputs) of every image, (B, ...).
 
     Sums of up to 3e5 are compared that way: the spacing of float32 numbers of this size is wider
     than the tolerance, and their rounding depends on how the program is compiled.
     """
 
     @jax.jit
-    def each(params, problems, inputs):
-        return jax.vmap(lambda problem, one: fn(params, problem, *one))(problems, inputs)
+    def each(networks, problems, inputs):
+        return jax.vmap(lambda problem, one: fn(networks, problem, *one))(problems, inputs)
 
-    def run(params, problems, *inputs):
+    def run(problems, *inputs):
         with jax.enable_x64(True):
-            exact = [float(str(one)) for one in np.asarray(problems.sigma_y)]  # 0.05 itself.
-            problems = wide(problems).replace(sigma_y=jnp.asarray(exact))
-            return jax.tree.map(np.asarray, each(wide(params), problems, wide(inputs)))
+            exact = Gaussian(jnp.asarray(exact_sigma_y(problems)))
+            problems = wide(problems).replace(noise=exact)
+            return jax.tree.map(np.asarray, each(wide(networks), problems, wide(inputs)))
 
     return run
 
 
-def inner_problem(denoiser, settings):
-    """run(params, problems, states, rows, noise) -> (losses (B, K), x_tau) of the first repetition
-    of a step, in double precision; all arguments but the first have a batch axis."""
+def exact_sigma_y(problems):
+    """0.05 itself and not the float32 number next to it, float64 (B,)."""
+    return np.array([float(str(one)) for one in np.asarray(problems.noise.sigma)])
 
-    def solve(params, problem, state, rows, noise):
-        row = rows.choose(noise.tau)
+
+def inner_problem(prior, start):
+    """run(problems, states, rows, noise) -> (losses (B, K), x_tau) of the first repetition of a
+    step, in double precision."""
+
+    def solve(networks, problem, state, rows, noise):
+        (prior, start), row = networks, rows.choose(noise.tau)
         x_t = bridge_draw(noise.bridge, row.bridge, state.x_t, state.x_0)
         block = make_block(row, state.x_0, x_t)
 
         def loss_fn(mu, rho, eps):
-            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+            return block_loss(mu, rho, eps, prior, problem, block)
 
         elbo = noise.gibbs.elbo[0]
-        start = settings.start(params, problem, block, elbo[0], loss_fn)
-        mu, rho, losses = fit(*start, elbo, loss_fn, optax.adam(row.learning_rate))
+        mu, rho = start(problem, start.prepare(problem), block, elbo[0], loss_fn)
+        mu, rho, losses = fit(mu, rho, elbo, loss_fn, optax.adam(row.learning_rate))
         return losses, draw(noise.gibbs.x_tau[0], mu, rho)
 
-    return in_float64(solve)
+    return in_float64(solve, (prior, start))
 
 
 def noise_of_hidden_entries(problems):
     """What the published likelihood counts besides, float64 (B,): the noise of masked entries."""
     hidden = np.asarray(jax.vmap(lambda p: p.y - p.operator.project(p.y))(problems), np.float64)
-    sigma_y = np.array([float(str(one)) for one in np.asarray(problems.sigma_y)])
-    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * sigma_y**2)
+    return np.sum(hidden**2, axis=(1, 2, 3)) / (2 * exact_sigma_y(problems) ** 2)
 
 
 def batch_of_one(*trees):

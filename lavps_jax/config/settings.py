@@ -14,26 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from lavps_jax import data, networks, operators
-from lavps_jax.config.samplers import (
-    DAPSConfig,
-    DDIMConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DiffPIRConfig,
-    DINGConfig,
-    DPSConfig,
-    FastDIPSConfig,
-    GuessAndGuideConfig,
-    InnerConfig,
-    LAVPSConfig,
-    MGDMConfig,
-    MGPSConfig,
-    OneStepConfig,
-    PiGDMConfig,
-    REDDiffConfig,
-    SamplerConfig,
-    SupervisedConfig,
-)
+from lavps_jax.config.samplers import AnySampler
 from lavps_jax.config.tasks import AmortizedTask, OneStepTask, PriorTask, SupervisedTask
 from lavps_jax.data import DataConfig
 from lavps_jax.data.value_range import ValueRange, check_value_range
@@ -50,33 +31,16 @@ from lavps_jax.io.shipped import ROOT, shipped
 from lavps_jax.networks import ComputeDtype, Remat
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.operators.families.base import Family
-from lavps_jax.problems.noise import LARGEST_PEAK
+from lavps_jax.problems.poisson import LARGEST_PEAK
+from lavps_jax.samplers import Inner
 
 __all__ = [
-    "SupervisedConfig",
     "AmortizedTask",
     "SupervisedTask",
-    "DAPSConfig",
-    "DDIMConfig",
-    "DDNMConfig",
-    "DDRMConfig",
-    "DINGConfig",
-    "DPSConfig",
-    "DiffPIRConfig",
-    "FastDIPSConfig",
-    "GuessAndGuideConfig",
-    "InnerConfig",
-    "LAVPSConfig",
-    "MGDMConfig",
-    "MGPSConfig",
-    "OneStepConfig",
     "OneStepTask",
     "OptimizerConfig",
-    "PiGDMConfig",
     "PriorTask",
-    "REDDiffConfig",
     "SampleConfig",
-    "SamplerConfig",
     "TrainConfig",
     "from_json",
     "load_preset",
@@ -180,7 +144,7 @@ class SampleConfig:
     """Folder of the exported prior, on disk or gs://."""
     data: DataConfig
     operator: OperatorFamily
-    sampler: SamplerConfig
+    sampler: AnySampler
     out_dir: str
     """Folder to make, on disk or gs://; it must not exist unless overwrite is set."""
     sigma_y: float | Literal["estimate"] = 0.05
@@ -230,7 +194,7 @@ class SampleConfig:
     None asks SLURM, Open MPI or JAX."""
     process_count: int | None = None
     """How many processes there are."""
-    compare_with: Annotated[tuple[SamplerConfig, ...], tyro.conf.Suppress] = ()
+    compare_with: Annotated[tuple[AnySampler, ...], tyro.conf.Suppress] = ()
     """Other samplers that restore the same measurements."""
 
     def __post_init__(self):
@@ -297,7 +261,7 @@ def load_preset(path: str) -> Any:
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, SupervisedTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
-    SampleConfig, InnerConfig, *get_args(SamplerConfig),
+    SampleConfig, Inner, *get_args(AnySampler),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.AmortizedNetworkConfig,
     networks.SupervisedNetworkConfig,

@@ -1,34 +1,49 @@
-"""The diffusion prior: denoisers E[x_0 | x_t], noising, bridge draws."""
+"""Denoisers E[x_0 | x_t] of one image: the diffusion prior. Method section 2."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from lavps_jax.diffusion.bridges import levels
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.networks.tiled import Model
-from lavps_jax.types import DenoiseFn, Params, Problem, Weights
+from lavps_jax.pytrees import Node, static
+from lavps_jax.types import Weights
 
-__all__ = [
-    "SIGMA_DATA",
-    "EDMDenoiser",
-    "GaussianMixture",
-    "GaussianMixtureDenoiser",
-    "Preconditioning",
-    "add_noise",
-    "bridge_draw",
-    "denoise",
-    "edm_preconditioning",
-    "levels",
-]
+__all__ = ["SIGMA_DATA", "Denoiser", "EDMDenoiser", "Preconditioning", "edm_preconditioning"]
 
 SIGMA_DATA = 0.5
 """Standard deviation of images that the preconditioning assumes (Karras et al. 2022)."""
+
+
+class Denoiser(Node):
+    """A prior over images, as what diffusion models know of it: E[x_0 | x_t].
+
+    A pytree whose leaves are weights; subclasses give `__call__`.
+
+    Attributes:
+      schedule: noise schedule of the times, static.
+    """
+
+    schedule: Schedule = static(default=Schedule(), kw_only=True)
+
+    def __call__(
+        self,
+        x_t: Float[Array, "H W C"],
+        t: Int[Array, ""],
+        label: Float[Array, " K"] | None = None,
+    ) -> Float[Array, "H W C"]:
+        """E[x_0 | x_t], of the shape of x_t.
+
+        Args:
+          x_t: noisy image, of unit variance at the last time, float (H, W, C).
+          t: time, int (), 1 to schedule.num_times.
+          label: class of the image, one-hot, for a prior with classes; None is the null class.
+        """
+        raise NotImplementedError
 
 
 class Preconditioning(NamedTuple):
@@ -55,24 +70,22 @@ def edm_preconditioning(sigma_t: Float[Array, ""]) -> Preconditioning:
     )
 
 
-@dataclass(frozen=True)
-class EDMDenoiser:
-    """E[x_0 | x_t] from an EDM-preconditioned network; a `DenoiseFn`.
+class EDMDenoiser(Denoiser):
+    """E[x_0 | x_t] from an EDM-preconditioned network.
 
     The network works in the variance-exploding frame z = x_t / sqrt(alpha_bar[t]), where the noise
     has standard deviation sigma_t.
 
     Attributes:
-      model: the raw network F(x (H, W, C), noise_levels (1,)).
-      schedule: noise schedule of the times.
+      weights: of the network.
+      model: the raw network F(weights, x (H, W, C), noise_levels (1,)), static.
     """
 
-    model: Model
-    schedule: Schedule = Schedule()
+    weights: Weights
+    model: Model = static()
 
     def at_sigma(
         self,
-        theta: Weights,
         z: Float[Array, "H W C"],
         sigma_t: Float[Array, ""],
         label: Float[Array, " K"] | None = None,
@@ -81,81 +94,9 @@ class EDMDenoiser:
         """D(z, sigma_t) for z = x_0 + sigma_t eps; label one-hot, None for the null class."""
         c = edm_preconditioning(sigma_t)
         return c.c_skip * z + c.c_out * self.model(
-            theta, c.c_in * z, c.c_noise[None], label=label, dropout_key=dropout_key
+            self.weights, c.c_in * z, c.c_noise[None], label=label, dropout_key=dropout_key
         )
 
-    def __call__(
-        self,
-        theta: Weights,
-        x_t: Float[Array, "H W C"],
-        t: Int[Array, ""],
-        label: Float[Array, " K"] | None = None,
-    ) -> Float[Array, "H W C"]:
-        """E[x_0 | x_t]; x_t float (H, W, C) of unit variance at the last time, 1 <= t <= T."""
+    def __call__(self, x_t, t, label=None):
         sqrt_alpha_bar, sigma_t = levels(self.schedule, t, x_t.dtype)
-        return self.at_sigma(theta, x_t / sqrt_alpha_bar, sigma_t, label)
-
-
-def denoise(
-    denoise_fn: DenoiseFn, params: Params, problem: Problem, x_t: Array, t: Int[Array, ""]
-) -> Array:
-    """E[x_0 | x_t] of the problem's class, if it has one; of the shape of x_t."""
-    if problem.label is None:
-        return denoise_fn(params["theta"], x_t, t)
-    return denoise_fn(params["theta"], x_t, t, label=problem.label)  # type: ignore[call-arg]
-
-
-class GaussianMixture(struct.PyTreeNode):
-    """p(x_0) = sum_k weights[k] N(means[k], diag std^2) over arrays of any one shape.
-
-    Attributes:
-      means: float (K, ...).
-      log_weights: float (K,), normalised.
-      std: standard deviations, the same for every component, float () or the shape of x_0.
-    """
-
-    means: Array
-    log_weights: Float[Array, " K"]
-    std: Array
-
-
-@dataclass(frozen=True)
-class GaussianMixtureDenoiser:
-    """The exact E[x_0 | x_t] of a `GaussianMixture` (its weights theta); a `DenoiseFn`.
-
-    Component k has x_t ~ N(a means[k], diag v) with a = sqrt(alpha_bar), v = a^2 std^2 + 1 - a^2,
-    and given k, E[x_0 | x_t] = means[k] + a std^2 / v (x_t - a means[k]).
-    """
-
-    schedule: Schedule = Schedule()
-
-    def __call__(self, theta: GaussianMixture, x_t: Array, t: Int[Array, ""]) -> Array:
-        """E[x_0 | x_t], of the shape of x_t (any); 0 <= t <= T."""
-        alpha_bar = jnp.asarray(self.schedule.alpha_bar, x_t.dtype)[t]
-        noise_variance = jnp.asarray(1 - self.schedule.alpha_bar, x_t.dtype)[t]
-        std = jnp.broadcast_to(theta.std, x_t.shape)[None]
-        variance = alpha_bar * std**2 + noise_variance
-        error = x_t[None] - jnp.sqrt(alpha_bar) * theta.means
-        square = jnp.sum(error**2 / variance, axis=range(1, error.ndim))
-        posterior = jax.nn.softmax(theta.log_weights - square / 2)
-        per_component = theta.means + jnp.sqrt(alpha_bar) * std**2 / variance * error
-        # Means may be large beside std: the shorter products of accelerators would lose it.
-        return jnp.tensordot(posterior, per_component, axes=1, precision=jax.lax.Precision.HIGHEST)
-
-
-def add_noise(eps: Array, x_0: Array, t: Int[Array, ""], schedule: Schedule) -> Array:
-    """x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, of the shape of x_0."""
-    signal = jnp.asarray(schedule.alpha_bar**0.5, x_0.dtype)[t]
-    noise = jnp.asarray((1 - schedule.alpha_bar) ** 0.5, x_0.dtype)[t]
-    return signal * x_0 + noise * eps
-
-
-def bridge_draw(eps: Array, coefficients: Any, x_l: Array, x_s: Array) -> Array:
-    """A draw of q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I) from standard normal eps."""
-    return coefficients.c_l * x_l + coefficients.c_s * x_s + coefficients.std * eps
-
-
-def levels(schedule: Schedule, t: Int[Array, ""], dtype: Any) -> tuple[Array, Array]:
-    """(sqrt(alpha_bar[t]), sigma_t), float ()."""
-    sqrt_alpha_bar = jnp.asarray(schedule.alpha_bar**0.5, dtype)[t]
-    return sqrt_alpha_bar, jnp.asarray(schedule.sigma, dtype)[t]
+        return self.at_sigma(x_t / sqrt_alpha_bar, sigma_t, label)

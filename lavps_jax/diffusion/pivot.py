@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from lavps_jax.diffusion.denoisers import edm_preconditioning
 from lavps_jax.errors import UserError
 from lavps_jax.operators import LinearOperator
-from lavps_jax.types import Problem
+from lavps_jax.problems.problem import Problem
 
 __all__ = ["Pivot", "pivot"]
 

@@ -1,21 +1,18 @@
-"""The noise schedule: alpha_bar table, time grids and bridge coefficients, on the host.
+"""The noise schedule: alpha_bar table and time grids, in float64 on the host.
 
-Everything here is NumPy in float64: these numbers are constants of a run, and in float32 the
-bridge coefficients lose digits near t = 0.
+Source: Ho et al., NeurIPS 2020, arXiv:2006.11239. Method section 2.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array
 
 from lavps_jax.errors import UserError
 
-__all__ = ["BridgeCoefficients", "Schedule", "bridge_coefficients", "time_grid"]
+__all__ = ["Schedule", "time_grid"]
 
 _SMALLEST_ALPHA_BAR = 1e-6
 
@@ -100,49 +97,3 @@ def time_grid(num_steps: int, schedule: Schedule = Schedule()) -> np.ndarray:
     if not 2 <= num_steps <= schedule.num_times:
         raise UserError("num_steps", num_steps, f"use 2 to {schedule.num_times}")
     return even_grid_float32(0, schedule.num_times - 1, num_steps).astype(np.int64)
-
-
-class BridgeCoefficients(NamedTuple):
-    """q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I): float64 on the host, float32 in a run."""
-
-    c_l: np.ndarray | Array
-    c_s: np.ndarray | Array
-    std: np.ndarray | Array
-
-
-def bridge_coefficients(
-    alpha_bar: np.ndarray,
-    s: np.ndarray | int,
-    t: np.ndarray | int,
-    l: np.ndarray | int,  # noqa: E741
-    eta: float,
-) -> BridgeCoefficients:
-    """Coefficients of the bridge between times s < t < l.
-
-    Implements method section 3 (DDIM family: Song et al. 2021, arXiv:2010.02502). With
-    a(u, v) = alpha_bar[v] / alpha_bar[u]:
-    std = eta sqrt((1 - a(t, l)) (1 - a(s, t)) / (1 - a(s, l))),
-    c_l = sqrt((1 - a(s, t) - std^2) / (1 - a(s, l))), c_s = sqrt(a(s, t)) - c_l sqrt(a(s, l)).
-
-    Args:
-      alpha_bar: float64 (T + 1,).
-      s, t, l: integer times, s <= t < l elementwise, broadcastable; t = s gives x_s itself.
-      eta: stochasticity in [0, 1].
-
-    Returns:
-      Float64 coefficients of the broadcast shape.
-
-    Raises:
-      ValueError: if the times are not ordered.
-    """
-    s, t, l = np.broadcast_arrays(s, t, l)  # noqa: E741
-    if not (np.all(s <= t) and np.all(t < l)):
-        raise ValueError(f"bridge times: got s={s}, t={t}, l={l}; need s <= t < l")
-    a_st = alpha_bar[t] / alpha_bar[s]
-    a_tl = alpha_bar[l] / alpha_bar[t]
-    a_sl = alpha_bar[l] / alpha_bar[s]
-    std = eta * np.sqrt((1 - a_tl) * (1 - a_st) / (1 - a_sl))
-    # Rounding can leave a tiny negative number where it is zero in exact arithmetic.
-    c_l = np.sqrt(np.maximum(1 - a_st - std**2, 0.0) / (1 - a_sl))
-    c_s = np.sqrt(a_st) - c_l * np.sqrt(a_sl)
-    return BridgeCoefficients(c_l, c_s, std)

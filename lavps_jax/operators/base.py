@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
-from lavps_jax.pytrees import Node
+from lavps_jax.pytrees import Node, static
 
 __all__ = [
     "LinearOperator",
@@ -30,7 +29,7 @@ class MeasurementOperator(Node):
     """A differentiable map A of one image, y = A(x); subclasses give `forward`.
 
     Arrays that describe the map are fields; shapes, counts and functions are fields declared with
-    ``struct.field(pytree_node=False)``. Every method is for one image: put `jax.vmap` around the
+    `static`. Every method is for one image: put `jax.vmap` around the
     call for a stack of images or of operators.
 
     Attributes:
@@ -39,7 +38,7 @@ class MeasurementOperator(Node):
       UserError: if x_shape is that of a stack, or of no image.
     """
 
-    x_shape: tuple[int, ...] = struct.field(pytree_node=False, kw_only=True)
+    x_shape: tuple[int, ...] = static(kw_only=True)
 
     def __post_init__(self):
         if len(self.x_shape) != 3 or min(self.x_shape) < 1:
@@ -211,8 +210,12 @@ class LinearOperator(MeasurementOperator):
         return self._no_spectrum(type(self).__name__)
 
     def _no_spectrum(self, found: str) -> UserError:
-        remedy = "use PiGDM, MGDM or LAVPS: this sampler needs an operator with singular values"
-        return UserError("operator", found, remedy)
+        return UserError("operator", found, "give one whose singular values are known")
+
+    def check_spectrum(self) -> None:
+        """Raises a UserError if the singular values are not known, which `spectral` needs."""
+        x_like = jax.ShapeDtypeStruct(self.x_shape, jnp.float32)
+        jax.eval_shape(lambda x: self.spectral(jnp.ones_like, x), x_like)
 
     def estimate(self, y: Array, weight: float | Float[Array, ""]) -> Float[Array, "H W C"]:
         return self.ridge(y, weight)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.operators.spectral import SpectrumFn
+from lavps_jax.pytrees import static
 
 __all__ = ["Cropped", "LinearCropped", "cropped"]
 
@@ -26,7 +26,7 @@ class Cropped(MeasurementOperator):
     """
 
     inner: MeasurementOperator
-    corner: tuple[int, int] = struct.field(pytree_node=False)
+    corner: tuple[int, int] = static()
 
     def crop(self, x: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
         """The part that is measured."""

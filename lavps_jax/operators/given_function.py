@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator, measurement_like
+from lavps_jax.pytrees import static
 
 __all__ = ["FunctionOperator", "NonlinearOperator", "linear_operator", "nonlinear_operator"]
 
@@ -30,7 +30,7 @@ class _Given(MeasurementOperator):
     """
 
     data: Any
-    forward_fn: ForwardFn = struct.field(pytree_node=False)
+    forward_fn: ForwardFn = static()
     mask: Any = None
 
     def forward(self, x: Float[Array, "H W C"]) -> Array:
@@ -97,7 +97,7 @@ def linear_operator(
         raise UserError(
             "forward_fn",
             f"{forward_fn} which cannot be transposed ({_first_line(error)})",
-            "give a map linear in x, or use from_function for a non-linear one",
+            "give a map linear in x, or use nonlinear_operator for a non-linear one",
         ) from error
     # The transpose of JAX drops a constant without a word. Data that are being traced say nothing.
     of_black = operator.forward(jnp.zeros(operator.x_shape))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import MeasurementOperator
 from lavps_jax.operators.nonlinear import round_through
+from lavps_jax.pytrees import static
 
 __all__ = ["JPEG", "quantization_tables"]
 
@@ -57,7 +57,7 @@ class JPEG(MeasurementOperator):
     """
 
     quality: Float[Array, ""]
-    halve_colour: bool = struct.field(pytree_node=False, default=True)
+    halve_colour: bool = static(default=True)
 
     def __post_init__(self):
         super().__post_init__()

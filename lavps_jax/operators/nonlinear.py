@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError, check_positive
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
+from lavps_jax.pytrees import static
 
 __all__ = ["Clipping", "FourierMagnitude", "LightBlur", "ToneCurve", "round_through"]
 
@@ -28,7 +28,7 @@ class FourierMagnitude(MeasurementOperator):
       UserError: if the padding is negative.
     """
 
-    padding: tuple[int, int] = struct.field(pytree_node=False)
+    padding: tuple[int, int] = static()
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,7 +82,7 @@ class ToneCurve(MeasurementOperator):
     """
 
     gamma: Float[Array, ""]
-    bits: int = struct.field(pytree_node=False)
+    bits: int = static()
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
+from lavps_jax.pytrees import static
 
 __all__ = ["SuperResolution"]
 
@@ -26,7 +26,7 @@ class SuperResolution(FlatSpectrum):
 
     measures_all: ClassVar[bool] = True
 
-    factor: int = struct.field(pytree_node=False)
+    factor: int = static()
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import bridge_draw, denoise
-from lavps_jax.diffusion.schedules import BridgeCoefficients, Schedule, bridge_coefficients
-from lavps_jax.errors import UserError, check_positive
+from lavps_jax.diffusion.bridges import BridgeCoefficients, bridge_draw, bridges_between
+from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.errors import UserError, check_at_least, check_positive
 from lavps_jax.operators import LinearOperator
-from lavps_jax.problems.likelihoods import log_likelihood, prediction_log_likelihood
-from lavps_jax.problems.noise import PoissonNoise
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.problems.noise import Custom, Gaussian, PoissonGaussian
+from lavps_jax.problems.poisson import Poisson
+from lavps_jax.problems.problem import Problem, log_likelihood, prediction_log_likelihood
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State, on_device
+from lavps_jax.types import PRNGKey
 
 __all__ = ["DAPS", "DAPSNoise", "DAPSRow", "largest_curvature"]
 
@@ -51,8 +53,7 @@ class DAPSNoise(NamedTuple):
     renoise: Array
 
 
-@dataclass(frozen=True)
-class DAPS:
+class DAPS(Sampler):
     """Decoupled annealing posterior sampling (Zhang et al., CVPR 2025, arXiv:2407.01521).
 
     Algorithm 1, at each noise level: x_0_hat solves the probability-flow ODE from x_t; N steps of
@@ -83,32 +84,28 @@ class DAPS:
     motion blur, .2 for high dynamic range).
 
     Attributes:
-      denoise_fn: the prior.
       num_steps: noise levels.
       num_ode_steps: denoiser calls at each, E.
       num_langevin_steps: N.
       step_size: h L at the first level, positive; above 1 it is 1.
       step_size_ratio: of the last level, positive.
       sigma_max, sigma_min, ode_sigma_min: see above.
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_steps: int = 200
-    num_ode_steps: int = 5
-    num_langevin_steps: int = 100
+    takes_noise: ClassVar = "any"
+
+    num_steps: int = static(default=200)
+    num_ode_steps: int = static(default=5)
+    num_langevin_steps: int = static(default=100)
     step_size: float = 1.0
     step_size_ratio: float = 0.01
-    sigma_max: float = 100.0
-    sigma_min: float = 0.1
-    ode_sigma_min: float = 0.01
-    schedule: Schedule = Schedule()
+    sigma_max: float = static(default=100.0)
+    sigma_min: float = static(default=0.1)
+    ode_sigma_min: float = static(default=0.01)
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
         for name, least in (("num_steps", 2), ("num_ode_steps", 1), ("num_langevin_steps", 1)):
-            if getattr(self, name) < least:
-                raise UserError(name, getattr(self, name), f"use at least {least}")
+            check_at_least(name, getattr(self, name), least)
         for name in ("step_size", "step_size_ratio", "ode_sigma_min"):
             check_positive(name, getattr(self, name))
         if not self.ode_sigma_min <= self.sigma_min < self.sigma_max:
@@ -116,22 +113,17 @@ class DAPS:
             remedy = "use ode_sigma_min <= sigma_min < sigma_max"
             raise UserError("ode_sigma_min, sigma_min, sigma_max", value, remedy)
 
-    def _times(self, highest: float, lowest: float, count: int) -> np.ndarray:
-        """Times of noise levels that are even in sigma^(1/7)."""
-        levels = np.linspace(highest ** (1 / 7), lowest ** (1 / 7), count) ** 7
-        return 1 + np.argmin(np.abs(self.schedule.sigma[1:, None] - levels), axis=0)
-
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """One segment."""
-        alpha_bar, sigma = self.schedule.alpha_bar, self.schedule.sigma
-        times = self._times(self.sigma_max, self.sigma_min, self.num_steps)
+        alpha_bar, sigma = schedule.alpha_bar, schedule.sigma
+        times = _even_times(self.sigma_max, self.sigma_min, self.num_steps, schedule)
         # After the last level x_t is not used any more.
         renoise = np.append(times[1:], 0)
-        falling = np.linspace(1, self.step_size_ratio, self.num_steps)
-        odes = [self._ode(int(t)) for t in times]
+        falling = 1 - (1 - self.step_size_ratio) * np.linspace(0, 1, self.num_steps)
+        grid = np.stack([self._ode_grid(int(t), schedule) for t in times])
         rows = DAPSRow(
-            ode_times=np.stack([grid for grid, _ in odes]),
-            ode=jax.tree.map(lambda *leaves: np.stack(leaves), *(bridges for _, bridges in odes)),
+            ode_times=grid[:, :-1],
+            ode=bridges_between(alpha_bar, grid[:, 1:], grid[:, :-1], 0.0),
             variance=sigma[times] ** 2,
             step_size=self.step_size * falling,
             signal=alpha_bar[renoise] ** 0.5,
@@ -139,33 +131,23 @@ class DAPS:
         )
         return (Segment(on_device(rows)),)
 
-    def _ode(self, t: int) -> tuple[np.ndarray, BridgeCoefficients]:
-        """E deterministic steps from t to 0; one between equal times leaves x as it is."""
-        lowest = min(self.ode_sigma_min, float(self.schedule.sigma[t]))
-        high = self._times(float(self.schedule.sigma[t]), lowest, self.num_ode_steps)
-        low = np.append(high[1:], 0)
-        moves = low < high
-        bridges = bridge_coefficients(
-            self.schedule.alpha_bar, 0, np.where(moves, low, 0), np.where(moves, high, t), 0.0
-        )
-        stay = BridgeCoefficients(*(np.full(len(high), value) for value in (1.0, 0.0, 0.0)))
-        chosen = (np.where(moves, b, s) for b, s in zip(bridges, stay, strict=True))
-        return high, BridgeCoefficients(*chosen)
+    def _ode_grid(self, t: int, schedule: Schedule) -> np.ndarray:
+        """Times of E steps from t to 0; one between equal times leaves x as it is."""
+        lowest = min(self.ode_sigma_min, float(schedule.sigma[t]))
+        high = _even_times(float(schedule.sigma[t]), lowest, self.num_ode_steps, schedule)
+        return np.append(high, 0)
 
-    def cost(self) -> Cost:
+    def cost(self, schedule: Schedule) -> Cost:
         """The ODE steps; Langevin steps take derivatives through the operator only."""
         return Cost(self.num_steps * self.num_ode_steps, 0, 0)
 
-    def check(self, problem: Problem) -> None:
-        """Takes any problem."""
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+    def init(self, eps: Float[Array, "H W C"], prior: Denoiser, problem: Problem) -> State:
         """x_T ~ N(0, I); x_0 is filled by the first step. The memory is ||A||^2 / sigma_y^2."""
         images = [jnp.zeros_like(eps)]
         if not isinstance(problem.operator, LinearOperator):
             # The derivative may be zero at grey, and where values are clipped.
             images += [jax.random.uniform(jax.random.key(1), eps.shape, minval=-1.0)]
-        gaussian = problem.replace(noise=None)
+        gaussian = problem.replace(noise=Gaussian(problem.sigma_y))
         found = [largest_curvature(gaussian, image) for image in images]
         return State(eps, images[0], jnp.max(jnp.stack(found)))
 
@@ -175,19 +157,19 @@ class DAPS:
         langevin = jax.random.normal(key, (self.num_langevin_steps, *x_shape))
         return DAPSNoise(langevin, jax.random.normal(key_renoise, x_shape))
 
-    def step(self, noise: DAPSNoise, state, params, problem, segment, row: DAPSRow) -> State:
+    def step(self, noise: DAPSNoise, state, prior, problem, segment, row: DAPSRow) -> State:
         """One noise level; the state's x_0 is where Langevin dynamics ended."""
 
         def ode_step(x, xs):
             t, bridge = xs
-            return bridge_draw(x, bridge, x, denoise(self.denoise_fn, params, problem, x, t)), None
+            return bridge_draw(x, bridge, x, prior(x, t, problem.label)), None
 
         x_0_hat, _ = jax.lax.scan(ode_step, state.x_t, (row.ode_times, row.ode))
-        if isinstance(problem.noise, PoissonNoise):
-            problem = problem.replace(noise=None)
+        if isinstance(problem.noise, Poisson | PoissonGaussian):
+            problem = problem.replace(noise=Gaussian(problem.sigma_y))
         gradient = jax.grad(lambda x_0: log_likelihood(problem, x_0))
         curvature = state.memory
-        if problem.noise is not None or not isinstance(problem.operator, LinearOperator):
+        if isinstance(problem.noise, Custom) or not isinstance(problem.operator, LinearOperator):
             curvature = jnp.maximum(curvature, largest_curvature(problem, x_0_hat))
         step_size = 1 / jnp.maximum(curvature / row.step_size, curvature + 10 / row.variance)
 
@@ -197,10 +179,6 @@ class DAPS:
 
         x_0, _ = jax.lax.scan(langevin_step, x_0_hat, noise.langevin)
         return State(row.signal * x_0 + row.noise * noise.renoise, x_0, state.memory)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The last x_0."""
-        return state.x_0
 
 
 def largest_curvature(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
@@ -222,3 +200,9 @@ def largest_curvature(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Arr
     v = 1 + jax.random.normal(jax.random.key(0), x_0.shape, x_0.dtype)
     start = v / jnp.linalg.norm(jnp.ravel(v)), jnp.zeros((), x_0.dtype)
     return jax.lax.fori_loop(0, _NUM_POWER_STEPS, power_step, start)[1]
+
+
+def _even_times(highest: float, lowest: float, count: int, schedule: Schedule) -> np.ndarray:
+    """Times of noise levels that are even in sigma^(1/7)."""
+    levels = np.linspace(highest ** (1 / 7), lowest ** (1 / 7), count) ** 7
+    return 1 + np.argmin(np.abs(schedule.sigma[1:, None] - levels), axis=0)

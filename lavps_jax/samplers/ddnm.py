@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from lavps_jax.diffusion.denoisers import denoise
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import (
-    Cost,
-    Plan,
-    Segment,
-    State,
-    check_gaussian,
-    check_schedule,
-    check_spectral,
-    on_device,
-)
-from lavps_jax.samplers.ddim import check_eta, ddim_times
+from lavps_jax.errors import check_at_least, check_fraction
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddim_times, on_device
 from lavps_jax.samplers.ddrm import DDRMRow, ddrm_rows, spectral_step
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.types import PRNGKey
 
 __all__ = ["DDNM", "DDNMNoise", "DDNMRow"]
 
@@ -50,8 +38,7 @@ class DDNMNoise(NamedTuple):
     fresh: Array
 
 
-@dataclass(frozen=True)
-class DDNM:
+class DDNM(GridSampler):
     """Denoising diffusion null-space model, for noisy measurements (DDNM+ of the paper).
 
     Wang et al., ICLR 2023, arXiv:2212.00490, section 3.3, with the DDIM step of their program
@@ -72,33 +59,28 @@ class DDNM:
     standard deviation.
 
     Attributes:
-      denoise_fn: the prior.
       num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
       eta: share of the fresh noise, in [0, 1].
       travel_length, num_travels: time travel. Every stretch of travel_length steps is run
         num_travels times, each time from its noisier end, to which x is noised again (the authors'
         program noises D instead); 1 is once.
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_steps: int = 100
+    takes_operator: ClassVar = "spectral"
+
     eta: float = 0.85
-    travel_length: int = 1
-    num_travels: int = 1
-    schedule: Schedule = Schedule()
+    travel_length: int = static(default=1)
+    num_travels: int = static(default=1)
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
-        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
-        check_eta(self.eta)
+        super().__post_init__()
+        check_fraction("eta", self.eta)
         for name in ("travel_length", "num_travels"):
-            if getattr(self, name) < 1:
-                raise UserError(name, getattr(self, name), "use at least 1")
+            check_at_least(name, getattr(self, name), 1)
 
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """One segment."""
-        high, low = ddim_times(self.num_steps, self.schedule)
+        high, low = ddim_times(self.num_steps, schedule)
         order, begins = [], []
         for begin in range(0, len(high), self.travel_length):
             stretch = list(range(begin, min(begin + self.travel_length, len(high))))
@@ -106,25 +88,16 @@ class DDNM:
                 order += stretch
                 begins += [repeat > 0] + [False] * (len(stretch) - 1)
         t, t_prev = high[order], low[order]
-        alpha_bar = self.schedule.alpha_bar
+        alpha_bar = schedule.alpha_bar
         # Where a step does not begin at the time that the one before it reached, x leaps there.
         reached = np.concatenate([t[:1], t_prev[:-1]])
         ratio = np.where(begins, alpha_bar[t] / alpha_bar[reached], 1.0)
-        rows = DDNMRow(ratio**0.5, (1 - ratio) ** 0.5, ddrm_rows(t, t_prev, self.schedule))
+        rows = DDNMRow(ratio**0.5, (1 - ratio) ** 0.5, ddrm_rows(t, t_prev, schedule))
         return (Segment(on_device(rows)),)
 
-    def cost(self) -> Cost:
+    def cost(self, schedule: Schedule) -> Cost:
         """One denoiser call a step, and one last call."""
         return Cost(self.num_travels * (self.num_steps - 2) + 1, 0, 0)
-
-    def check(self, problem: Problem) -> None:
-        """Takes operators with known singular values."""
-        check_spectral(problem, "DDNM")
-        check_gaussian(problem, "DDNM")
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
-        """x_T ~ N(0, I); x_0 is filled by the first step."""
-        return State(eps, jnp.zeros_like(eps))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> DDNMNoise:
         """The draws of one step; without time travel there is no leap."""
@@ -132,14 +105,9 @@ class DDNM:
         shape = x_shape if self.num_travels > 1 else (1,) * len(x_shape)
         return DDNMNoise(jax.random.normal(key_leap, shape), jax.random.normal(key, x_shape))
 
-    def step(self, noise: DDNMNoise, state, params, problem, segment, row: DDNMRow) -> State:
+    def step(self, noise: DDNMNoise, state, prior, problem, segment, row: DDNMRow) -> State:
         """One step; the state's x_0 is the prediction at t."""
         x_t = row.scale * state.x_t + row.std * noise.leap
-        x_0 = denoise(self.denoise_fn, params, problem, x_t, row.ddrm.t)
+        x_0 = prior(x_t, row.ddrm.t, problem.label)
         x_t = spectral_step(noise.fresh, x_t, x_0, problem, row.ddrm, self.eta, eta_b=1.0)
         return State(x_t, x_0)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The prediction at the lowest grid time above 0: at sigma = 0 lambda is 0."""
-        t = ddim_times(self.num_steps, self.schedule)[1][-1]
-        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

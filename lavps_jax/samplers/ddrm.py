@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import denoise
+from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.errors import UserError
-from lavps_jax.samplers.base import (
-    Cost,
-    Plan,
-    Segment,
-    State,
-    check_gaussian,
-    check_schedule,
-    check_spectral,
-    on_device,
-)
-from lavps_jax.samplers.ddim import check_eta, ddim_times
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.errors import check_fraction
+from lavps_jax.problems.problem import Problem
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import GridSampler, Plan, Segment, State, ddim_times, on_device
 
 __all__ = ["DDRM", "DDRMRow", "ddrm_rows", "spectral_step"]
 
@@ -57,8 +46,8 @@ def spectral_step(
     x_0: Float[Array, "H W C"],
     problem: Problem,
     row: DDRMRow,
-    eta: float,
-    eta_b: float,
+    eta: Any,
+    eta_b: Any,
 ) -> Float[Array, "H W C"]:
     """x_{t_prev} of `DDRM` for the prediction x_0 at t; `noise` is standard normal, like x_t."""
     operator, sigma_y, sigma = problem.operator, problem.sigma_y, row.sigma_prev
@@ -87,8 +76,7 @@ def spectral_step(
     return row.scale_prev * z
 
 
-@dataclass(frozen=True)
-class DDRM:
+class DDRM(GridSampler):
     """Denoising diffusion restoration model (Kawar et al., NeurIPS 2022, arXiv:2201.11793).
 
     For z_t = x_t / sqrt(alpha_bar[t]), A = U diag(s) V^T, in the directions V, with D = D(x_t, t)
@@ -104,45 +92,33 @@ class DDRM:
     standard deviation.
 
     Attributes:
-      denoise_fn: the prior.
       num_steps: points of the time grid; num_steps - 1 denoiser calls, 20 in the paper.
       eta: stochasticity in [0, 1].
       eta_b: weight of y where its noise is below that of the time, in [0, 1].
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_steps: int = 21
+    takes_operator: ClassVar = "spectral"
+
+    num_steps: int = static(default=21)
     eta: float = 0.85
     eta_b: float = 1.0
-    schedule: Schedule = Schedule()
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
-        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
-        check_eta(self.eta)
-        if not 0 <= self.eta_b <= 1:
-            raise UserError("eta_b", self.eta_b, "use a number in [0, 1]")
+        super().__post_init__()
+        check_fraction("eta", self.eta)
+        check_fraction("eta_b", self.eta_b)
 
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """One segment."""
-        rows = ddrm_rows(*ddim_times(self.num_steps, self.schedule), self.schedule)
+        rows = ddrm_rows(*ddim_times(self.num_steps, schedule), schedule)
         return (Segment(on_device(rows)),)
 
-    def cost(self) -> Cost:
-        """One denoiser call a step, and one last call."""
-        return Cost(self.num_steps - 1, 0, 0)
-
-    def check(self, problem: Problem) -> None:
-        """Takes operators with known singular values."""
-        check_spectral(problem, "DDRM")
-        check_gaussian(problem, "DDRM")
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+    def init(self, eps: Float[Array, "H W C"], prior: Denoiser, problem: Problem) -> State:
         """x_T near y where y is less noisy; x_0 is filled by the first step."""
         operator, sigma_y = problem.operator, problem.sigma_y
-        last = self.schedule.num_times - 1
-        sigma, scale = self.schedule.sigma[last].item(), self.schedule.alpha_bar[last].item() ** 0.5
+        last = prior.schedule.num_times - 1
+        sigma = prior.schedule.sigma[last].item()
+        scale = prior.schedule.alpha_bar[last].item() ** 0.5
 
         def weight(s: Array) -> Array:
             return jnp.where(s * sigma > sigma_y, 1 / s, 0)
@@ -154,17 +130,8 @@ class DDRM:
         y_bar = operator.spectral_adjoint(weight, operator.project(problem.y))
         return State(scale * (y_bar + operator.spectral(std, eps)), jnp.zeros_like(eps))
 
-    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> Array:
-        """The draw of one step."""
-        return jax.random.normal(rng_key, x_shape)
-
-    def step(self, noise, state, params, problem, segment, row: DDRMRow) -> State:
+    def step(self, noise, state, prior, problem, segment, row: DDRMRow) -> State:
         """One step; the state's x_0 is the prediction at t."""
-        x_0 = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
+        x_0 = prior(state.x_t, row.t, problem.label)
         x_t = spectral_step(noise, state.x_t, x_0, problem, row, self.eta, self.eta_b)
         return State(x_t, x_0)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The prediction at the lowest grid time above 0, which is the step to sigma = 0."""
-        t = ddim_times(self.num_steps, self.schedule)[1][-1]
-        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

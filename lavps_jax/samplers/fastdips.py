@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import denoise
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import check_at_least, check_positive
-from lavps_jax.samplers.base import (
-    Cost,
-    Plan,
-    Segment,
-    State,
-    check_gaussian,
-    check_schedule,
-    on_device,
-)
-from lavps_jax.samplers.ddim import ddim_times
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.problems.problem import Problem
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import GridSampler, Plan, Segment, State, ddim_times, on_device
 
 __all__ = ["FastDIPS", "FastDIPSRow", "into_ball"]
 
@@ -113,8 +103,7 @@ def into_ball(
     return x
 
 
-@dataclass(frozen=True)
-class FastDIPS:
+class FastDIPS(GridSampler):
     """Corrections under a hard constraint (Kim et al., ICLR 2026, arXiv:2603.01591).
 
     At each time: x_0_hat = D(x_t, t); x_0 minimises ||x - x_0_hat||^2 / (2 sigma_t^2) subject to
@@ -129,63 +118,37 @@ class FastDIPS:
     even steps in sigma^(1/7). Poisson noise is taken as Gaussian of its typical standard deviation.
 
     Attributes:
-      denoise_fn: the prior.
       num_steps: points of the time grid; num_steps - 2 steps and one last prediction.
       num_admm_steps, num_descent_steps: at each of them, and in each of those.
       penalty: rho of ADMM, positive: the weight of ||A(x) - v + u||^2 / 2.
       radius: of the ball, epsilon, not negative: a distance over all measured values together.
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_steps: int = 50
-    num_admm_steps: int = 3
-    num_descent_steps: int = 2
+    num_steps: int = static(default=50)
+    num_admm_steps: int = static(default=3)
+    num_descent_steps: int = static(default=2)
     penalty: float = 200.0
     radius: float = 0.05
-    schedule: Schedule = Schedule()
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
-        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
+        super().__post_init__()
         check_positive("penalty", self.penalty)
         check_at_least("radius", self.radius, 0)
         for name in ("num_admm_steps", "num_descent_steps"):
             check_at_least(name, getattr(self, name), 1)
 
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """One segment."""
-        t, t_prev = ddim_times(self.num_steps, self.schedule)
-        alpha_bar = self.schedule.alpha_bar[t_prev]
-        row = FastDIPSRow(t, self.schedule.sigma[t] ** 2, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
+        t, t_prev = ddim_times(self.num_steps, schedule)
+        alpha_bar = schedule.alpha_bar[t_prev]
+        row = FastDIPSRow(t, schedule.sigma[t] ** 2, alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
         return (Segment(on_device(row)),)
 
-    def cost(self) -> Cost:
-        """One denoiser call a step, and one last call."""
-        return Cost(self.num_steps - 1, 0, 0)
-
-    def check(self, problem: Problem) -> None:
-        """Takes any operator."""
-        check_gaussian(problem, "FAST-DIPS")
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
-        """x_T ~ N(0, I); x_0 is filled by the first step."""
-        return State(eps, jnp.zeros_like(eps))
-
-    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> Array:
-        """The draw of one step."""
-        return jax.random.normal(rng_key, x_shape)
-
-    def step(self, noise, state, params, problem, segment, row: FastDIPSRow) -> State:
+    def step(self, noise, state, prior, problem, segment, row: FastDIPSRow) -> State:
         """One step; the state's x_0 is the corrected prediction at t."""
-        x_0_hat = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
+        x_0_hat = prior(state.x_t, row.t, problem.label)
         # Times the variance, what is minimised is as `into_ball` has it.
         penalty = self.penalty * row.variance
         steps = self.num_admm_steps, self.num_descent_steps
         x_0 = into_ball(x_0_hat, problem, jnp.asarray(self.radius), penalty, *steps)
         return State(row.signal * x_0 + row.noise * noise, x_0)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The prediction at the lowest grid time above 0."""
-        t = ddim_times(self.num_steps, self.schedule)[1][-1]
-        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import denoise
-from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
-from lavps_jax.errors import UserError, check_at_least, check_positive
-from lavps_jax.problems.likelihoods import log_likelihood
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.samplers.ddim import check_eta, ddim_times
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.diffusion.bridges import bridge_coefficients
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.errors import UserError, check_at_least, check_fraction, check_positive
+from lavps_jax.problems.problem import Problem, log_likelihood
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddim_times, on_device
 
 __all__ = ["GuessAndGuide", "GuessAndGuideRow", "optimise"]
 
@@ -45,7 +43,7 @@ def optimise(
     problem: Problem,
     spread: Float[Array, ""],
     num_inner_steps: int,
-    learning_rate: float,
+    learning_rate: Any,
 ) -> Float[Array, "H W C"]:
     """Steps of Adam from x_0_hat on -log l(y | x) + ||x - x_0_hat||^2 / (2 spread^2).
 
@@ -78,8 +76,7 @@ def optimise(
     return x
 
 
-@dataclass(frozen=True)
-class GuessAndGuide:
+class GuessAndGuide(GridSampler):
     """Guess & Guide (Shtanchaev et al. 2026, arXiv:2603.07860).
 
     A guess: x_0 = optimise(D(x_t, t)), see `optimise`, first of pure noise at the last time, then
@@ -94,7 +91,6 @@ class GuessAndGuide:
     all numbers, and that the first guess comes from pure noise.
 
     Attributes:
-      denoise_fn: the prior.
       num_steps: points of the time grid; those up to t_* are used.
       start: t_* over the last time, in (0, 1]; the grid time nearest to it is taken.
       num_guesses: denoisings at t_*, at least 1.
@@ -102,73 +98,60 @@ class GuessAndGuide:
       num_inner_steps: of Adam, at least 1.
       learning_rate: of Adam, positive.
       eta: stochasticity of the DDIM steps, in [0, 1].
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_steps: int = 100
-    start: float = 0.6
-    num_guesses: int = 10
-    guide_every: int = 3
-    num_inner_steps: int = 20
+    takes_noise: ClassVar = "any"
+
+    start: float = static(default=0.6)
+    num_guesses: int = static(default=10)
+    guide_every: int = static(default=3)
+    num_inner_steps: int = static(default=20)
     learning_rate: float = 0.1
     eta: float = 1.0
-    schedule: Schedule = Schedule()
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
-        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
+        super().__post_init__()
         if not 0 < self.start <= 1:
             raise UserError("start", self.start, "use a positive number, at most 1")
         for name in ("num_guesses", "guide_every", "num_inner_steps"):
             check_at_least(name, getattr(self, name), 1)
         check_positive("learning_rate", self.learning_rate)
-        check_eta(self.eta)
+        check_fraction("eta", self.eta)
 
-    def _times(self) -> tuple[np.ndarray, np.ndarray]:
+    def _times(self, schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
         """(t, t_prev) of the DDIM steps from t_* down."""
-        t, t_prev = ddim_times(self.num_steps, self.schedule)
+        t, t_prev = ddim_times(self.num_steps, schedule)
         first = int(np.argmin(np.abs(t - self.start * t[0])))
         return t[first:], t_prev[first:]
 
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """One segment: the guesses, then the steps down."""
-        t, t_prev = self._times()
-        alpha_bar, count = self.schedule.alpha_bar, self.num_guesses
+        t, t_prev = self._times(schedule)
+        alpha_bar, count = schedule.alpha_bar, self.num_guesses
         # All guesses but the last are renoised at t_*; the step down from t_* follows the last one.
-        last = self.schedule.num_times - 1
+        last = schedule.num_times - 1
         both = np.concatenate([[last], np.full(count - 1, t[0]), t])
         signal, noise = alpha_bar[t[0]] ** 0.5, (1 - alpha_bar[t[0]]) ** 0.5
         down = bridge_coefficients(alpha_bar, 0, t_prev, t, self.eta)
+        append = jnp.append if isinstance(self.eta, jax.Array) else np.append
         guided = np.arange(len(t)) % self.guide_every == 0
         rows = GuessAndGuideRow(
             t=both,
-            c_l=np.append(np.zeros(count), down.c_l),
-            c_s=np.append(np.full(count, signal), down.c_s),
-            std=np.append(np.full(count, noise), down.std),
+            c_l=append(np.zeros(count), down.c_l),
+            c_s=append(np.full(count, signal), down.c_s),
+            std=append(np.full(count, noise), down.std),
             guided=np.append(np.ones(count, np.int64), guided),
             spread=(1 - alpha_bar[both]) ** 0.5,
         )
         return (Segment(on_device(rows)),)
 
-    def cost(self) -> Cost:
+    def cost(self, schedule: Schedule) -> Cost:
         """One denoiser call a step, and one last call."""
-        return Cost(self.num_guesses + len(self._times()[0]) + 1, 0, 0)
+        return Cost(self.num_guesses + len(self._times(schedule)[0]) + 1, 0, 0)
 
-    def check(self, problem: Problem) -> None:
-        """Takes any problem."""
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
-        """x_T ~ N(0, I); x_0 is filled by the first step."""
-        return State(eps, jnp.zeros_like(eps))
-
-    def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> Array:
-        """The draw of one step."""
-        return jax.random.normal(rng_key, x_shape)
-
-    def step(self, noise, state, params, problem, segment, row: GuessAndGuideRow) -> State:
+    def step(self, noise, state, prior, problem, segment, row: GuessAndGuideRow) -> State:
         """One step; the state's x_0 is the prediction at t, moved where the step is guided."""
-        x_0_hat = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
+        x_0_hat = prior(state.x_t, row.t, problem.label)
 
         def moved() -> Array:
             rate = self.learning_rate
@@ -176,8 +159,3 @@ class GuessAndGuide:
 
         x_0 = jax.lax.cond(row.guided != 0, moved, lambda: x_0_hat)
         return State(row.c_l * state.x_t + row.c_s * x_0 + row.std * noise, x_0)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The denoiser's own prediction at the lowest grid time above 0."""
-        t = ddim_times(self.num_steps, self.schedule)[1][-1]
-        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t))

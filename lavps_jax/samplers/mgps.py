@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion.denoisers import bridge_draw, denoise
-from lavps_jax.diffusion.schedules import BridgeCoefficients, Schedule, bridge_coefficients
-from lavps_jax.errors import UserError, check_positive
-from lavps_jax.problems.likelihoods import log_likelihood
-from lavps_jax.samplers.base import Cost, Plan, Segment, State, check_schedule, on_device
-from lavps_jax.samplers.ddim import ddim_times
+from lavps_jax.diffusion.bridges import BridgeCoefficients, bridge_coefficients, bridge_draw
+from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.errors import UserError, check_at_least, check_fraction, check_positive
+from lavps_jax.problems.problem import Problem, log_likelihood
+from lavps_jax.pytrees import static
+from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddim_times, on_device
 from lavps_jax.samplers.variational import draw
-from lavps_jax.types import DenoiseFn, Params, PRNGKey, Problem
+from lavps_jax.types import PRNGKey
 
 __all__ = ["MGPS", "Estimation", "MGPSNoise", "MGPSRow"]
 
@@ -79,8 +79,7 @@ class MGPSNoise(NamedTuple):
     bridge: Array
 
 
-@dataclass(frozen=True)
-class MGPS:
+class MGPS(GridSampler):
     """Midpoint-guided posterior sampling (Moufad et al., ICLR 2025, arXiv:2410.09945, algorithm 1).
 
     A step from t to t_prev goes through tau = floor(midpoint t_prev): with x_0_hat = D(x_t, t), a
@@ -101,7 +100,6 @@ class MGPS:
     at time 1 is denoised too, and x_1 is not estimated from one.
 
     Attributes:
-      denoise_fn: the prior.
       num_inner_steps: of Adam, at least 0.
       num_refined_steps: of Adam in refined steps, at least `num_inner_steps`.
       num_first: how many diffusion steps are refined at the start.
@@ -110,23 +108,21 @@ class MGPS:
       estimate_from: in units of the last time T; 1 is never.
       num_steps: points of the time grid; num_steps - 2 steps.
       midpoint: alpha of tau, in [0, 1]; tau is at least 1.
-      schedule: noise schedule.
     """
 
-    denoise_fn: DenoiseFn
-    num_inner_steps: int = 2
-    num_refined_steps: int = 20
-    num_first: int = 5
-    refine_every: int = 10
+    takes_noise: ClassVar = "any"
+
+    num_steps: int = static(default=300)
+    num_inner_steps: int = static(default=2)
+    num_refined_steps: int = static(default=20)
+    num_first: int = static(default=5)
+    refine_every: int = static(default=10)
     learning_rate: float = 0.03
-    estimate_from: float = 0.7
-    num_steps: int = 300
-    midpoint: float = 0.5
-    schedule: Schedule = Schedule()
+    estimate_from: float = static(default=0.7)
+    midpoint: float = static(default=0.5)
 
     def __post_init__(self):
-        check_schedule(self.denoise_fn, self.schedule)
-        ddim_times(self.num_steps, self.schedule)  # Refuses a number that is out of range.
+        super().__post_init__()
         least = {
             "num_inner_steps": 0,
             "num_refined_steps": self.num_inner_steps,
@@ -134,17 +130,17 @@ class MGPS:
             "refine_every": 1,
         }
         for name, value in least.items():
-            if getattr(self, name) < value:
-                raise UserError(name, getattr(self, name), f"use at least {value}")
+            check_at_least(name, getattr(self, name), value)
         check_positive("learning_rate", self.learning_rate)
         if not self.estimate_from >= 0:
             raise UserError("estimate_from", self.estimate_from, "use 0 or more; 1 is never")
-        if not 0 <= self.midpoint <= 1:
-            raise UserError("midpoint", self.midpoint, "use a number in [0, 1]")
+        check_fraction("midpoint", self.midpoint)
 
-    def _steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _steps(
+        self, schedule: Schedule
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(t, tau, t_prev, steps of Adam, whether x_1 is estimated) of all steps."""
-        t, t_prev = ddim_times(self.num_steps, self.schedule)
+        t, t_prev = ddim_times(self.num_steps, schedule)
         tau = np.maximum(np.floor(self.midpoint * t_prev).astype(int), 1)
         index = self.num_steps - 1 - np.arange(len(t))
         refined = (index >= self.num_steps - self.num_first) | (
@@ -152,13 +148,13 @@ class MGPS:
         )
         count = np.where(refined, self.num_refined_steps, self.num_inner_steps)
         # Between x_1 and x_tau there must be some noise.
-        estimated = (t >= self.estimate_from * self.schedule.num_times) & (tau > 1)
+        estimated = (t >= self.estimate_from * schedule.num_times) & (tau > 1)
         return t, tau, t_prev, count, estimated
 
-    def plan(self) -> Plan:
+    def plan(self, schedule: Schedule) -> Plan:
         """Up to two segments, settings: whether x_1 is estimated."""
-        t, tau, t_prev, count, estimated = self._steps()
-        table = self.schedule.alpha_bar
+        t, tau, t_prev, count, estimated = self._steps(schedule)
+        table = schedule.alpha_bar
         segments = []
         for estimates in (True, False):
             chosen = estimated == estimates
@@ -185,20 +181,17 @@ class MGPS:
             segments.append(Segment(on_device(rows), estimates))
         return tuple(segments)
 
-    def cost(self) -> Cost:
+    def cost(self, schedule: Schedule) -> Cost:
         """Two predictions at the ends; in a step two, or one and an estimate, and the fits."""
-        *_, count, estimated = self._steps()
+        *_, count, estimated = self._steps(schedule)
         fits = int(count.sum())
         estimates = int(count[estimated].sum())
         return Cost(2 + 2 * len(count) + fits + estimates, fits, 0)
 
-    def check(self, problem: Problem) -> None:
-        """Takes any problem."""
-
-    def init(self, eps: Float[Array, "H W C"], params: Params, problem: Problem) -> State:
+    def init(self, eps: Float[Array, "H W C"], prior: Denoiser, problem: Problem) -> State:
         """x_T ~ N(0, I) at the last grid time, and its denoised image."""
-        last = jnp.asarray(self.schedule.num_times - 1)
-        return State(eps, denoise(self.denoise_fn, params, problem, eps, last))
+        last = jnp.asarray(prior.schedule.num_times - 1)
+        return State(eps, prior(eps, last, problem.label))
 
     def noise(self, rng_key: PRNGKey, x_shape: tuple[int, ...], segment: Segment) -> MGPSNoise:
         """The draws of one step."""
@@ -213,16 +206,16 @@ class MGPS:
         )
 
     def step(
-        self, noise: MGPSNoise, state, params, problem, segment: Segment, row: MGPSRow
+        self, noise: MGPSNoise, state, prior, problem, segment: Segment, row: MGPSRow
     ) -> State:
         """One step; the state's x_0 is the estimate that the next fit begins with."""
-        x_0_hat = denoise(self.denoise_fn, params, problem, state.x_t, row.t)
+        x_0_hat = prior(state.x_t, row.t, problem.label)
         mean = row.prior.c_l * state.x_t + row.prior.c_s * x_0_hat
         std = jnp.asarray(row.prior.std)
         start = row.prior if row.estimation is None else row.estimation.start
 
         def midpoint_loss(mu: Array, rho: Array, eps: Array) -> Array:
-            x_0 = denoise(self.denoise_fn, params, problem, draw(eps, mu, rho), row.tau)
+            x_0 = prior(draw(eps, mu, rho), row.tau, problem.label)
             return -log_likelihood(problem, x_0) + _divergence(mu, rho, mean, std)
 
         x_tau = self._fitted_draw(
@@ -233,22 +226,22 @@ class MGPS:
             row.num_inner_steps,
             midpoint_loss,
         )
-        x_0 = denoise(self.denoise_fn, params, problem, x_tau, row.tau)
+        x_0 = prior(x_tau, row.tau, problem.label)
         if row.estimation is None:
             return State(bridge_draw(noise.bridge, row.bridge, state.x_t, x_tau), x_0)
-        x_1 = self._estimate(noise, x_tau, x_0, params, problem, row)
+        x_1 = self._estimate(noise, x_tau, x_0, prior, problem, row)
         return State(bridge_draw(noise.bridge, row.estimation.bridge, state.x_t, x_1), x_1)
 
-    def _estimate(self, noise: MGPSNoise, x_tau, x_0, params, problem, row: MGPSRow) -> Array:
+    def _estimate(self, noise: MGPSNoise, x_tau, x_0, denoiser, problem, row: MGPSRow) -> Array:
         """x_1 from a Gaussian fitted to p(x_1) q(x_tau | x_1) l(y | x_1)."""
         assert row.estimation is not None
         _, prior, scale, noise_std, _ = row.estimation
-        alpha_bar = float(self.schedule.alpha_bar[1])
+        alpha_bar = float(denoiser.schedule.alpha_bar[1])
 
         def loss(mu: Array, rho: Array, eps: Array) -> Array:
             x_1 = draw(eps, mu, rho)
             fixed = jax.lax.stop_gradient(x_1)
-            x_0 = denoise(self.denoise_fn, params, problem, fixed, jnp.asarray(1))
+            x_0 = denoiser(fixed, jnp.asarray(1), problem.label)
             score = (jnp.sqrt(alpha_bar) * x_0 - fixed) / (1 - alpha_bar)
             noising = _expected_square(mu, rho, scale * x_tau, noise_std)  # -E log q(x_tau | x_1)
             return -log_likelihood(problem, x_1) - jnp.sum(x_1 * score) + noising - jnp.sum(rho)
@@ -280,11 +273,6 @@ class MGPS:
         # The number of steps is a value, not a part of the program: refined steps need no own one.
         (mu, rho), _ = jax.lax.fori_loop(0, num_inner_steps, step, carry)
         return draw(eps, mu, rho)
-
-    def finish(self, state: State, params: Params, problem: Problem) -> Float[Array, "H W C"]:
-        """The prediction at the lowest grid time above 0."""
-        _, t_prev = ddim_times(self.num_steps, self.schedule)
-        return denoise(self.denoise_fn, params, problem, state.x_t, jnp.asarray(t_prev[-1]))
 
 
 def _expected_square(mu: Array, rho: Array, mean: Array, std: Array) -> Float[Array, ""]:

@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from lavps_jax.diffusion.conditioning import as_measurement, pseudo_inverse
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.networks.amortized import InverseRule, MeanUnit
 from lavps_jax.networks.tiled import Model
-from lavps_jax.problems.likelihoods import log_likelihood, network_inputs
+from lavps_jax.problems.problem import Problem, log_likelihood
+from lavps_jax.pytrees import Node, static
 from lavps_jax.samplers.variational import Block, BlockLossFn
-from lavps_jax.types import Params, Problem
+from lavps_jax.types import Weights
 
-__all__ = ["Amortized", "BestOf", "SupervisedStart", "Start", "ZeroShot", "guidance"]
-
+__all__ = [
+    "Amortized",
+    "BestOf",
+    "Start",
+    "SupervisedStart",
+    "TrainedBlocks",
+    "ZeroShot",
+    "block_prior",
+    "guidance",
+]
 
 _NUM_CG_STEPS = 10
 """Of `guidance`: a network corrects what they leave."""
 
 
-class Start(Protocol):
-    """Gives (mu, rho) for a block; frozen, hashable, equal by value."""
+class Start(Node):
+    """Gives (mu, rho), where the fit of a block begins; a pytree whose leaves are weights."""
+
+    def prepare(self, problem: Problem) -> Any:
+        """What is the same for all blocks of a problem, computed once."""
+        return ()
 
     def __call__(
         self,
-        params: Params,
         problem: Problem,
+        prepared: Any,
         block: Block,
         eps: Float[Array, "H W C"],
         loss_fn: BlockLossFn,
     ) -> tuple[Array, Array]:
         """eps is the draw that a comparison of candidates uses, loss_fn what it compares."""
-        ...
+        raise NotImplementedError
+
+    def cost(self) -> tuple[int, int]:
+        """(denoiser calls, amortized calls) of one block."""
+        return 0, 0
 
 
-@dataclass(frozen=True)
-class ZeroShot:
+class ZeroShot(Start):
     """The block prior itself: mu = prior_mean, rho = log prior_std (MGDM)."""
 
-    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
-        """Cost: none."""
-        rho = jnp.broadcast_to(jnp.log(block.prior_std), block.prior_mean.shape)
-        return block.prior_mean, rho
+    def __call__(self, problem, prepared, block, eps, loss_fn) -> tuple[Array, Array]:
+        return block_prior(block)
+
+
+def block_prior(block: Block) -> tuple[Array, Array]:
+    """(mu, rho) of the block prior: prior_mean and log prior_std, each float (H, W, C)."""
+    rho = jnp.broadcast_to(jnp.log(block.prior_std), block.prior_mean.shape)
+    return block.prior_mean, rho
 
 
 def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
@@ -74,79 +94,110 @@ def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
     return shift / block.prior_std
 
 
-@dataclass(frozen=True)
-class Amortized:
+class TrainedBlocks(NamedTuple):
+    """The blocks that an amortized network was trained on.
+
+    Attributes:
+      num_steps: points of the time grid.
+      low_idx, high_idx: range of grid indices of t_prev.
+      tau_rule: how the block time follows from t_prev.
+    """
+
+    num_steps: int
+    low_idx: int
+    high_idx: int
+    tau_rule: str
+
+
+class Amortized(Start):
     """The block prior plus the residual that a network predicts (LAVPS, arXiv:2602.07102).
 
     mu = prior_mean + d_mu, rho = log prior_std + d_rho with (d_mu, d_rho) from the network.
 
     Attributes:
-      model: (phi, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau, [guidance]) ->
-        (d_mu, d_rho).
-      schedule: noise schedule of the times.
-      mean_unit: unit of d_mu, see `AmortizedNetworkConfig`.
-      guidance: whether the network is given `guidance` as its last input.
-      inverse: how x_pinv is made, see `lavps_jax.problems.likelihoods.as_measurement`.
-      sees_measurement: whether the network acts with A on its features.
+      weights: of the network.
+      model: (weights, x_0, x_t / sqrt(alpha_bar_t), x_pinv, sigma_t, sigma_tau, [guidance]) ->
+        (d_mu, d_rho), static.
+      schedule: noise schedule of the times, static.
+      mean_unit: unit of d_mu, see `AmortizedNetworkConfig`, static.
+      guidance: whether the network is given `guidance` as its last input, static.
+      inverse: how x_pinv is made, see `pseudo_inverse`, static.
+      sees_measurement: whether the network acts with A on its features, static.
+      trained: on which blocks, static; None if that is not known.
     """
 
-    model: Model
-    schedule: Schedule = Schedule()
-    mean_unit: MeanUnit = "image"
-    guidance: bool = False
-    inverse: InverseRule = "ridge"
-    sees_measurement: bool = False
+    weights: Weights
+    model: Model = static()
+    schedule: Schedule = static(default=Schedule())
+    mean_unit: MeanUnit = static(default="image")
+    guidance: bool = static(default=False)
+    inverse: InverseRule = static(default="ridge")
+    sees_measurement: bool = static(default=False)
+    trained: TrainedBlocks | None = static(default=None)
+
+    def prepare(self, problem: Problem) -> Float[Array, "H W C"]:
+        """A^+ y."""
+        return pseudo_inverse(problem, self.inverse)
 
     def __call__(
-        self, params, problem, block, eps, loss_fn, dropout_key=None
+        self, problem, prepared, block, eps, loss_fn, dropout_key=None
     ) -> tuple[Array, Array]:
-        """Cost: one call of the amortized network."""
         sigma = jnp.asarray(self.schedule.sigma, jnp.float32)
         signal = jnp.asarray(self.schedule.alpha_bar**0.5, jnp.float32)[block.t]
-        x_pinv, measurement = network_inputs(problem, self.inverse, self.sees_measurement)
         d_mu, d_rho = self.model(
-            params["phi"],
+            self.weights,
             block.x_0,
             block.x_t / signal,
-            x_pinv,
+            prepared,
             sigma[block.t],
             sigma[block.tau],
             *((guidance(problem, block),) if self.guidance else ()),
             label=None,  # Starts are learned for the null class.
-            measurement=measurement,
+            measurement=as_measurement(problem, self.inverse) if self.sees_measurement else None,
             dropout_key=dropout_key,
         )
-        mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
+        mu, rho = block_prior(block)
         unit = block.prior_std if self.mean_unit == "prior_std" else 1.0
         return mu + unit * d_mu, rho + d_rho
 
+    def cost(self) -> tuple[int, int]:
+        return 0, 1
 
-@dataclass(frozen=True)
-class SupervisedStart:
+
+class SupervisedStart(Start):
     """The block prior around what a supervised denoiser predicts (arXiv:2602.07102).
 
     mu = c_l x_t + c_s D(x_t, t; y), where prior_mean = c_l x_t + c_s x_0 is the mean of the bridge
     from t to tau; rho = log prior_std.
 
     Attributes:
-      denoiser: its weights are params["phi"].
+      denoiser: the network.
     """
 
     denoiser: SupervisedDenoiser
 
-    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
-        """Cost: one call of the supervised network."""
-        alpha_bar = self.denoiser.schedule.alpha_bar
+    @property
+    def schedule(self) -> Schedule:
+        """That of the denoiser."""
+        return self.denoiser.schedule
+
+    def prepare(self, problem: Problem) -> Any:
+        return self.denoiser.prepare(problem)
+
+    def __call__(self, problem, prepared, block, eps, loss_fn) -> tuple[Array, Array]:
+        alpha_bar = self.schedule.alpha_bar
         left = jnp.asarray(1 - alpha_bar, jnp.float32)
         signal = jnp.asarray(alpha_bar**0.5, jnp.float32)[block.tau]
         c_s = (left[block.t] - left[block.tau]) / (signal * left[block.t])
-        x_0 = self.denoiser(params["phi"], block.x_t, problem, block.t)
-        mu, rho = ZeroShot()(params, problem, block, eps, loss_fn)
+        x_0 = self.denoiser(block.x_t, problem, prepared, block.t)
+        mu, rho = block_prior(block)
         return mu + c_s * (x_0 - block.x_0), rho
 
+    def cost(self) -> tuple[int, int]:
+        return 1, 0
 
-@dataclass(frozen=True)
-class BestOf:
+
+class BestOf(Start):
     """Of two starts, the one with the lower negative ELBO at the same draw; ties go to the first.
 
     This is what keeps operators safe on which the amortized network was not trained. The choice is
@@ -156,11 +207,18 @@ class BestOf:
     first: Start
     second: Start
 
-    def __call__(self, params, problem, block, eps, loss_fn) -> tuple[Array, Array]:
-        """Cost: both starts and two denoiser calls."""
-        first = self.first(params, problem, block, eps, loss_fn)
-        second = self.second(params, problem, block, eps, loss_fn)
+    def prepare(self, problem: Problem) -> Any:
+        return self.first.prepare(problem), self.second.prepare(problem)
+
+    def __call__(self, problem, prepared, block, eps, loss_fn) -> tuple[Array, Array]:
+        first = self.first(problem, prepared[0], block, eps, loss_fn)
+        second = self.second(problem, prepared[1], block, eps, loss_fn)
         loss_first, loss_second = loss_fn(*first, eps), loss_fn(*second, eps)
         # A candidate whose loss is not a number loses.
         keep_first = (loss_first <= loss_second) | jnp.isnan(loss_second)
         return jax.tree.map(lambda a, b: jnp.where(keep_first, a, b), first, second)
+
+    def cost(self) -> tuple[int, int]:
+        """Both starts and two denoiser calls."""
+        calls, amortized = zip(self.first.cost(), self.second.cost(), strict=True)
+        return 2 + sum(calls), sum(amortized)

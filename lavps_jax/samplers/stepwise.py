@@ -1,6 +1,6 @@
 """Runs a sampler in pieces, so that the host knows how far it is and can stop in between.
 
-The same numbers as `make_sample_fn`: every step is an iteration of a loop there and here. A
+The same numbers as `sample`: every step is an iteration of a loop there and here. A
 callback out of one whole program would say as much, but JAX does not keep programs with callbacks
 in its compilation cache.
 """
@@ -17,8 +17,10 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
+from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers.base import Plan, Sampler, State, is_finite
-from lavps_jax.types import Params, PRNGKey, Problem
+from lavps_jax.types import PRNGKey
 
 __all__ = ["Given", "StepPrograms", "Turn", "compile_steps"]
 
@@ -27,13 +29,17 @@ class Given(NamedTuple):
     """What a batch is made of; arrays on one device.
 
     Attributes:
-      rng_key, index, params, problems: as of the function of `make_sample_fn`.
-      plan: `sampler.plan()`.
+      rng_keys: one key per measurement, (B,).
+      sampler: the method.
+      prior: the denoiser.
+      problems: a stack of B measurements with Gaussian noise of one standard deviation each, or
+        other noise, see `homoscedastic`.
+      plan: `sampler.plan(prior.schedule)`.
     """
 
-    rng_key: PRNGKey
-    index: Array
-    params: Params
+    rng_keys: PRNGKey
+    sampler: Sampler
+    prior: Denoiser
     problems: Problem
     plan: Plan
 
@@ -83,16 +89,13 @@ class StepPrograms(NamedTuple):
                 yield Turn(done + last, finite_steps)
                 first = last
             done += num
-        yield Turn(done + 1, self.finish(states, given.params, given.problems))
+        yield Turn(done + 1, self.finish(states, given.sampler, given.prior, given.problems))
 
 
-def compile_steps(
-    sampler: Sampler, num_particles: int, batches: list[Given], pool: Executor
-) -> list[StepPrograms]:
+def compile_steps(num_particles: int, batches: list[Given], pool: Executor) -> list[StepPrograms]:
     """Programs for batches of one shape, each compiled for the device of its batch.
 
     Args:
-      sampler: the method.
       num_particles: P of every measurement.
       batches: one for each device.
       pool: what compiles in parallel.
@@ -101,45 +104,44 @@ def compile_steps(
       UserError: if the method cannot take such problems.
     """
 
-    def particles(rng_key: PRNGKey, i: Array) -> Array:
-        key = jax.random.fold_in(rng_key, i)
+    def particles(key: PRNGKey) -> Array:
         return jax.vmap(lambda p: jax.random.fold_in(key, p))(jnp.arange(num_particles))
 
-    def begin(rng_key, index, params, problems):
-        def image(i, problem):
+    def begin(rng_keys, sampler, prior, problems):
+        def image(rng_key, problem):
             sampler.check(problem)
 
             def particle(key):
                 eps = jax.random.normal(jax.random.fold_in(key, 0), problem.operator.x_shape)
-                return sampler.init(eps, params, problem)
+                return sampler.init(eps, prior, problem)
 
-            return jax.vmap(particle)(particles(rng_key, i))
+            return jax.vmap(particle)(particles(rng_key))
 
-        return jax.vmap(image)(index, problems)
+        return jax.vmap(image)(rng_keys, problems)
 
-    def advance(states, rng_key, index, params, problems, segment, done, first, last):
+    def advance(states, rng_keys, sampler, prior, problems, segment, done, first, last):
         """Steps first to last - 1 of a segment, behind `done` steps of others."""
 
-        def image(i, problem, states):
+        def image(rng_key, problem, states):
             def particle(key, state: State):
                 def step(k, carry):
                     state, finite_steps = carry
                     row = jax.tree.map(lambda leaf: leaf[k], segment.rows)
                     step_key = jax.random.fold_in(key, 1 + done + k)
                     noise = sampler.noise(step_key, problem.operator.x_shape, segment)
-                    state = sampler.step(noise, state, params, problem, segment, row)
+                    state = sampler.step(noise, state, prior, problem, segment, row)
                     broke = ~is_finite(state) & (finite_steps > done + k)
                     return state, jnp.where(broke, done + k, finite_steps)
 
                 return jax.lax.fori_loop(first, last, step, (state, done + last))
 
-            return jax.vmap(particle)(particles(rng_key, i), states)
+            return jax.vmap(particle)(particles(rng_key), states)
 
-        return jax.vmap(image)(index, problems, states)
+        return jax.vmap(image)(rng_keys, problems, states)
 
-    def finish(states, params, problems):
+    def finish(states, sampler, prior, problems):
         def image(problem, states):
-            return jax.vmap(lambda state: sampler.finish(state, params, problem))(states)
+            return jax.vmap(lambda state: sampler.finish(state, prior, problem))(states)
 
         return jax.vmap(image)(problems, states)
 
@@ -148,7 +150,7 @@ def compile_steps(
     lowered = []
     for given in batches:
         *fixed, plan = given
-        (device,) = given.index.devices()
+        (device,) = given.rng_keys.devices()
         placed = SingleDeviceSharding(device)
         states = jax.tree.map(
             lambda one, placed=placed: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=placed),
@@ -156,7 +158,7 @@ def compile_steps(
         )
         lowered.append(begin.lower(*fixed))
         lowered += [advance.lower(states, *fixed, one, count, count, count) for one in plan]
-        lowered.append(finish.lower(states, *fixed[2:]))
+        lowered.append(finish.lower(states, *fixed[1:]))
     compiled = list(pool.map(lambda one: one.compile(), lowered))
     each = len(compiled) // len(batches)
     return [

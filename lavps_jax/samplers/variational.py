@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion.denoisers import denoise
-from lavps_jax.problems.likelihoods import log_likelihood
-from lavps_jax.types import DenoiseFn, Params, Problem
+from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.problems.problem import Problem, log_likelihood
 
 __all__ = ["Block", "BlockLossFn", "block_loss", "draw", "fit"]
 
@@ -53,8 +52,7 @@ def block_loss(
     mu: Float[Array, "H W C"],
     rho: Float[Array, "H W C"],
     eps: Float[Array, "H W C"],
-    denoise_fn: DenoiseFn,
-    params: Params,
+    prior: Denoiser,
     problem: Problem,
     block: Block,
 ) -> Float[Array, ""]:
@@ -67,9 +65,9 @@ def block_loss(
     Cost: one denoiser call.
     """
     x_tau = draw(eps, mu, rho)
-    x_0_hat = denoise(denoise_fn, params, problem, x_tau, block.tau)
-    prior = jnp.sum(((x_tau - block.prior_mean) / block.prior_std) ** 2) / 2
-    return -log_likelihood(problem, x_0_hat) + prior - jnp.sum(rho)
+    x_0_hat = prior(x_tau, block.tau, problem.label)
+    square = jnp.sum(((x_tau - block.prior_mean) / block.prior_std) ** 2)
+    return -log_likelihood(problem, x_0_hat) + square / 2 - jnp.sum(rho)
 
 
 def fit(

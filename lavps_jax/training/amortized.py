@@ -8,20 +8,24 @@ whose errors it carries from step to step. `ChainLoss` trains on the blocks that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion.denoisers import SIGMA_DATA, add_noise, bridge_draw, denoise
+from lavps_jax.diffusion.bridges import add_noise, bridge_draw
+from lavps_jax.diffusion.denoisers import SIGMA_DATA, Denoiser
 from lavps_jax.diffusion.schedules import time_grid
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.likelihoods import simulate
-from lavps_jax.samplers.mgdm import MGDM, MGDMRow, TauRule, make_block
-from lavps_jax.samplers.starts import Amortized, ZeroShot
+from lavps_jax.problems.problem import Problem, simulate
+from lavps_jax.samplers.mgdm import MGDM
+from lavps_jax.samplers.mgdm_rows import MGDMRow, TauRule, make_block
+from lavps_jax.samplers.starts import Amortized, block_prior
 from lavps_jax.samplers.variational import Block, block_loss, draw
-from lavps_jax.types import DenoiseFn, PRNGKey, Problem, Weights
+from lavps_jax.training.losses import Loss
+from lavps_jax.types import PRNGKey, Weights
 
 __all__ = ["AmortizedLoss", "BlockWeight", "Chain", "ChainLoss", "block_weight"]
 
@@ -29,18 +33,17 @@ BlockWeight = Literal["none", "expected_residual"]
 
 
 @dataclass(frozen=True)
-class AmortizedLoss:
+class AmortizedLoss(Loss):
     """Negative ELBO of the amortized start on a random block of the sampler's grid, nats.
 
     An operator of the family and noise for every image; grid index i uniform in
     [low_idx, high_idx); t_prev = times[i], t = times[i + 1], and tau is t_prev or what `tau_rule`
     makes of it; x_t from the forward process, and the denoiser's x_0_hat in the place of the
-    sampler's x_0. `frozen` is the prior's theta. The metrics hold the unweighted L and L at the
+    sampler's x_0. `frozen` is the prior. The metrics hold the unweighted L and L at the
     block prior with the same draw: their ratio says what the network gains.
 
     Attributes:
-      denoise_fn: the prior.
-      start: the network that is trained, as the sampler uses it.
+      start: the network that is trained, as the sampler uses it, without weights.
       operator: what the operators of training are drawn from.
       sigma_y: standard deviation of the measurement noise.
       num_steps: points of the sampler's time grid.
@@ -49,7 +52,6 @@ class AmortizedLoss:
       weight: see `block_weight`; "none" is the published loss.
     """
 
-    denoise_fn: DenoiseFn
     start: Amortized
     operator: OperatorFamily
     sigma_y: float
@@ -61,23 +63,20 @@ class AmortizedLoss:
 
     # Starts are learned for the null class: the label is that of other losses.
     def __call__(
-        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+        self, weights: Weights, rng_key: PRNGKey, frozen: Denoiser, x_0, carry, *, train, label=None
     ):
         key_problem, key_index, key_noise, key_eps, key_dropout = jax.random.split(rng_key, 5)
         problem = self.problem(key_problem, x_0)
         row = self.row(jax.random.randint(key_index, (), self.low_idx, self.high_idx))
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, row.t, self.start.schedule)
-        x_0_hat = jax.lax.stop_gradient(
-            denoise(self.denoise_fn, {"theta": frozen}, problem, x_t, row.t)
-        )
+        x_0_hat = jax.lax.stop_gradient(frozen(x_t, row.t))
         block = make_block(row, x_0_hat, x_t)
         dropout_key = key_dropout if train else None
         eps = jax.random.normal(key_eps, x_0.shape)
         loss, metrics, _ = self.on_block(weights, frozen, problem, block, eps, dropout_key)
-        zero_shot = ZeroShot()({}, problem, block, eps, None)
-        at_prior = block_loss(*zero_shot, eps, self.denoise_fn, {"theta": frozen}, problem, block)
-        return loss, metrics | {"block_loss_at_prior": jax.lax.stop_gradient(at_prior)}
+        at_prior = block_loss(*block_prior(block), eps, frozen, problem, block)
+        return loss, metrics | {"block_loss_at_prior": jax.lax.stop_gradient(at_prior)}, carry
 
     def problem(self, rng_key: PRNGKey, x_0: Float[Array, "H W C"]) -> Problem:
         """A measurement of x_0 by an operator of the family."""
@@ -86,33 +85,28 @@ class AmortizedLoss:
 
     def row(self, index: Int[Array, ""]) -> MGDMRow:
         """The sampler's numbers of the step whose t_prev has this grid index."""
-        sampler = MGDM(
-            self.denoise_fn,
-            low_idx=1,
-            high_idx=1,
-            num_steps=self.num_steps,
-            tau_rule=self.tau_rule,
-            schedule=self.start.schedule,
-        )
-        (segment,) = sampler.plan()  # Noisiest first, so index 1 comes last.
+        sampler = MGDM(low_idx=1, high_idx=1, num_steps=self.num_steps, tau_rule=self.tau_rule)
+        # Noisiest first, so index 1 comes last.
+        (segment,) = sampler.plan(self.start.schedule)
         return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.rows)
 
     def on_block(
         self,
         weights: Weights,
-        frozen: Weights,
+        prior: Denoiser,
         problem: Problem,
         block: Block,
         eps: Float[Array, "H W C"],
         dropout_key: PRNGKey | None,
     ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, "H W C"]]:
         """(loss, metrics, x_tau): of one block, with x_tau the draw that the loss was taken at."""
-        params = {"theta": frozen, "phi": weights}
 
         def loss_fn(mu, rho, eps):
-            return block_loss(mu, rho, eps, self.denoise_fn, params, problem, block)
+            return block_loss(mu, rho, eps, prior, problem, block)
 
-        mu, rho = self.start(params, problem, block, eps, loss_fn, dropout_key=dropout_key)
+        start = self.start.replace(weights=weights)
+        prepared = start.prepare(problem)
+        mu, rho = start(problem, prepared, block, eps, loss_fn, dropout_key=dropout_key)
         loss = loss_fn(mu, rho, eps)
         metrics = {"block_loss": jax.lax.stop_gradient(loss)}
         if self.weight == "expected_residual":
@@ -151,7 +145,7 @@ class Chain(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ChainLoss:
+class ChainLoss(Loss):
     """The loss of `AmortizedLoss` along the sampler's own runs with K = 0.
 
     A run enters at high_idx - 1 from the forward process, and every training step takes it one
@@ -167,14 +161,22 @@ class ChainLoss:
         return self.blocks.high_idx - 1
 
     def __call__(
-        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, x_0, *, train: bool, label=None
+        self, weights: Weights, rng_key: PRNGKey, frozen: Denoiser, x_0, carry, *, train, label=None
     ):
-        return self.blocks(weights, rng_key, frozen, x_0, train=train)
+        if not train:
+            return self.blocks(weights, rng_key, frozen, x_0, carry, train=False)
+        return self.advance(weights, rng_key, frozen, carry)
 
-    def begin(
+    def begin(self, rng_key: PRNGKey, frozen: Denoiser, x_0: Array) -> Chain:
+        """A run that enters at a random index: how training begins, so that runs end in turn."""
+        key_index, key = jax.random.split(rng_key)
+        index = jax.random.randint(key_index, (), self.blocks.low_idx, self.blocks.high_idx)
+        return self.enter(key, frozen, x_0, index)
+
+    def enter(
         self,
         rng_key: PRNGKey,
-        frozen: Weights,
+        prior: Denoiser,
         x_0: Float[Array, "H W C"],
         index: int | Int[Array, ""],
     ) -> Chain:
@@ -186,17 +188,10 @@ class ChainLoss:
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, t_next, self.blocks.start.schedule)
         problem = self.blocks.problem(key_problem, x_0)
-        x_0_hat = denoise(self.blocks.denoise_fn, {"theta": frozen}, problem, x_t, t_next)
-        return Chain(problem, x_t, x_0_hat, jnp.asarray(index, jnp.int32))
-
-    def begin_anywhere(self, rng_key: PRNGKey, frozen: Weights, x_0: Array) -> Chain:
-        """A run that enters at a random index: how training begins, so that runs end in turn."""
-        key_index, key = jax.random.split(rng_key)
-        index = jax.random.randint(key_index, (), self.blocks.low_idx, self.blocks.high_idx)
-        return self.begin(key, frozen, x_0, index)
+        return Chain(problem, x_t, prior(x_t, t_next), jnp.asarray(index, jnp.int32))
 
     def advance(
-        self, weights: Weights, rng_key: PRNGKey, frozen: Weights, chain: Chain
+        self, weights: Weights, rng_key: PRNGKey, prior: Denoiser, chain: Chain
     ) -> tuple[Float[Array, ""], dict[str, Array], Chain]:
         """(loss, metrics, chain): the loss of the next block, and the run after it."""
         key_bridge, key_eps, key_renoise, key_dropout = jax.random.split(rng_key, 4)
@@ -206,14 +201,27 @@ class ChainLoss:
         block = make_block(row, chain.x_0, x_t)
         eps = jax.random.normal(key_eps, shape)
         loss, metrics, x_tau = self.blocks.on_block(
-            weights, frozen, chain.problem, block, eps, key_dropout
+            weights, prior, chain.problem, block, eps, key_dropout
         )
         x_tau = jax.lax.stop_gradient(x_tau)
-        params = {"theta": frozen}
-        x_0 = denoise(self.blocks.denoise_fn, params, chain.problem, x_tau, row.tau)
+        x_0 = prior(x_tau, row.tau)
         x_t = bridge_draw(jax.random.normal(key_renoise, shape), row.renoise, chain.x_t, x_tau)
         return loss, metrics, Chain(chain.problem, x_t, x_0, chain.index - 1)
 
     def is_over(self, chain: Chain) -> Array:
         """Whether the run has posed its last block, bool ()."""
         return chain.index < self.blocks.low_idx
+
+    def renew(self, rng_keys: PRNGKey, frozen: Denoiser, images: Array, carry: Chain) -> Chain:
+        """The runs with those that are over, or not finite, replaced by new ones on the batch."""
+        finite = jnp.isfinite(carry.x_t).all((1, 2, 3)) & jnp.isfinite(carry.x_0).all((1, 2, 3))
+        over = jax.vmap(self.is_over)(carry) | ~finite
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(rng_keys)
+
+        def replaced():
+            enter = jax.vmap(lambda key, x_0: self.enter(key, frozen, x_0, self.top_idx))
+            pick = jax.vmap(lambda is_over, *both: jax.tree.map(partial(jnp.where, is_over), *both))
+            return pick(over, enter(keys, images), carry)
+
+        # Most steps end no run: the new ones' denoiser calls are worth a branch.
+        return jax.lax.cond(jnp.any(over), replaced, lambda: carry)

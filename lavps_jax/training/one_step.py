@@ -18,24 +18,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.likelihoods import log_likelihood, simulate
-from lavps_jax.types import Problem, Weights
+from lavps_jax.problems.problem import log_likelihood, simulate
+from lavps_jax.samplers.one_step import generate
+from lavps_jax.training.losses import Loss
 
-__all__ = ["OneStepLoss", "generate", "relative_entropy_draw"]
-
-
-def generate(
-    denoiser: SupervisedDenoiser,
-    phi: Weights,
-    eps: Float[Array, "H W C"],
-    problem: Problem,
-    start_sigma: float,
-) -> Float[Array, "H W C"]:
-    """x = D(start_sigma eps, start_sigma; y) with standard normal eps: one sample."""
-    return denoiser.predict(phi, start_sigma * eps, problem, jnp.float32(start_sigma))[0]
+__all__ = ["OneStepLoss", "relative_entropy_draw"]
 
 
 def relative_entropy_draw(
@@ -55,10 +44,10 @@ def relative_entropy_draw(
 
 
 @dataclass(frozen=True)
-class OneStepLoss:
+class OneStepLoss(Loss):
     """The negative ELBO of a generator, and the denoising error of its critic, for one image.
 
-    `weights` are {"generator", "critic"}, both of `denoiser`'s network; `frozen` those of the
+    `weights` are {"generator", "critic"}, both of `denoiser`'s network; `frozen` is the
     prior. The image only serves to simulate a measurement. The generator sees the critic's weights
     fixed, the critic the generator's samples: the estimate of the divergence is a lower bound,
     below it by what the critic does not know yet. The critic has to be the faster one: with a
@@ -69,15 +58,13 @@ class OneStepLoss:
     and Raftery 2007), whose mean is least for the posterior.
 
     Attributes:
-      prior: p.
-      denoiser: what generator and critic compute.
+      denoiser: what generator and critic compute, without weights.
       operator, sigma_y: of the measurements.
       start_sigma: noise level at which the generator begins.
       sigma_min, sigma_max: noise levels over which the divergence is taken. The best generator's
         variance is too small by about sigma_min^2, where y says more than the prior.
     """
 
-    prior: EDMDenoiser
     denoiser: SupervisedDenoiser
     operator: OperatorFamily
     sigma_y: float
@@ -85,36 +72,37 @@ class OneStepLoss:
     sigma_min: float
     sigma_max: float
 
-    def __call__(self, weights, rng_key, frozen, x_0, *, train, label=None):
+    def __call__(self, weights, rng_key, frozen, x_0, carry, *, train, label=None):
         keys = jax.random.split(rng_key, 7)
         operator = self.operator.draw(keys[0], x_0.shape)
         problem = simulate(keys[1], x_0, operator, self.sigma_y)
+        generator = self.denoiser.replace(weights=weights["generator"])
+        critic = self.denoiser.replace(weights=weights["critic"])
+        prepared, start_sigma = generator.prepare(problem), jnp.float32(self.start_sigma)
 
         def sample(key):
             eps = jax.random.normal(key, x_0.shape)
-            return generate(self.denoiser, weights["generator"], eps, problem, self.start_sigma)
+            return generate(generator, eps, problem, prepared, start_sigma)
 
         x = sample(keys[2])
         if not train:
             other = sample(keys[3])
             errors = jnp.linalg.norm(jnp.ravel(x - x_0)) + jnp.linalg.norm(jnp.ravel(other - x_0))
             spread = jnp.linalg.norm(jnp.ravel(x - other))
-            return (errors - spread) / 2 / jnp.sqrt(x.size), {}
+            return (errors - spread) / 2 / jnp.sqrt(x.size), {}, carry
         width = log(self.sigma_max / self.sigma_min)
         sigma_t = self.sigma_min * jnp.exp(width * jax.random.uniform(keys[4]))
         noise = sigma_t * jax.random.normal(keys[5], x.shape)
 
-        fixed = jax.lax.stop_gradient(weights["critic"])
-        by_prior = self.prior.at_sigma(frozen, x + noise, sigma_t)
-        by_critic, _ = self.denoiser.predict(fixed, x + noise, problem, sigma_t)
+        fixed = jax.lax.stop_gradient(critic)
+        by_prior = frozen.at_sigma(x + noise, sigma_t)
+        by_critic, _ = fixed.predict(x + noise, problem, prepared, sigma_t)
         divergence = width * relative_entropy_draw(x, by_prior, by_critic, sigma_t)
         unlikely = -log_likelihood(problem, x)
 
         shown = jax.lax.stop_gradient(x)
-        guess, scale = self.denoiser.predict(
-            weights["critic"], shown + noise, problem, sigma_t, keys[6]
-        )
-        critic = jnp.mean(((guess - shown) / scale) ** 2)
-        loss = (unlikely + divergence) / x.size + critic
+        guess, scale = critic.predict(shown + noise, problem, prepared, sigma_t, keys[6])
+        critic_loss = jnp.mean(((guess - shown) / scale) ** 2)
+        loss = (unlikely + divergence) / x.size + critic_loss
         metrics = {"neg_log_likelihood": unlikely, "relative_entropy": divergence}
-        return loss, metrics | {"critic_loss": critic}
+        return loss, metrics | {"critic_loss": critic_loss}, carry

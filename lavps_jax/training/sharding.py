@@ -91,9 +91,9 @@ def weight_sharding(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
-    """A sharding for every leaf: runs of the sampler as images, everything else as weights."""
-    chains = jax.tree.map(lambda _: batch_sharding(mesh), state.chains)
-    return weight_sharding(mesh, state)._replace(chains=chains)
+    """A sharding for every leaf: what the loss remembers as images, everything else as weights."""
+    carry = jax.tree.map(lambda _: batch_sharding(mesh), state.carry)
+    return weight_sharding(mesh, state)._replace(carry=carry)
 
 
 def on_all_devices(tree: Tree, shardings: Any) -> Tree:
@@ -116,23 +116,15 @@ def on_all_devices(tree: Tree, shardings: Any) -> Tree:
     return jax.tree.map(place, tree, shardings)
 
 
-def global_batch(
-    indices: np.ndarray,
-    load: Callable[[np.ndarray], np.ndarray],
-    row_shape: tuple[int, ...],
-    mesh: Mesh,
-) -> Array:
-    """A batch over all devices, of which each process loads its own part only.
+def global_batch(shape: tuple[int, ...], load: Callable[[slice], np.ndarray], mesh: Mesh) -> Array:
+    """A batch over all devices, of which each process loads its own rows only.
 
     Args:
-      indices: of the images of the whole batch, (B,), the same on every process; B is a multiple
-        of the number of devices.
-      load: gives what belongs to some images, axis 0 in their order.
-      row_shape: of what belongs to one image.
+      shape: of the whole batch, (B, ...); B is a multiple of the number of devices.
+      load: gives some of the B rows.
     """
 
     def part(index: Any) -> np.ndarray:
-        return load(indices[index[0]])
+        return load(index[0])
 
-    shape = (len(indices), *row_shape)
     return jax.make_array_from_callback(shape, batch_sharding(mesh), part)

@@ -17,8 +17,6 @@ from lavps_jax import aot
 from lavps_jax.aot import Needs, describe, sampling_needs, training_needs
 from lavps_jax.config.settings import (
     AmortizedTask,
-    LAVPSConfig,
-    MGDMConfig,
     PriorTask,
     SampleConfig,
     SupervisedTask,
@@ -37,6 +35,7 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import families
+from lavps_jax.samplers import LAVPS, MGDM
 
 ROOT = Path(__file__).parents[2]
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(64, 1, GlobalAttention(16)),), 64, 1)
@@ -90,7 +89,7 @@ def test_training_and_sampling_with_an_amortized_network(monkeypatch):
     amortized, data = config(task), SyntheticData(32, (8, 8, 1))
     assert training_needs(amortized, config(), 8, jax.devices()).flops > 0
     sample = SampleConfig("no folder", data, families.RandomPixels(0.4, 0.6),
-                          LAVPSConfig(num_steps=12, high_idx=4), "out", batch_size=2)  # fmt: skip
+                          LAVPS(num_steps=12, high_idx=4), "out", batch_size=2)  # fmt: skip
     device = jax.devices()[0]
     lavps = sampling_needs(sample, config(), amortized, 8, device)
     assert not lavps.collectives and lavps.memory > num_bytes(config()) + num_bytes(amortized)
@@ -149,7 +148,7 @@ def test_what_does_not_exist_is_named():
         aot.run(["configs/ffhq256_prior.py", "--amortized", "x"])
     with pytest.raises(UserError, match="remat: got layers; leave it out: configs/ffhq256.py"):
         aot.run(["configs/ffhq256.py", "--remat", "layers"])
-    sampling = SampleConfig("p", SyntheticData(), families.RandomPixels(), MGDMConfig(), "out")
+    sampling = SampleConfig("p", SyntheticData(), families.RandomPixels(), MGDM(), "out")
     with pytest.raises(UserError, match="prior: got no preset"):
         sampling_needs(sampling, None, None, 8, jax.devices()[0])
 

@@ -13,31 +13,29 @@ from pathlib import Path
 import pytest
 
 from lavps_jax import compare_sets, convert
-from lavps_jax.config.cli import _stop, from_flags, main, parse
-from lavps_jax.config.settings import (
-    AmortizedTask,
-    DAPSConfig,
-    DDIMConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DiffPIRConfig,
-    DINGConfig,
-    DPSConfig,
-    FastDIPSConfig,
-    GuessAndGuideConfig,
-    LAVPSConfig,
-    MGDMConfig,
-    MGPSConfig,
-    OneStepConfig,
-    PiGDMConfig,
-    REDDiffConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from lavps_jax.config.cli import _stop, _stop_again, from_flags, main, parse
+from lavps_jax.config.settings import AmortizedTask, SampleConfig, TrainConfig
 from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import as_path
 from lavps_jax.operators import families
+from lavps_jax.samplers import (
+    DAPS,
+    DDIM,
+    DDNM,
+    DDRM,
+    DING,
+    DPS,
+    LAVPS,
+    MGDM,
+    MGPS,
+    DiffPIR,
+    FastDIPS,
+    GuessAndGuide,
+    OneStep,
+    PiGDM,
+    REDDiff,
+)
 
 PRESET = str(Path(__file__).parents[2] / "configs" / "fashion_mnist.py")
 
@@ -48,54 +46,54 @@ def parsed(*arguments: str) -> SampleConfig:
 
 def test_a_preset_as_it_is():
     config = parsed("--num-images", "5")
-    assert type(config.sampler) is LAVPSConfig and config.sampler.tau_rule == "midpoint"
+    assert type(config.sampler) is LAVPS and config.sampler.tau_rule == "midpoint"
     assert config.operator == families.MotionBlur(size=9, intensity=0.9)
     assert config.num_images == 5
-    assert [type(other) for other in config.compare_with] == [MGDMConfig, DPSConfig]
+    assert [type(other) for other in config.compare_with] == [MGDM, DPS]
 
 
 @pytest.mark.parametrize(
     "word,kind",
     [
-        ("sampler:mgdm-config", MGDMConfig),
-        ("sampler:lavps-config", LAVPSConfig),
-        ("sampler:dps-config", DPSConfig),
-        ("sampler:ddim-config", DDIMConfig),
-        ("sampler:pi-gdm-config", PiGDMConfig),
-        ("sampler:ddnm-config", DDNMConfig),
-        ("sampler:ddrm-config", DDRMConfig),
-        ("sampler:diff-pir-config", DiffPIRConfig),
-        ("sampler:red-diff-config", REDDiffConfig),
-        ("sampler:daps-config", DAPSConfig),
-        ("sampler:ding-config", DINGConfig),
-        ("sampler:fast-dips-config", FastDIPSConfig),
-        ("sampler:guess-and-guide-config", GuessAndGuideConfig),
-        ("sampler:mgps-config", MGPSConfig),
-        ("sampler:one-step-config", OneStepConfig),
+        ("sampler:mgdm", MGDM),
+        ("sampler:lavps", LAVPS),
+        ("sampler:dps", DPS),
+        ("sampler:ddim", DDIM),
+        ("sampler:pi-gdm", PiGDM),
+        ("sampler:ddnm", DDNM),
+        ("sampler:ddrm", DDRM),
+        ("sampler:diff-pir", DiffPIR),
+        ("sampler:red-diff", REDDiff),
+        ("sampler:daps", DAPS),
+        ("sampler:ding", DING),
+        ("sampler:fast-dips", FastDIPS),
+        ("sampler:guess-and-guide", GuessAndGuide),
+        ("sampler:mgps", MGPS),
+        ("sampler:one-step", OneStep),
     ],
 )
 def test_a_word_chooses_the_sampler(word, kind):
     config = parsed(word)
     assert type(config.sampler) is kind
-    if kind is LAVPSConfig:  # The preset's own kind keeps the preset's values.
+    if kind is LAVPS:  # The preset's own kind keeps the preset's values.
         assert config.sampler.amortized == "pretrained/fashion_mnist/motion_blur"
 
 
 def test_flags_of_a_field_before_and_after_its_word():
-    words = ("operator:gaussian-blur", "--operator.size", "7", "sampler:mgdm-config")
+    words = ("operator:gaussian-blur", "--operator.size", "7", "sampler:mgdm")
     config = parsed("--sigma-y", "0.1", *words, "--sampler.inner-low-noise.num-inner-steps", "4")
     assert config.operator == families.GaussianBlur(size=7)
     assert config.sigma_y == 0.1
-    assert isinstance(config.sampler, MGDMConfig)
+    assert isinstance(config.sampler, MGDM)
     assert config.sampler.inner_low_noise.num_inner_steps == 4
 
 
 def test_words_and_flags_in_any_order():
-    expected = parsed("operator:gaussian-blur", "--operator.std", "2", "sampler:dps-config",
+    expected = parsed("operator:gaussian-blur", "--operator.std", "2", "sampler:dps",
                       "--sampler.step-size", "3", "--num-images", "5")  # fmt: skip
     assert expected.operator == families.GaussianBlur(std=2.0)
     flags = ("--sampler.step-size", "3", "--num_images", "5", "--operator.std", "2")
-    words = ("sampler:dps-config", "operator:gaussian-blur")
+    words = ("sampler:dps", "operator:gaussian-blur")
     assert parsed(*flags, *words) == parsed(*words, *flags) == expected
     mixed = (*flags[:2], words[1], *flags[2:], words[0])
     assert parsed(*mixed) == expected
@@ -124,11 +122,11 @@ def test_a_word_inside_of_a_kind_comes_after_it():
         (("operator:gausian-blur",), "did you mean operator:gaussian-blur? "),
         (("operator:Denoise",), "did you mean operator:identity? "),
         (("operators:denoise",), "did you mean operator:identity? "),
-        (("sampler:ddim",), "did you mean sampler:ddim-config? "),
+        (("sampler:lavp",), "did you mean sampler:lavps? "),
         (("data:folder",), "did you mean data:folder-data? "),
         (("--operator", "denoise"), "did you mean operator:identity? "),
         (("--operator:identity",), "did you mean operator:identity? "),
-        (("--sampler.zeta", "3"), "; --sampler.zeta goes with sampler:diff-pir-config; "),
+        (("--sampler.zeta", "3"), "; --sampler.zeta goes with sampler:diff-pir; "),
         (("--data.path", "x"), "; --data.path goes with data:folder-data; "),
         (("--compute-dtype", "bfloat"), "Expected one of ('float32', 'bfloat16')"),
     ],
@@ -142,8 +140,8 @@ def test_what_may_have_been_meant(flags, words, capsys):
 
 
 def test_two_kinds_of_one_field():
-    with pytest.raises(UserError, match="sampler: got dps-config and ddim-config; give one"):
-        parsed("sampler:dps-config", "--num-images", "2", "sampler:ddim-config")
+    with pytest.raises(UserError, match="sampler: got dps and ddim; give one"):
+        parsed("sampler:dps", "--num-images", "2", "sampler:ddim")
 
 
 def test_presets_that_are_not_there_or_for_the_other_program():
@@ -186,12 +184,12 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
         (("--nothing", "3"), "error: Unrecognized options: --nothing, 3; "),
         (("--num-images", "some"), "error: Error parsing --num-images: "),
         (
-            ("sampler:mgdm", "--sampler.num-steps", "10"),
-            "error: Unrecognized options: sampler:mgdm; did you mean sampler:mgdm-config?",
+            ("sampler:mgmd", "--sampler.num-steps", "10"),
+            "error: Unrecognized options: sampler:mgmd; did you mean sampler:mgdm?",
         ),
         (
-            ("sampler:mgdm",),
-            "error: Unrecognized options: sampler:mgdm; did you mean sampler:mgdm-c",
+            ("sampler:mgmd",),
+            "error: Unrecognized options: sampler:mgmd; did you mean sampler:mgdm?",
         ),
         (("--overwrite", "True"), "error: Unrecognized options: True; a flag of yes or no takes "),
     ):
@@ -210,7 +208,7 @@ def test_a_wrong_flag_is_one_plain_line(stdout, monkeypatch, capsys):
     [
         (("--num-images", "-3"), "num_images"),
         (("--operator.intensity", "3"), "intensity"),
-        (("--sampler.inner.learning-rate", "-1"), "sampler.inner.learning_rate"),
+        (("--sampler.inner.learning-rate", "-1"), "inner.learning_rate"),
     ],
 )
 def test_a_value_out_of_range_speaks_for_itself(stdout, flags, field, monkeypatch):
@@ -245,38 +243,32 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, monkeypatch, tmp_path
     assert capsys.readouterr().err == expected
 
 
-def test_a_signal_during_garbage_collection_is_not_lost():
-    def _xla_gc_callback(phase, info):
-        if phase == "start":
-            os.kill(os.getpid(), signal.SIGTERM)
-            sum(range(1000))  # The handler runs here.
+def signalled(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(1000))  # The handler runs here.
 
-    before = signal.signal(signal.SIGTERM, _stop)
-    gc.callbacks.append(_xla_gc_callback)
+
+class Finalized:
+    __del__ = signalled
+
+
+def collected():
+    gc.callbacks.append(signalled)
+    gc.collect()
+    gc.callbacks.remove(signalled)
+
+
+@pytest.mark.parametrize("dropped", [Finalized, collected])
+def test_a_signal_that_python_drops_is_not_lost(dropped, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", _stop_again)
+    before = [(number, signal.signal(number, _stop)) for number in (signal.SIGTERM, signal.SIGALRM)]
     try:
-        gc.collect()
-        gc.callbacks.remove(_xla_gc_callback)
+        dropped()
         with pytest.raises(KeyboardInterrupt):
             time.sleep(5)
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def test_a_signal_in_a_finalizer_is_not_lost():
-    class Finalized:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            sum(range(1000))  # The handler runs here.
-
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Finalized()
-            time.sleep(5)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def test_a_preset_allows_to_replace_its_own_folder_alone(tmp_path):
@@ -295,10 +287,11 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "preset.py").write_text(
         "import dataclasses\n"
-        "from lavps_jax.config.settings import LAVPSConfig, load_preset\n"
+        "from lavps_jax.config.settings import load_preset\n"
+        "from lavps_jax.samplers import LAVPS\n"
         "def get_config():\n"
         f"    preset = load_preset({PRESET!r})\n"
-        "    others = (LAVPSConfig(amortized='~/other'),)\n"
+        "    others = (LAVPS(amortized='~/other'),)\n"
         "    return dataclasses.replace(preset, prior='~/prior', compare_with=others)\n"
     )
     home = str(tmp_path)
@@ -311,7 +304,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     assert config.observations == home and config.out_dir == f"{home}/out"
     assert config.sampler.amortized == f"{home}/start"  # type: ignore[union-attr]
     assert config.prior == f"{home}/prior"
-    assert config.compare_with == (LAVPSConfig(amortized=f"{home}/other"),)
+    assert config.compare_with == (LAVPS(amortized=f"{home}/other"),)
     assert as_path("~/run", "run_dir") == tmp_path / "run"
     with pytest.raises(UserError, match="data.path: got ~nobody-of-this-name/a; give the whole"):
         parsed("data:folder-data", "--data.path", "~nobody-of-this-name/a")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavps_jax.config import cli
+from lavps_jax import programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +22,8 @@ PRESETS = """
 from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators.families import RandomPixels
+from lavps_jax.samplers import DPS, MGDM
 
 def get_config():
     return {config}
@@ -34,7 +34,7 @@ TRAIN = """TrainConfig(
         run_dir={run!r}, batch_size=4, num_train_steps=3, validate_every=3, checkpoint_every=3)"""
 SAMPLE = """SampleConfig(
         prior={prior!r}, data=SyntheticData(8, (16, 16, 1)), operator=RandomPixels(0.4, 0.6),
-        sampler=MGDMConfig(num_steps=8, high_idx=3), compare_with=(DPSConfig(num_steps=8),),
+        sampler=MGDM(num_steps=8, high_idx=3), compare_with=(DPS(num_steps=8),),
         out_dir={out!r}, num_images=3, num_particles=2, batch_size=2)"""
 
 
@@ -54,7 +54,7 @@ def refused(capfd, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, arguments)])
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         with pytest.raises(SystemExit) as stopped:
-            cli.main(runpy.run_path(str(ROOT / "sample.py"))["run"])
+            programs.sample()
         printed = capfd.readouterr()
         assert stopped.value.code == 2
         assert printed.err.count("\n") == 1, printed.err
@@ -116,7 +116,7 @@ def test_sampling_writes_what_it_says(folder):
         (["--observations", "{folder}/empty.npz"], "y of shape (1, 0, 16, 1)"),
         (["--tile", "15"], "tile: got 15"),
         (["--sigma-y", "estimate"], "sigma_y: got estimate"),
-        (["sampler:lavps-config"], "amortized"),
+        (["sampler:lavps"], "amortized"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(folder, tmp_path, refused, arguments, words):
@@ -201,8 +201,9 @@ import dataclasses
 import jax.numpy as jnp
 from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
-from lavps_jax.operators import from_function
+from lavps_jax.operators import nonlinear_operator
 from lavps_jax.operators.families.base import Family
+from lavps_jax.samplers import DPS
 
 def root(data, x):
     return jnp.sqrt(x)
@@ -210,10 +211,10 @@ def root(data, x):
 @dataclasses.dataclass(frozen=True)
 class Root(Family):
     def draw(self, rng_key, x_shape):
-        return from_function(root, x_shape)
+        return nonlinear_operator(root, x_shape)
 
 def get_config():
-    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Root(), DPSConfig(), {out!r})
+    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Root(), DPS(), {out!r})
 """
 
 
@@ -222,8 +223,9 @@ from __future__ import annotations
 import dataclasses
 from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
-from lavps_jax.operators import Denoise
+from lavps_jax.operators.families import Identity
 from lavps_jax.operators.families.base import Family
+from lavps_jax.pytrees import static
 from lavps_jax.samplers import DDNM
 
 @dataclasses.dataclass(frozen=True)
@@ -232,26 +234,26 @@ class Mine(Family):
     gain: float = 1.0
     \"""How bright.\"""
     def draw(self, rng_key, x_shape):
-        return Denoise().draw(rng_key, x_shape)
+        return Identity().draw(rng_key, x_shape)
 
-@dataclasses.dataclass(frozen=True)
-class MineConfig:
+{decorator}
+class Own{base}:
     \"""A sampler of mine.\"""
-    steps: int = 5
-    {build}
+    num_steps: int = {default}
 
 def get_config():
-    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Mine(), MineConfig(), {out!r},
+    return SampleConfig({prior!r}, SyntheticData(8, (16, 16, 1)), Mine(), Own(), {out!r},
                         num_images=1, num_particles=1)
 """
-BUILD = "def build(self, prior): return DDNM(prior, self.steps, schedule=prior.schedule)"
+IS_ONE = {"decorator": "", "base": "(DDNM)", "default": "static(default=5)"}
+IS_NONE = {"decorator": "@dataclasses.dataclass(frozen=True)", "base": "", "default": "5"}
 
 
 def test_a_preset_with_an_operator_and_a_sampler_of_its_own(folder, tmp_path):
     """From any folder, with flags of its own and in --help."""
     preset, out = tmp_path / "mine.py", tmp_path / "out"
     prior = str(folder / "run" / "weights")
-    preset.write_text(OWN.format(prior=prior, out=str(out), build=BUILD))
+    preset.write_text(OWN.format(prior=prior, out=str(out), **IS_ONE))
     command = [sys.executable, str(ROOT / "sample.py"), str(preset)]
 
     def start(*flags: str) -> subprocess.CompletedProcess:
@@ -265,17 +267,17 @@ def test_a_preset_with_an_operator_and_a_sampler_of_its_own(folder, tmp_path):
     wrong = start("--operator.gainn", "2")
     assert wrong.returncode == 2 and "did you mean --operator.gain? " in wrong.stderr
     assert wrong.stderr.startswith("error: Unrecognized") and wrong.stderr.count("\n") == 1
-    done = start("--sampler.steps", "4", "--operator.gain", "2")
+    done = start("--sampler.num-steps", "4", "--operator.gain", "2")
     assert done.returncode == 0, done.stderr
     stored = json.loads((out / "config.json").read_text())
-    assert (stored["sampler"]["steps"], stored["operator"]["gain"]) == (4, 2.0)
+    assert (stored["sampler"]["num_steps"], stored["operator"]["gain"]) == (4, 2.0)
 
 
 def test_a_sampler_that_is_none(folder, tmp_path, refused):
     preset, out = tmp_path / "mine.py", tmp_path / "out"
     prior = str(folder / "run" / "weights")
-    preset.write_text(OWN.format(prior=prior, out=str(out), build=""))
-    assert "sampler: got MineConfig; use one of" in refused(preset)
+    preset.write_text(OWN.format(prior=prior, out=str(out), **IS_NONE))
+    assert "sampler: got Own; give one of lavps_jax.samplers" in refused(preset)
     assert not list(tmp_path.glob("out*"))
 
 

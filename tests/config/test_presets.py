@@ -14,7 +14,7 @@ from flax import nnx
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig, TrainConfig, from_json, load_preset, to_json
 from lavps_jax.networks import split
-from lavps_jax.runs.build import network_shape
+from lavps_jax.runs.loading import network_shape
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))

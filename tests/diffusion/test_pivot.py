@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +20,9 @@ from lavps_jax.networks import (
     split,
 )
 from lavps_jax.operators import families
-from lavps_jax.problems.likelihoods import simulate
-from lavps_jax.problems.noise import CustomNoise
-from lavps_jax.samplers import DDIM
+from lavps_jax.problems.noise import Custom, Gaussian
+from lavps_jax.problems.problem import simulate
+from lavps_jax.samplers import Supervised
 
 SHAPE = (8, 8, 1)
 SIGMA_Y = 0.1
@@ -59,7 +57,7 @@ def test_pivot_is_the_posterior_of_independent_pixels(family, sigma_t):
 
 
 def test_without_information_in_y_it_is_the_preconditioning_of_karras():
-    problem = problem_of(families.RandomPixels(0.4, 0.6)).replace(sigma_y=jnp.float32(1e3))
+    problem = problem_of(families.RandomPixels(0.4, 0.6)).replace(noise=Gaussian(1e3))
     z, sigma_t = jax.random.normal(jax.random.key(2), SHAPE), jnp.float32(0.7)
     c, found = edm_preconditioning(sigma_t), pivot(problem, z, sigma_t)
     np.testing.assert_allclose(found.mean, c.c_skip * z, atol=1e-5)
@@ -69,17 +67,16 @@ def test_without_information_in_y_it_is_the_preconditioning_of_karras():
 def test_a_fresh_network_returns_the_pivot_and_then_corrects_it(perturb):
     backbone = HDiTConfig(1, 1, 2, (LevelConfig(32, 1, GlobalAttention(16)),), 32, 1)
     model, weights = split(SupervisedNetworkConfig(backbone, pivot=True).build(nnx.Rngs(0)))
-    denoiser = SupervisedDenoiser(model, pivot=True)
-    problem, z = (
-        problem_of(families.SuperResolution(2)),
-        jax.random.normal(jax.random.key(2), SHAPE),
-    )
+    denoiser = SupervisedDenoiser(weights, model, pivot=True)
+    problem = problem_of(families.SuperResolution(2))
+    z = jax.random.normal(jax.random.key(2), SHAPE)
     mean, _, scale = pivot(problem, z, jnp.float32(0.7))
-    predict = jax.jit(denoiser.predict)
-    x_0_hat, found = predict(weights, z, problem, jnp.float32(0.7))
+    predict = jax.jit(SupervisedDenoiser.predict)
+    x_0_hat, found = predict(denoiser, z, problem, (), jnp.float32(0.7))
     np.testing.assert_allclose(x_0_hat, mean, atol=1e-5)
     np.testing.assert_allclose(found, scale, rtol=1e-5)
-    corrected, _ = predict(perturb(weights), z, problem, jnp.float32(0.7))
+    changed = denoiser.replace(weights=perturb(weights))
+    corrected, _ = predict(changed, z, problem, (), jnp.float32(0.7))
     assert np.abs(corrected - mean).max() > 0.01 * scale
 
 
@@ -91,9 +88,9 @@ def test_operators_that_are_not_linear_are_refused():
 @pytest.mark.parametrize("told", [{"pivot": True}, {"sees_measurement": True}])
 def test_a_sampler_says_before_it_runs_what_its_denoiser_cannot_see(told):
     problem = problem_of(families.HighDynamicRange())
-    with pytest.raises(UserError, match="takes linear operators only"):
-        DDIM(SupervisedDenoiser(lambda *_: None, **told)).check(problem)  # type: ignore[arg-type]
-    palette = DDIM(SupervisedDenoiser(lambda *_: None))  # type: ignore[arg-type]
-    palette.check(problem)
+    palette = SupervisedDenoiser(None, lambda *_: None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="a denoiser that sees the operator needs a linear one"):
+        Supervised(palette.replace(**told)).check(problem)
+    Supervised(palette).check(problem)
     with pytest.raises(UserError, match="noise: got a log-likelihood"):
-        palette.check(dataclasses.replace(problem, noise=CustomNoise(None, lambda *_: 0.0)))
+        Supervised(palette).check(problem.replace(noise=Custom(lambda *_: 0.0, 0.1)))

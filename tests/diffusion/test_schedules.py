@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients, time_grid
+from lavps_jax.diffusion.bridges import bridge_coefficients
+from lavps_jax.diffusion.schedules import Schedule, time_grid
 from lavps_jax.errors import UserError
 
 TABLE = Schedule().alpha_bar

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +11,12 @@ from flax import nnx
 from golden_files import Golden, cases
 from golden_runs import in_float64, noise_of_hidden_entries
 
-from lavps_jax.diffusion.denoisers import EDMDenoiser, add_noise
-from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
+from lavps_jax.diffusion.bridges import add_noise, bridge_coefficients
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.io.published import published_name
 from lavps_jax.operators import families
-from lavps_jax.problems.likelihoods import log_likelihood
+from lavps_jax.problems.problem import log_likelihood
 from lavps_jax.samplers.starts import ZeroShot
 from lavps_jax.samplers.variational import Block, block_loss, draw, fit
 from lavps_jax.training.amortized import AmortizedLoss
@@ -51,10 +50,8 @@ def elbo(prior):
 
 
 def _elbo(prior):
-    denoiser, params = prior
-
     def losses(mu, rho, eps, problem, block):
-        each = jax.vmap(lambda *one: block_loss(*one[:3], denoiser, params, *one[3:]))
+        each = jax.vmap(lambda *one: block_loss(*one[:3], prior, *one[3:]))
         value = each(mu, rho, eps, problem, block)
         return value.sum(), value
 
@@ -65,17 +62,16 @@ def _elbo(prior):
 @pytest.fixture(scope="module")
 def losses_in_float64(prior):
     """A function of problems, blocks, mu, rho and eps: negative ELBOs (B,)."""
-    denoiser, params = prior
 
-    def loss(params, problem, block, *images):
-        return block_loss(*images, denoiser, params, problem, block)
+    def loss(prior, problem, block, *images):
+        return block_loss(*images, prior, problem, block)
 
-    return functools.partial(in_float64(loss), params)
+    return in_float64(loss, prior)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if ELBO[f"{case}_mc"] == 1])
 def test_negative_elbo_and_gradients(prior, elbo, losses_in_float64, case):
-    stored, (denoiser, params) = ELBO, prior
+    stored = ELBO
     problems = stored.problems(f"{task_of(case)}_y", "img")
     times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
     blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
@@ -89,10 +85,10 @@ def test_negative_elbo_and_gradients(prior, elbo, losses_in_float64, case):
     hidden = noise_of_hidden_entries(problems)
     stored.close(f"{case}_loss", (exact + hidden).sum())
 
-    def potential(params, problem, x_tau, tau):
-        return log_likelihood(problem, denoiser(params["theta"], x_tau, tau))
+    def potential(prior, problem, x_tau, tau):
+        return log_likelihood(problem, prior(x_tau, tau))
 
-    found = in_float64(potential)(params, problems, draw(eps, mu, rho), blocks.tau)
+    found = in_float64(potential, prior)(problems, draw(eps, mu, rho), blocks.tau)
     stored.close(f"{case}_logpot", found - hidden)
 
 
@@ -115,14 +111,13 @@ def test_negative_elbo_of_two_draws(elbo, case):
 @pytest.fixture(scope="module")
 def inner_fit(golden, prior):
     """(start, eps (K, ...), problem, block) -> losses and the variables after every step."""
-    (denoiser, params), rate = prior, golden("inner_adam").settings["lr"]
-    seen = []
+    rate, seen = golden("inner_adam").settings["lr"], []
 
     @jax.jit
     def run(mu, rho, eps, problem, block):
         def loss_fn(mu, rho, eps):
             jax.debug.callback(lambda *variables: seen.append(variables), mu, rho, ordered=True)
-            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+            return block_loss(mu, rho, eps, prior, problem, block)
 
         return fit(mu, rho, eps, loss_fn, optax.adam(rate))
 
@@ -138,7 +133,7 @@ def inner_fit(golden, prior):
 
 @pytest.mark.parametrize("case", cases("inner_adam", "(.+)_x_tau"))
 def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
-    stored, (_, network, phi) = golden("inner_adam"), palette
+    stored, (_, network) = golden("inner_adam"), palette
     problems = stored.problems(f"{case}_y", f"{case}_img")
     times = (np.full(len(problems.y), stored[f"{case}_{key}"]) for key in ("t", "tau"))
     blocks = make_blocks(stored.image(f"{case}_x_0"), stored.image(f"{case}_x_t"), *times)
@@ -146,8 +141,10 @@ def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
     noise = [stored.image(f"{case}_noise_{i:02d}") for i in range(num_steps + 1)]
 
     def start_with(start):
-        each = jax.vmap(lambda *one: start({"phi": phi}, *one, None, None))
-        return jax.jit(each)(problems, blocks)
+        def each(problem, block):
+            return start(problem, start.prepare(problem), block, None, None)
+
+        return jax.jit(jax.vmap(each))(problems, blocks)
 
     starts = [start_with(network), start_with(ZeroShot())]
     start = starts[case == "zeroshot"]
@@ -183,22 +180,21 @@ def test_inner_fit(golden, losses_in_float64, inner_fit, palette, case):
     stored.close(f"{case}_x_tau", draw(noise[num_steps], mu[:, -1], rho[:, -1]))
 
 
-def training_loss(prior, start) -> AmortizedLoss:
+def training_loss(start) -> AmortizedLoss:
     nsteps, low, high = (ELBO.settings[key] for key in ("nsteps", "train_low", "train_high"))
-    return AmortizedLoss(
-        prior[0], start, families.RandomBox(), ELBO.sigma_y, nsteps, low, high, "previous"
-    )
+    family = families.RandomBox()
+    return AmortizedLoss(start, family, ELBO.sigma_y, nsteps, low, high, "previous")
 
 
 @pytest.mark.parametrize("task", cases("elbo", "train_(.+)_loss"))
 def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
-    stored, (denoiser, params), prefix = ELBO, prior, f"train_{task}"
+    stored, prefix = ELBO, f"train_{task}"
     problems = stored.problems(f"{task}_y", "img")
     clean = jax.vmap(lambda p, x: p.operator.forward(x))(problems, stored.image("img"))
     noise = stored.measurement(f"{prefix}_y_noise", clean.shape[1:])
     y = clean + stored.sigma_y * noise
     np.testing.assert_allclose(y, stored.measurement(f"{prefix}_y", y.shape[1:]), atol=1e-6)
-    loss_fn = training_loss(prior, palette[1])
+    loss_fn = training_loss(palette[1].replace(weights=None))
     rows = [loss_fn.row(jnp.asarray(i)) for i in stored[f"{prefix}_idx"]]
     t, tau = np.stack([row.t for row in rows]), np.stack([row.tau for row in rows])
     np.testing.assert_array_equal(t, stored[f"{prefix}_t"])
@@ -207,7 +203,7 @@ def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
         stored.image(f"{prefix}_xt_noise"), stored.image("img"), jnp.asarray(t)
     )
     np.testing.assert_allclose(x_t, stored.image(f"{prefix}_x_t"), atol=1e-6)
-    x_0_hat = jax.jit(jax.vmap(denoiser, (None, 0, 0)))(params["theta"], x_t, jnp.asarray(t))
+    x_0_hat = jax.jit(jax.vmap(lambda *one: prior(*one)))(x_t, jnp.asarray(t))
     stored.close(f"{prefix}_x0_hat", x_0_hat)
     problems = problems.replace(y=y)
     blocks = make_blocks(x_0_hat, x_t, t, tau)
@@ -221,21 +217,21 @@ def test_training_blocks(prior, elbo, losses_in_float64, palette, task):
 
 
 def test_training_loss_and_gradients(amortized, prior):
-    stored, start, phi = amortized
+    stored, start = amortized
     (task,) = cases(stored.name, "train_(.+)_loss")
-    loss_fn = training_loss(prior, start)
+    loss_fn = training_loss(start.replace(weights=None))
     problems = stored.problems(f"{task}_y", "img")
     blocks = make_blocks(stored.image("x_0"), stored.image("x_t"), stored["t"], stored["tau"])
     eps = stored.image(f"train_{task}_eps")
 
-    def evaluate(params, problem, block, eps):
-        def loss(phi):
-            return loss_fn.on_block(phi, params["theta"], problem, block, eps, None)[0]
+    def evaluate(networks, problem, block, eps):
+        def loss(weights):
+            return loss_fn.on_block(weights, networks[0], problem, block, eps, None)[0]
 
-        return jax.value_and_grad(loss)(params["phi"])
+        return jax.value_and_grad(loss)(networks[1])
 
-    params = prior[1] | {"phi": phi}
-    losses, gradients = in_float64(evaluate)(params, problems, blocks, eps)
+    evaluate_exactly = in_float64(evaluate, (prior, start.weights))
+    losses, gradients = evaluate_exactly(problems, blocks, eps)
     gradient = jax.tree.map(lambda leaf: leaf.mean(0), gradients)
     stored.close(f"train_{task}_loss", (losses + noise_of_hidden_entries(problems)).mean())
     found = {}
@@ -256,14 +252,14 @@ def test_training_loss_and_gradients(amortized, prior):
 
 def test_negative_elbo_under_a_class_prior(golden):
     stored = golden("hdit_tiny_class")
-    model, theta = stored.network(stored.backbone, "unet.")
+    model, weights = stored.network(stored.backbone, "unet.")
     problem = stored.problems("kl_y", "kl_img")
     problem = problem.replace(label=jnp.asarray(stored["kl_labels"]))
     times = (np.atleast_1d(stored[f"kl_{key}"]) for key in ("t", "tau"))
     block = make_blocks(stored.image("kl_x_0"), stored.image("kl_x_t"), *times)
     problem, block = jax.tree.map(lambda leaf: leaf.repeat(2, 0), (problem, block))
     mu, rho = stored.image("kl_vmean")[:, 0], stored.image("kl_vlog_std")[:, 0]
-    elbo = _elbo((EDMDenoiser(model), {"theta": theta}))
+    elbo = _elbo(EDMDenoiser(weights, model))
     losses, (by_mu, by_rho) = elbo(mu, rho, stored.image("kl_eps"), problem, block)
     stored.close("kl_loss", losses)
     stored.close("kl_grad_vmean", by_mu)

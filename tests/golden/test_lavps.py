@@ -16,8 +16,7 @@ from golden_runs import (
     rows_of,
 )
 
-from lavps_jax.samplers import State
-from lavps_jax.samplers.mgdm import make_block
+from lavps_jax.samplers.mgdm_rows import make_block
 from lavps_jax.samplers.starts import Amortized, ZeroShot
 from lavps_jax.samplers.variational import block_loss
 
@@ -25,31 +24,30 @@ from lavps_jax.samplers.variational import block_loss
 def test_lavps(golden, prior, palette):
     """The published comparison gives each start a draw of its own, here both get the same: the
     losses of both starts are compared with the published ones, and the winner's draw is used."""
-    stored, (denoiser, params) = golden("traj_lavps"), prior
-    _, network, phi = palette
-    params = params | {"phi": phi}
+    stored, (_, network) = golden("traj_lavps"), palette
     problem = jax.tree.map(lambda leaf: leaf[0], stored.problems("y", "img"))
     hidden = noise_of_hidden_entries(batch_of_one(problem)[0])
-    samplers = [mgdm_of(stored, denoiser, start) for start in (network, ZeroShot())]
-    steps = [jax.jit(sampler.step) for sampler in samplers]
-    solvers = [inner_problem(denoiser, sampler.inner_low_noise) for sampler in samplers]
+    samplers = [mgdm_of(stored, network), mgdm_of(stored)]
+    steps = [jax.jit(type(sampler).step) for sampler in samplers]
+    solvers = [inner_problem(prior, start) for start in (network, ZeroShot())]
     rows = [list(rows_of(sampler)) for sampler in samplers]
 
-    def compare(params, problem, state, row, bridge, eps):
+    def compare(networks, problem, state, row, bridge, eps):
         """The losses of both starts, (2,)."""
-        row = row.choose(jnp.zeros((), eps.dtype))
+        (prior, network), row = networks, row.choose(jnp.zeros((), eps.dtype))
         x_t = row.bridge.c_l * state.x_t + row.bridge.c_s * state.x_0 + row.bridge.std * bridge
         block = make_block(row, state.x_0, x_t)
 
         def loss_fn(mu, rho, eps):
-            return block_loss(mu, rho, eps, denoiser, params, problem, block)
+            return block_loss(mu, rho, eps, prior, problem, block)
 
-        starts = (one(params, problem, block, eps[0], loss_fn) for one in (network, ZeroShot()))
+        prepared = network.prepare(problem)
+        starts = (one(problem, prepared, block, eps[0], loss_fn) for one in (network, ZeroShot()))
         return jnp.stack([loss_fn(*one, e) for one, e in zip(starts, eps, strict=True)])
 
-    compare_exactly = in_float64(compare)
+    compare_exactly = in_float64(compare, (prior, network))
     eps = stored.image("initial_noise")[0]
-    whole = state = jax.jit(samplers[0].init)(eps, params, problem)
+    whole = state = jax.jit(type(samplers[0]).init)(samplers[0], eps, prior, problem)
     stored.close("init_x0", state.x_0, 0)
     repeats = samplers[0].num_gibbs
     winners = stored["step_best_idx"].reshape(-1, repeats)
@@ -60,23 +58,24 @@ def test_lavps(golden, prior, palette):
         # Outside the amortized range (-1) both samplers are the same program.
         winner, noise = int(best != 0), noise_of(stored, k)
         segment, row = rows[winner][k]
-        assert isinstance(segment.settings.start, Amortized) == (best == 0)
+        assert isinstance(samplers[winner].start(segment.settings), Amortized) == (best == 0)
         if best >= 0:
             compared = [draws for _, draws in draws_of(stored, k) if len(draws) == 2]
             draws = compared[0]
             one = batch_of_one(problem, state, row, noise.bridge, draws)
-            losses = compare_exactly(params, *one)[0]
+            losses = compare_exactly(*one)[0]
             stored.close("step_bestof_losses", losses + hidden, first)
             assert int(np.argmin(losses)) == best
             elbo = noise.gibbs.elbo.at[:, 0].set(jnp.stack([one[winner] for one in compared]))
             noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
-        losses, x_tau = solvers[winner](params, *batch_of_one(problem, state, row, noise))
+        losses, x_tau = solvers[winner](*batch_of_one(problem, state, row, noise))
         stored.close("step_losses", losses[0] + hidden, (first, slice(losses.shape[1])))
         stored.close("step_x_tau", x_tau, first)
         for start in (state, whole):
-            new = steps[winner](noise, start, params, problem, segment, row)
+            new = steps[winner](samplers[winner], noise, start, prior, problem, segment, row)
             stored.close("step_x_0", new.x_0, (last, 0))
             stored.close("step_x_t", new.x_t, (last, 0))
         whole = new
-        state = State(*(stored.image(f"step_x_{name}")[last, 0] for name in ("t", "0")))
-    stored.close("final_x0", samplers[0].finish(whole, params, problem), 0)
+        x_t, x_0 = (stored.image(f"step_x_{name}")[last, 0] for name in ("t", "0"))
+        state = state._replace(x_t=x_t, x_0=x_0)
+    stored.close("final_x0", samplers[0].finish(whole, prior, problem), 0)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from golden_files import cases
 
+from lavps_jax.diffusion.bridges import bridge_coefficients
 from lavps_jax.diffusion.denoisers import EDMDenoiser
-from lavps_jax.diffusion.schedules import Schedule, bridge_coefficients
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers.variational import Block
 
 ALPHA_BAR = Schedule().alpha_bar
@@ -17,39 +18,39 @@ ALPHA_BAR = Schedule().alpha_bar
 
 @pytest.mark.parametrize("case", cases("hdit_tiny", "(.+)_c_noise"))
 def test_prior_network(golden, prior, case):
-    stored, (denoiser, params) = golden("hdit_tiny"), prior
+    stored = golden("hdit_tiny")
     c_noise = jnp.asarray(stored[f"{case}_c_noise"])[:, None]
-    evaluate = jax.jit(jax.vmap(denoiser.model, (None, 0, 0)))
-    stored.close(f"{case}_out", evaluate(params["theta"], stored.image(f"{case}_x"), c_noise))
+    evaluate = jax.jit(jax.vmap(prior.model, (None, 0, 0)))
+    stored.close(f"{case}_out", evaluate(prior.weights, stored.image(f"{case}_x"), c_noise))
 
 
 def test_preconditioning(golden, prior):
-    stored, (denoiser, params) = golden("hdit_tiny"), prior
-    evaluate = jax.jit(jax.vmap(denoiser.at_sigma, (None, 0, 0)))
-    out = evaluate(params["theta"], stored.image("pre_x"), jnp.asarray(stored["pre_sigma"]))
+    stored = golden("hdit_tiny")
+    evaluate = jax.jit(jax.vmap(EDMDenoiser.at_sigma, (None, 0, 0)))
+    out = evaluate(prior, stored.image("pre_x"), jnp.asarray(stored["pre_sigma"]))
     stored.close("pre_out", out)
 
 
 def test_clean_image_and_noise_prediction(golden, prior):
-    stored, (denoiser, params) = golden("hdit_tiny"), prior
-    denoise = jax.jit(jax.vmap(denoiser, (None, 0, None)))
+    stored = golden("hdit_tiny")
+    denoise = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, None)))
     for case, t in enumerate(stored["eps_t"]):
         x_t = stored.image("eps_x")[case]
-        x_0 = denoise(params["theta"], x_t, t)
+        x_0 = denoise(prior, x_t, t)
         stored.close("eps_x0", x_0, case)
         signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
         stored.close("eps_out", (x_t - signal * x_0) / noise, case)
-    each = jax.jit(jax.vmap(denoiser, (None, 0, 0)))
+    each = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, 0)))
     times = jnp.asarray(stored["epsb_t"])
-    stored.close("epsb_x0", each(params["theta"], stored.image("epsb_x"), times))
+    stored.close("epsb_x0", each(prior, stored.image("epsb_x"), times))
 
 
 def test_derivative_of_the_clean_image(golden, prior):
-    stored, (denoiser, params) = golden("hdit_tiny"), prior
+    stored = golden("hdit_tiny")
 
     @jax.jit
     def derivative(x_t, cotangent, t):
-        return jax.vjp(lambda x: denoiser(params["theta"], x, t), x_t)[1](cotangent)[0]
+        return jax.vjp(lambda x: prior(x, t), x_t)[1](cotangent)[0]
 
     for t in stored["vjp_t"]:  # Images and times are those of eps_x.
         x_t = stored.image("eps_x")[list(stored["eps_t"]).index(t)]
@@ -59,27 +60,26 @@ def test_derivative_of_the_clean_image(golden, prior):
 
 def test_class_conditional_network(golden):
     stored = golden("hdit_tiny_class")
-    model, theta = stored.network(stored.backbone, "unet.")
+    model, weights = stored.network(stored.backbone, "unet.")
     labels, x = jnp.asarray(stored["labels"]), stored.image("raw_x")
     c_noise = jnp.asarray(stored["raw_c_noise"])[:, None]
 
     def evaluate(x, c_noise, label):
-        return model(theta, x, c_noise, label=label)
+        return model(weights, x, c_noise, label=label)
 
     conditional = jax.jit(jax.vmap(evaluate))(x, c_noise, labels)
     stored.close("raw_out", conditional)
-    unconditional = jax.jit(jax.vmap(lambda x, c: model(theta, x, c)))(x, c_noise)
+    unconditional = jax.jit(jax.vmap(lambda x, c: model(weights, x, c)))(x, c_noise)
     for scale in cases("hdit_tiny_class", r"raw_out_cfg(\d+(?:p\d+)?)"):
         guided = unconditional + float(scale.replace("p", ".")) * (conditional - unconditional)
         stored.close(f"raw_out_cfg{scale}", guided)
-    denoiser = EDMDenoiser(model)
+    prior = EDMDenoiser(weights, model)
     inputs = stored.image("pre_x"), jnp.asarray(stored["pre_sigma"])
     for key, given in (("pre_out", labels), ("pre_out_nolabel", None)):
-        stored.close(
-            key, jax.jit(jax.vmap(denoiser.at_sigma, (None, 0, 0, 0)))(theta, *inputs, given)
-        )
+        evaluate = jax.jit(jax.vmap(EDMDenoiser.at_sigma, (None, 0, 0, 0)))
+        stored.close(key, evaluate(prior, *inputs, given))
     t = stored["eps_t"]
-    x_0 = jax.jit(jax.vmap(denoiser, (None, 0, None, 0)))(theta, x, t, labels)
+    x_0 = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, None, 0)))(prior, x, t, labels)
     stored.close("eps_x0", x_0)
     signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
     stored.close("eps_out", (x - signal * x_0) / noise)
@@ -87,12 +87,13 @@ def test_class_conditional_network(golden):
 
 @pytest.mark.parametrize("task", cases("amortized_palette", "(.+)_vmean"))
 def test_amortized_network(amortized, task):
-    stored, start, phi = amortized
+    stored, start = amortized
 
     @jax.jit
     @jax.vmap
     def evaluate(problem, x_0, x_t, mean, std, t, tau):
-        return start({"phi": phi}, problem, Block(x_0, x_t, mean, std, t, tau), x_0, None)
+        block = Block(x_0, x_t, mean, std, t, tau)
+        return start(problem, start.prepare(problem), block, x_0, None)
 
     times = [stored["t"], stored["tau"]]
     task, shared = task.removesuffix("_shared"), "_shared" * task.endswith("_shared")

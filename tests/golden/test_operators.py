@@ -13,7 +13,7 @@ from golden_files import cases, y_shape_of
 from golden_runs import noise_of_hidden_entries
 
 from lavps_jax.operators import Blur, Inpainting, SuperResolution, families, gaussian_kernel
-from lavps_jax.problems.likelihoods import log_likelihood, make_problem
+from lavps_jax.problems.problem import Problem, log_likelihood
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_inverse_problem(stored, task):
     x_pinv = jax.vmap(lambda operator, y: operator.pinv(y))(operators, y)
     if task != "mb":  # The published pseudo-inverse of a blur is the blurred image.
         stored.close(f"gip_{task}_obs_image", jnp.clip(x_pinv, -1, 1))
-    problems = jax.vmap(lambda y, one: make_problem(y, one, stored.sigma_y))(y, operators)
+    problems = jax.vmap(lambda y, one: Problem(y, one, stored.sigma_y))(y, operators)
     found = jax.vmap(log_likelihood)(problems, stored.image("gip_x_query"))
     # The published likelihood of a mask also counts the noise of the entries that are not there.
     stored.close(f"gip_{task}_logpot", found - noise_of_hidden_entries(problems))

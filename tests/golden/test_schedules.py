@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_files import Golden, cases
 
-from lavps_jax.diffusion.denoisers import add_noise, bridge_draw
-from lavps_jax.diffusion.schedules import (
+from lavps_jax.diffusion.bridges import (
     BridgeCoefficients,
-    Schedule,
+    add_noise,
     bridge_coefficients,
-    time_grid,
+    bridge_draw,
 )
+from lavps_jax.diffusion.schedules import Schedule, time_grid
 
 BRIDGE = Golden("bridge")
 TABLE = Schedule().alpha_bar
@@ -31,11 +34,21 @@ def test_table_and_grids_are_equal_bit_for_bit(golden):
         np.testing.assert_array_equal(time_grid(int(count)), schedule[f"timesteps_{count}"])
 
 
+def _exact_c_l(s: int, t: int, l: int, eta: float) -> float:  # noqa: E741
+    """sqrt((1 - a(s, t) - std^2) / (1 - a(s, l))), of which only the root is rounded."""
+    at_s, at_t, at_l = (Fraction(float(TABLE[time])) for time in (s, t, l))
+    a_st, a_tl, a_sl = at_t / at_s, at_l / at_t, at_l / at_s
+    variance = Fraction(float(eta)) ** 2 * (1 - a_tl) * (1 - a_st) / (1 - a_sl)
+    return math.sqrt((1 - a_st - variance) / (1 - a_sl))
+
+
 @pytest.mark.parametrize("case", range(len(BRIDGE["eta"])))
 def test_bridge(case):
     s, t, l = (int(BRIDGE[key][case]) for key in ("s", "t", "ell"))  # noqa: E741
     c = bridge_coefficients(TABLE, s, t, l, float(BRIDGE["eta"][case]))
-    np.testing.assert_allclose(c.c_l, BRIDGE["coeff_xell"][case], rtol=1e-13)
+    # The published difference of 1 - a(s, t) and std^2 has lost digits of the smallest c_l, 6e-7.
+    np.testing.assert_allclose(c.c_l, BRIDGE["coeff_xell"][case], rtol=1e-13, atol=2e-14)
+    np.testing.assert_allclose(c.c_l, _exact_c_l(s, t, l, BRIDGE["eta"][case]), rtol=1e-14)
     np.testing.assert_allclose(c.c_s, BRIDGE["coeff_xs"][case], rtol=1e-13)
     np.testing.assert_allclose(c.std, BRIDGE["std_f8"][case], rtol=1e-13)
     BRIDGE.close("std", np.float32(c.std), case)

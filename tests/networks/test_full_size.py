@@ -15,9 +15,10 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 from lavps_jax.config.settings import load_preset
-from lavps_jax.problems.likelihoods import as_measurement, simulate
-from lavps_jax.networks import PaletteConfig, split
+from lavps_jax.diffusion.conditioning import as_measurement, estimate
+from lavps_jax.networks import AmortizedNetworkConfig, split
 from lavps_jax.operators import SuperResolution
+from lavps_jax.problems.problem import simulate
 
 network = load_preset(sys.argv[1]).task.network
 model, weights = split(nnx.eval_shape(lambda: network.build(nnx.Rngs(0))))
@@ -35,11 +36,11 @@ problem = simulate(jax.random.key(0), x, SuperResolution(4, x_shape=x.shape), 0.
 
 @jax.jit
 def run(weights, x, problem):
-    if not isinstance(network, PaletteConfig):
+    if not isinstance(network, AmortizedNetworkConfig):
         return (model(weights, x, jnp.zeros(1)),)
     seen = as_measurement(problem, "published") if network.backbone.sees_measurement else None
     sigma = jnp.float32(1.0)
-    return model(weights, x, x, problem.x_pinv, sigma, sigma, measurement=seen)
+    return model(weights, x, x, estimate(problem), sigma, sigma, measurement=seen)
 
 for image in run(weights, x, problem):
     image = np.asarray(image)

@@ -16,7 +16,7 @@ from lavps_jax.networks import AmortizedNetworkConfig, UNetConfig, split
 from lavps_jax.networks.hdit import GlobalAttention, HDiTConfig, LevelConfig, NeighbourhoodAttention
 from lavps_jax.networks.sizes import FFHQ256, IMAGENET256, with_degradation
 from lavps_jax.networks.tiled import Tiles
-from lavps_jax.runs.build import check_image_shape, network_shape
+from lavps_jax.runs.loading import check_image_shape, network_shape
 
 ROOT = Path(__file__).parents[2]
 SHAPES = json.loads((ROOT / "tests/data/golden/state_dict_shapes.json").read_text())

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lavps_jax.errors import UserError
-from lavps_jax.metrics.images import residual_chi2
 from lavps_jax.operators import (
     Inpainting,
     LinearOperator,
@@ -16,7 +15,7 @@ from lavps_jax.operators import (
     linear_operator,
     nonlinear_operator,
 )
-from lavps_jax.problems.likelihoods import simulate
+from lavps_jax.problems.problem import Problem, residual_chi2, simulate
 from lavps_jax.testing import check_operator, operator_findings
 
 X_SHAPE = (4, 5, 3)
@@ -219,7 +218,7 @@ def test_nonlinear_operator():
             "x_shape",
         ),
         (lambda: linear_operator(lambda _, x: 2 * x + 1, X_SHAPE), r"A\(0\) up to 1; subtract"),
-        (lambda: linear_operator(lambda _, x: jnp.exp(x), X_SHAPE), "exp.*use from_function"),
+        (lambda: linear_operator(lambda _, x: jnp.exp(x), X_SHAPE), "exp.*use nonlinear_operator"),
         (lambda: nonlinear_operator(lambda _, x: (x, x), X_SHAPE), "one floating point array"),
         (lambda: nonlinear_operator(lambda _, x: x > 0, X_SHAPE), "one floating point array"),
     ],
@@ -262,7 +261,7 @@ def test_a_mask_says_what_was_measured():
         jax.random.split(jax.random.key(2), 400)
     )
     assert not np.any(np.asarray(draws)[:, lines == 0])
-    chi2 = jax.vmap(lambda y: residual_chi2(operator, x_0, y, 0.1))(draws)
+    chi2 = jax.vmap(lambda y: residual_chi2(Problem(y, operator, 0.1), x_0))(draws)
     # Mean 48 and standard deviation sqrt(2 * 48): four standard errors of 400 draws.
     assert abs(float(chi2.mean()) - 48) < 4 * (2 * 48) ** 0.5 / 20
     curved = nonlinear_operator(_sampled_lines, (8, 8, 1), jnp.asarray(lines), mask=lines)

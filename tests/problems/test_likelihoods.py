@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.metrics.images import residual_chi2
+from lavps_jax.diffusion.conditioning import estimate
 from lavps_jax.operators import Identity, families, linear_operator, nonlinear_operator
-from lavps_jax.problems.likelihoods import log_likelihood, make_problem, simulate
+from lavps_jax.problems.problem import Problem, log_likelihood, residual_chi2, simulate
 
 SHAPE = (16, 16, 1)
 
@@ -37,8 +37,7 @@ def test_residual_of_the_truth_is_chi_square(name):
 
     def one(key):
         problem = simulate(key, x_0, operator, 0.07)
-        chi2 = residual_chi2(operator, x_0, problem.y, problem.sigma_y)
-        return chi2, log_likelihood(problem, x_0)
+        return residual_chi2(problem, x_0), log_likelihood(problem, x_0)
 
     chi2, log_l = jax.vmap(one)(jax.random.split(jax.random.key(1), 400))
     count = float(operator.num_observed())
@@ -52,6 +51,7 @@ def test_what_networks_see_of_a_measurement():
     """The posterior mean under independent pixels of variance 1 / 4."""
     y = jax.random.normal(jax.random.key(0), SHAPE)
     for sigma_y in (0.05, 0.5):
-        x_pinv = make_problem(y, Identity(x_shape=SHAPE), sigma_y).x_pinv
+        x_pinv = estimate(Problem(y, Identity(x_shape=SHAPE), sigma_y))
         np.testing.assert_allclose(x_pinv, y / (1 + 4 * sigma_y**2), rtol=1e-5)
-    np.testing.assert_array_equal(make_problem(y, OPERATORS["not linear"], 0.1).x_pinv, 0 * y)
+    curved = Problem(y, OPERATORS["not linear"], 0.1)
+    np.testing.assert_array_equal(estimate(curved), 0 * y)

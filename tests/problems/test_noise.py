@@ -8,26 +8,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lavps_jax.config.settings import DDIMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.operators import Identity, Inpainting, SuperResolution, families, linear_operator
-from lavps_jax.problems.likelihoods import (
-    log_likelihood,
-    make_problem,
-    misfit,
-    photon_problem,
-    simulate,
-    simulate_photons,
-)
-from lavps_jax.problems.noise import PoissonNoise, estimate_sigma_y, from_log_likelihood
+from lavps_jax.problems.noise import Custom
+from lavps_jax.problems.noise_estimate import estimate_sigma_y
+from lavps_jax.problems.poisson import Poisson
+from lavps_jax.problems.problem import Problem, log_likelihood, residual_chi2, simulate
+from lavps_jax.samplers import DDIM
 
 SHAPE = (16, 16, 1)
 X = jax.random.uniform(jax.random.key(0), SHAPE, minval=-0.9, maxval=0.9)
 
 
 def test_photons_have_their_mean_and_variance():
-    noise = PoissonNoise(jnp.float32(40.0))
+    noise = Poisson(40.0)
     ys = jax.vmap(lambda key: noise.draw(key, X))(jax.random.split(jax.random.key(1), 4000))
     rate = np.asarray(40 * (X + 1) / 2)
     counts = 40 * (np.asarray(ys) + 1) / 2
@@ -40,7 +36,7 @@ def test_photons_have_their_mean_and_variance():
 def test_any_number_of_photons_has_its_mean_and_spread(peak):
     """Integers of 32 bits end at 2e9, and from 1e6 on the spread of JAX's own draws is wrong."""
     x = jnp.asarray([1.0, 0.0, -0.9])[:, None] * jnp.ones((1, 200_000))
-    noise = PoissonNoise(jnp.float32(peak))
+    noise = Poisson(peak)
     y = np.asarray(noise.draw(jax.random.key(0), x), np.float64)
     brightness = (np.asarray(x[:, 0], np.float64) + 1) / 2
     std = 2 * np.sqrt(brightness / peak)
@@ -55,7 +51,7 @@ def test_any_number_of_photons_has_its_mean_and_spread(peak):
 
 def test_three_standard_deviations_are_seen_among_any_number_of_photons():
     for peak in (1e3, 1e6, 1e9, 1e10):
-        problem = simulate_photons(jax.random.key(1), X, Identity(x_shape=SHAPE), peak)
+        problem = simulate(jax.random.key(1), X, Identity(x_shape=SHAPE), Poisson(peak))
         y, x = (np.asarray(one, np.float64) for one in (problem.y, X))
         std = 2 * np.sqrt((x + 1) / 2 / peak)
         away = jnp.asarray(x + 3 * std, jnp.float32)
@@ -68,20 +64,20 @@ def test_three_standard_deviations_are_seen_among_any_number_of_photons():
         slope = peak / 2 * (counts / shifted - 1)
         np.testing.assert_allclose(gradient, slope, atol=1e-3 * np.abs(slope).max())
         spread = np.sqrt(2 * 256)
-        assert abs(float(misfit(problem, X)) - 256) < 5 * spread
-        assert float(misfit(problem, away)) > 256 + 20 * spread
+        assert abs(float(residual_chi2(problem, X)) - 256) < 5 * spread
+        assert float(residual_chi2(problem, away)) > 256 + 20 * spread
 
 
 def test_more_photons_than_float32_can_tell_apart_are_refused():
     with pytest.raises(UserError, match="^poisson_peak: got 10000000000000.0; use at most 1e.10,"):
         SampleConfig(
-            "", SyntheticData(1, SHAPE), families.Identity(), DDIMConfig(), "", poisson_peak=1e13
+            "", SyntheticData(1, SHAPE), families.Identity(), DDIM(), "", poisson_peak=1e13
         )
 
 
 def test_likelihood_of_photons():
     peak, other = 25.0, 0.6 * X
-    problem = simulate_photons(jax.random.key(1), X, Identity(x_shape=SHAPE), peak)
+    problem = simulate(jax.random.key(1), X, Identity(x_shape=SHAPE), Poisson(peak))
     counts = np.round(peak * (np.asarray(problem.y, np.float64) + 1) / 2)
     rates = [peak * (np.asarray(x, np.float64) + 1) / 2 for x in (X, other)]
     expected = np.subtract(*(stats.poisson.logpmf(counts, rate).sum() for rate in rates))
@@ -93,11 +89,11 @@ def test_likelihood_of_photons():
     np.testing.assert_allclose(log_likelihood(problem, problem.y), -faintest, atol=1e-3)
 
 
-def test_misfit_of_the_truth_is_near_the_number_of_measurements():
+def test_residual_of_the_truth_is_near_the_number_of_measurements():
     operator = SuperResolution(2, x_shape=SHAPE)
 
     def one(key):
-        return misfit(simulate_photons(key, X, operator, 30.0), X)
+        return residual_chi2(simulate(key, X, operator, Poisson(30.0)), X)
 
     found = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(2), 300)))
     assert abs(found.mean() - 64) < 5 * found.std() / np.sqrt(300)
@@ -108,24 +104,26 @@ def test_misfit_of_the_truth_is_near_the_number_of_measurements():
 
     @jax.jit
     def faint(keys, peak):
-        one = jax.vmap(lambda key: misfit(simulate_photons(key, dark, hidden, peak), dark))
-        return one(keys)
+        def one(key):
+            return residual_chi2(simulate(key, dark, hidden, Poisson(peak)), dark)
+
+        return jax.vmap(one)(keys)
 
     for peak in (5.0, 200.0):
         found = np.asarray(faint(jax.random.split(jax.random.key(3), 400), peak))
         assert abs(found.mean() - 192) < 8
         assert 0.8 < found.std() / np.sqrt(2 * 192) < 1.25
-        wrong = misfit(simulate_photons(jax.random.key(4), dark, hidden, peak), dark - 0.02)
-        assert np.isfinite(wrong)
+        problem = simulate(jax.random.key(4), dark, hidden, Poisson(peak))
+        assert np.isfinite(residual_chi2(problem, dark - 0.02))
     problem = simulate(jax.random.key(0), X, operator, 0.1)
     expected = np.sum((np.asarray(problem.y) - operator.forward(X)) ** 2) / 0.1**2
-    np.testing.assert_allclose(misfit(problem, X), expected, rtol=1e-5)
+    np.testing.assert_allclose(residual_chi2(problem, X), expected, rtol=1e-5)
 
 
 def test_dark_and_hidden_pixels_have_finite_gradients():
     mask = jnp.ones((16, 16, 1)).at[:8].set(0.0)
     operator = Inpainting(mask, x_shape=SHAPE)
-    problem = simulate_photons(jax.random.key(1), X, operator, 20.0)
+    problem = simulate(jax.random.key(1), X, operator, Poisson(20.0))
     for x in (X, -jnp.ones(SHAPE), -3 * jnp.ones(SHAPE)):
         gradient = np.asarray(jax.grad(lambda x: log_likelihood(problem, x))(x))
         assert np.isfinite(gradient).all() and np.any(gradient[8:])
@@ -133,12 +131,12 @@ def test_dark_and_hidden_pixels_have_finite_gradients():
     assert 0 < float(problem.sigma_y) < 1
     complex_y = linear_operator(lambda _, x: jnp.fft.fft2(x[..., 0]), SHAPE)
     for make in (
-        lambda: simulate_photons(jax.random.key(1), X, complex_y, 9.0),
-        lambda: photon_problem(X + 1j, Identity(x_shape=SHAPE), PoissonNoise(jnp.float32(9.0))),
+        lambda: simulate(jax.random.key(1), X, complex_y, Poisson(9.0)),
+        lambda: Problem(X + 1j, Identity(x_shape=SHAPE), Poisson(9.0)),
     ):
         with pytest.raises(UserError, match="y: got dtype complex64"):
             make()
-    black = simulate_photons(jax.random.key(1), -jnp.ones(SHAPE), Identity(x_shape=SHAPE), 20.0)
+    black = simulate(jax.random.key(1), -jnp.ones(SHAPE), Identity(x_shape=SHAPE), Poisson(20.0))
     np.testing.assert_array_equal(black.y, -1)
 
 
@@ -147,8 +145,7 @@ def laplace(scale, y, prediction):
 
 
 def test_a_likelihood_of_ones_own():
-    noise = from_log_likelihood(laplace, jnp.float32(0.2))
-    problem = make_problem(X, Identity(x_shape=SHAPE), 0.2, noise)
+    problem = Problem(X, Identity(x_shape=SHAPE), Custom(laplace, 0.2, data=0.2))
     np.testing.assert_allclose(log_likelihood(problem, X + 0.1), -256 * 0.1 / 0.2, rtol=1e-4)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), problem)
     both = jax.vmap(log_likelihood, (0, None))(stacked, X + 0.1)
@@ -217,13 +214,13 @@ def test_rounding_is_no_noise(side):
 
 
 def test_the_typical_spread_of_photons_is_that_of_what_was_seen():
-    noise, y = PoissonNoise(jnp.float32(100.0)), jnp.full((10, 10, 1), -0.98)
+    noise, y = Poisson(100.0), jnp.full((10, 10, 1), -0.98)
     seen = jnp.zeros((10, 10, 1)).at[:, 0].set(1.0)
     # One photon in each pixel.
     for mask, hidden in ((seen, 0.0), (jnp.ones((10, 10, 1)), -0.98)):
         y_ = jnp.where(mask > 0, y, hidden)
         assert float(noise.typical_std(y_, mask)) == pytest.approx(0.02, rel=1e-3)
-    few = PoissonNoise(jnp.float32(1.0))
+    few = Poisson(1.0)
     assert float(few.typical_std(y, jnp.ones(y.shape))) == pytest.approx(0.2, rel=1e-3)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from lavps_jax.data import ShippedData, load_batch
-from lavps_jax.metrics.images import psnr, residual_chi2
+from lavps_jax.metrics.images import psnr
 from lavps_jax.operators import families
-from lavps_jax.problems.likelihoods import simulate
-from lavps_jax.runs.build import load_prior
-from lavps_jax.samplers import MGDM, make_sample_fn
+from lavps_jax.problems.problem import residual_chi2, simulate
+from lavps_jax.runs.loading import load_prior
+from lavps_jax.samplers import MGDM, sample
 
 IMAGES = [33, 52]
 
@@ -32,23 +32,20 @@ def prior():
     ids=["motion blur", "inpainting"],
 )
 def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):
-    denoiser, theta = prior
     x_0 = jnp.asarray(load_batch(ShippedData().open(), IMAGES))
     posed = []
     for i, image in zip(IMAGES, x_0, strict=True):
         operator = family.draw(jax.random.key(i), image.shape)
         posed.append(simulate(jax.random.key(100 + i), image, operator, 0.05))
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *posed)
-    sampler = MGDM(denoiser, num_steps=num_steps)
-    sample = make_sample_fn(sampler, num_particles=1)
-    out = sample(jax.random.key(0), jnp.asarray(IMAGES), {"theta": theta}, problems, sampler.plan())
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.asarray(IMAGES))
+    out = sample(keys, MGDM(num_steps=num_steps), prior, problems)
     naive, decibels, chi2 = np.mean(
         [
             (
                 psnr(jnp.clip(problem.operator.pinv(problem.y), -1, 1), image),
                 psnr(x, image),
-                residual_chi2(problem.operator, x, problem.y, 0.05)
-                / problem.operator.num_observed(),
+                residual_chi2(problem, x) / problem.operator.num_observed(),
             )
             for problem, image, x in zip(posed, x_0, out.x_0[:, 0], strict=True)
         ],

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.operators import from_matrix
-from lavps_jax.problems.likelihoods import make_problem
+from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers import (
     DAPS,
     DDNM,
@@ -27,10 +27,9 @@ from lavps_jax.samplers import (
     PiGDM,
     REDDiff,
     Sampler,
-    make_sample_fn,
+    State,
+    sample,
 )
-from lavps_jax.samplers.base import State
-from lavps_jax.types import Problem
 
 SIZE, NUM_STEPS, NUM_SAMPLES = 3, 8, 40_000
 MEAN, STD = np.array([0.3, -0.2, 0.5]), 0.8
@@ -40,7 +39,8 @@ Y = RNG.standard_normal(2)
 SIGMA_Y = 0.4
 ALPHA_BAR = np.asarray(Schedule().alpha_bar, np.float64)
 TIMES = np.floor(np.linspace(0, 999, NUM_STEPS)).astype(int)[::-1]
-DENOISER = GaussianMixtureDenoiser()
+PRIOR = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
+PROBLEM = Problem(jnp.asarray(Y, jnp.float32), from_matrix(A, (1, 1, SIZE)), SIGMA_Y)
 
 
 class Noises:
@@ -220,28 +220,19 @@ def ding(sigma_y: float) -> np.ndarray:
 
 
 CASES = {
-    "pigdm": (PiGDM(DENOISER, NUM_STEPS, eta=0.7), pigdm),
-    "ddnm": (DDNM(DENOISER, NUM_STEPS, travel_length=2, num_travels=2), ddnm),
-    "ddrm": (DDRM(DENOISER, NUM_STEPS, eta_b=0.9), ddrm),
-    "diffpir": (DiffPIR(DENOISER, NUM_STEPS, 0.7, 0.3), diffpir),
-    "ding": (DING(DENOISER, NUM_STEPS, 0.9), ding),
-    "daps": (DAPS(DENOISER, 5, 3, 15, 0.2, 0.2, 50.0, 0.5, 0.05), daps),
+    "pigdm": (PiGDM(NUM_STEPS, eta=0.7), pigdm),
+    "ddnm": (DDNM(NUM_STEPS, travel_length=2, num_travels=2), ddnm),
+    "ddrm": (DDRM(NUM_STEPS, eta_b=0.9), ddrm),
+    "diffpir": (DiffPIR(NUM_STEPS, 0.7, 0.3), diffpir),
+    "ding": (DING(NUM_STEPS, 0.9), ding),
+    "daps": (DAPS(5, 3, 15, 0.2, 0.2, 50.0, 0.5, 0.05), daps),
 }
-
-
-def linear_problem() -> tuple[dict[str, GaussianMixture], Problem]:
-    theta = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
-    operator = from_matrix(A, (1, 1, SIZE))
-    return {"theta": theta}, make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
 
 
 def sampled(sampler: Sampler) -> np.ndarray:
     """Many samples, (NUM_SAMPLES, SIZE)."""
-    params, problem = linear_problem()
-    problems = jax.tree.map(lambda leaf: leaf[None], problem)
-    run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)
-    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), params, problems, sampler.plan())
-    return np.asarray(out.x_0[0, :, 0, 0], np.float64)
+    out = sample(jax.random.key(0), sampler, PRIOR, PROBLEM, num_particles=NUM_SAMPLES)
+    return np.asarray(out.x_0[:, 0, 0], np.float64)
 
 
 def z_scores(samples: np.ndarray, law: np.ndarray) -> np.ndarray:
@@ -262,34 +253,33 @@ def test_the_samples_have_the_law_of_the_formulas(name):
     assert np.abs(z_scores(samples, law(1.1 * SIGMA_Y))).max() > 6
 
 
-@pytest.mark.parametrize("sampler", [DDNM(DENOISER, NUM_STEPS), DDRM(DENOISER, NUM_STEPS)])
+@pytest.mark.parametrize("sampler", [DDNM(NUM_STEPS), DDRM(NUM_STEPS)])
 def test_without_noise_what_is_measured_is_put_in_place(sampler):
-    params, problem = linear_problem()
-    problem = make_problem(problem.y, problem.operator, 0.0)
-    row = jax.tree.map(lambda leaf: leaf[2], sampler.plan()[0].rows)
+    problem = Problem(PROBLEM.y, PROBLEM.operator, 0.0)
+    (segment,) = sampler.plan(Schedule())
+    row = jax.tree.map(lambda leaf: leaf[2], segment.rows)
     eps = jnp.ones((1, 1, SIZE))
     # Without fresh noise, which has the whole variance in these directions.
-    noise = jax.tree.map(jnp.zeros_like, sampler.noise(jax.random.key(0), eps.shape, None))
-    state = sampler.step(noise, State(eps, eps), params, problem, None, row)
+    noise = jax.tree.map(jnp.zeros_like, sampler.noise(jax.random.key(0), eps.shape, segment))
+    state = sampler.step(noise, State(eps, eps), PRIOR, problem, segment, row)
     scale = ALPHA_BAR[TIMES[3]] ** 0.5
     np.testing.assert_allclose(A @ np.asarray(state.x_t[0, 0]) / scale, Y, rtol=1e-3, atol=1e-4)
 
 
 def test_reddiff_takes_the_steps_of_adam_on_its_loss():
     """Adam is not affine: the run is repeated in NumPy with the same noise."""
-    sampler = REDDiff(DENOISER, 6, 0.3, 0.05)
-    params, problem = linear_problem()
-    (segment,) = sampler.plan()
+    sampler = REDDiff(6, 0.3, 0.05)
+    (segment,) = sampler.plan(Schedule())
     times = np.floor(np.linspace(0, 999, 6)).astype(int)[:0:-1]
-    assert sampler.cost().network_calls == len(times) == 5
-    state = sampler.init(jnp.zeros((1, 1, SIZE)), params, problem)
+    assert sampler.cost(Schedule()).network_calls == len(times) == 5
+    state = sampler.init(jnp.zeros((1, 1, SIZE)), PRIOR, PROBLEM)
     x_0 = np.linalg.solve(A.T @ A + 4 * SIGMA_Y**2 * np.eye(SIZE), A.T @ Y)
     first, second = np.zeros(SIZE), np.zeros(SIZE)
     for k, t in enumerate(times):
         eps = np.random.default_rng(k).standard_normal(SIZE)
         row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
         noise = jnp.asarray(eps, jnp.float32)[None, None]
-        state = sampler.step(noise, state, params, problem, segment, row)
+        state = sampler.step(noise, state, PRIOR, PROBLEM, segment, row)
         signal, level = np.sqrt(ALPHA_BAR[t]), np.sqrt(1 - ALPHA_BAR[t])
         x_t = signal * x_0 + level * eps
         eps_hat = (x_t - signal * (MEAN + slope(t) * (x_t - signal * MEAN))) / level
@@ -308,18 +298,18 @@ def test_dps_takes_the_steps_of_its_paper_in_the_unit_of_its_authors():
     """
     rng, scale, count = np.random.default_rng(2), 0.3, 20
     a, y, mean = rng.standard_normal((2, 4)), rng.standard_normal(2), rng.standard_normal(4)
-    theta = GaussianMixture(jnp.asarray(mean)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
-    problem = make_problem(jnp.asarray(y, jnp.float32), from_matrix(a, (1, 1, 4)), SIGMA_Y)
-    params, sampler = {"theta": theta}, DPS(DENOISER, count, scale)
-    (segment,) = sampler.plan()
+    prior = PRIOR.replace(means=jnp.asarray(mean)[None, None, None])
+    problem = Problem(jnp.asarray(y, jnp.float32), from_matrix(a, (1, 1, 4)), SIGMA_Y)
+    sampler = DPS(count, scale)
+    (segment,) = sampler.plan(Schedule())
     times = np.floor(np.linspace(0, 999, count)).astype(int)[::-1]
     x_t = rng.standard_normal(4)
-    state = sampler.init(jnp.asarray(x_t, jnp.float32)[None, None], params, problem)
+    state = sampler.init(jnp.asarray(x_t, jnp.float32)[None, None], prior, problem)
     for k, (t, t_prev) in enumerate(zip(times[:-2], times[1:-1], strict=True)):
         eps = rng.standard_normal(4)
         row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
         noise = jnp.asarray(eps, jnp.float32)[None, None]
-        state = sampler.step(noise, state, params, problem, segment, row)
+        state = sampler.step(noise, state, prior, problem, segment, row)
         bar, bar_prev = ALPHA_BAR[t], ALPHA_BAR[t_prev]
         alpha = bar / bar_prev
         x_0 = mean + slope(t) * (x_t - np.sqrt(bar) * mean)
@@ -337,4 +327,4 @@ def test_dps_takes_the_steps_of_its_paper_in_the_unit_of_its_authors():
 
 def test_dps_refuses_a_negative_step():
     with pytest.raises(UserError, match="^step_size: got -0.1; use at least 0"):
-        DPS(DENOISER, step_size=-0.1)
+        DPS(step_size=-0.1)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.operators import from_matrix
-from lavps_jax.problems.likelihoods import make_problem
+from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers import MGPS
 
 SIZE, SIGMA_Y, RATE = 3, 0.3, 0.04
@@ -25,7 +25,6 @@ A = RNG.standard_normal((2, SIZE))
 Y = RNG.standard_normal(2)
 ALPHA_BAR = np.asarray(Schedule().alpha_bar, np.float64)
 SAMPLER = MGPS(
-    GaussianMixtureDenoiser(),
     num_inner_steps=2,
     num_refined_steps=4,
     num_first=2,
@@ -99,20 +98,19 @@ def first_time(x_tau, tau, eps, last) -> np.ndarray:
 
 
 def test_every_step_is_that_of_the_formulas():
-    theta = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
-    problem = make_problem(jnp.asarray(Y, jnp.float32), from_matrix(A, (1, 1, SIZE)), SIGMA_Y)
-    params = {"theta": theta}
+    prior = GaussianMixture(jnp.asarray(MEAN)[None, None, None], jnp.zeros(1), jnp.asarray(STD))
+    problem = Problem(jnp.asarray(Y, jnp.float32), from_matrix(A, (1, 1, SIZE)), SIGMA_Y)
     times = np.floor(np.linspace(0, 999, 32)).astype(int)
     x_t = np.random.default_rng(0).standard_normal(SIZE)
-    state = SAMPLER.init(jnp.asarray(x_t, jnp.float32)[None, None], params, problem)
+    state = SAMPLER.init(jnp.asarray(x_t, jnp.float32)[None, None], prior, problem)
     guess, guess_time = denoised(x_t, 999), 1
     index, kinds = 31, set()
     step = jax.jit(SAMPLER.step)
-    for segment in SAMPLER.plan():
+    for segment in SAMPLER.plan(Schedule()):
         for k in range(len(segment.rows.t)):
             row = jax.tree.map(lambda leaf, k=k: leaf[k], segment.rows)
             noise = SAMPLER.noise(jax.random.key(index), (1, 1, SIZE), segment)
-            state = step(noise, state, params, problem, segment, row)
+            state = step(noise, state, prior, problem, segment, row)
             n = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[..., 0, 0, :], noise)
 
             t, t_prev = times[index], times[index - 1]
@@ -137,7 +135,7 @@ def test_every_step_is_that_of_the_formulas():
             index -= 1
     assert index == 1
     assert kinds == {(True, 4), (True, 2), (False, 2), (False, 4)}
-    sample = SAMPLER.finish(state, params, problem)
+    sample = SAMPLER.finish(state, prior, problem)
     np.testing.assert_allclose(sample[0, 0], denoised(x_t, times[1]), atol=1e-5)
 
 
@@ -156,12 +154,12 @@ def test_every_step_is_that_of_the_formulas():
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(UserError, match=field):
-        MGPS(GaussianMixtureDenoiser(), **{field: value})
+        MGPS(**{field: value})
 
 
 def test_the_cost_counts_every_evaluation():
     """30 steps, of which 31, 30, 28 and 24 are refined; x_1 is estimated from 27 on."""
-    cost = SAMPLER.cost()
+    cost = SAMPLER.cost(Schedule())
     fits, estimates = 26 * 2 + 4 * 4, 2 * 2 + 3 * 4
     assert cost.vjps == fits
     assert cost.network_calls == 2 + 2 * 30 + fits + estimates

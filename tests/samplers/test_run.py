@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.config.settings import InnerConfig, LAVPSConfig, OptimizerConfig
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.config.settings import OptimizerConfig
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.networks import AmortizedNetworkConfig, UNetConfig
 from lavps_jax.operators import from_matrix, nonlinear_operator
-from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.runs.restoring import check_finite
+from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers import (
     DAPS,
     DDIM,
@@ -26,6 +23,7 @@ from lavps_jax.samplers import (
     DDRM,
     DING,
     DPS,
+    LAVPS,
     MGDM,
     MGPS,
     DiffPIR,
@@ -34,30 +32,34 @@ from lavps_jax.samplers import (
     Inner,
     PiGDM,
     REDDiff,
-    make_sample_fn,
     sample,
 )
-from lavps_jax.samplers.stepwise import Given, Turn, compile_steps
+from lavps_jax.samplers.starts import Amortized
+from lavps_jax.samplers.stepwise import Given, compile_steps
 
 SHAPE = (4, 1, 1)
-DENOISER = GaussianMixtureDenoiser()
 SAMPLERS = {
-    "ddim": DDIM(DENOISER, num_steps=12),
-    "dps": DPS(DENOISER, num_steps=12, step_size=0.2),
-    "mgdm": MGDM(DENOISER, Inner(1), Inner(2), num_steps=12, high_idx=4),
+    "ddim": DDIM(num_steps=12),
+    "dps": DPS(num_steps=12, step_size=0.2),
+    "mgdm": MGDM(inner_low_noise=Inner(2), num_steps=12, high_idx=4),
     "mgdm_gibbs_ddim": MGDM(
-        DENOISER, Inner(1), Inner(2), 2, 4, 12, num_gibbs=2, num_ddim_steps=4, tau_rule="midpoint"
+        inner_low_noise=Inner(2),
+        low_idx=2,
+        high_idx=4,
+        num_steps=12,
+        num_gibbs=2,
+        num_ddim_steps=4,
     ),
-    "pigdm": PiGDM(DENOISER, num_steps=12),
-    "ddnm": DDNM(DENOISER, num_steps=12, travel_length=3, num_travels=2),
-    "ddrm": DDRM(DENOISER, num_steps=12),
-    "diffpir": DiffPIR(DENOISER, num_steps=12),
-    "reddiff": REDDiff(DENOISER, num_steps=12),
-    "daps": DAPS(DENOISER, 5, 2, 3, step_size=0.1),
-    "ding": DING(DENOISER, num_steps=12),
-    "fastdips": FastDIPS(DENOISER, num_steps=12),
-    "guessandguide": GuessAndGuide(DENOISER, num_steps=12, num_guesses=2),
-    "mgps": MGPS(DENOISER, 1, 2, 1, 3, num_steps=11),
+    "pigdm": PiGDM(num_steps=12),
+    "ddnm": DDNM(num_steps=12, travel_length=3, num_travels=2),
+    "ddrm": DDRM(num_steps=12),
+    "diffpir": DiffPIR(num_steps=12),
+    "reddiff": REDDiff(num_steps=12),
+    "daps": DAPS(5, 2, 3, step_size=0.1),
+    "ding": DING(num_steps=12),
+    "fastdips": FastDIPS(num_steps=12),
+    "guessandguide": GuessAndGuide(num_steps=12, num_guesses=2),
+    "mgps": MGPS(11, 1, 2, 1, 3),
 }
 
 
@@ -66,51 +68,54 @@ def problems(num: int):
     operators = [from_matrix(matrix, SHAPE) for matrix in matrices]
     ys = jax.random.normal(jax.random.key(4), (num, 2))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *operators)
-    return jax.vmap(lambda operator, y: make_problem(y, operator, 0.3))(stacked, ys)
+    return jax.vmap(lambda operator, y: Problem(y, operator, 0.3))(stacked, ys)
 
 
-def gaussian(mean: float = 0.0, std: float = 1.0):
-    return {"theta": GaussianMixture(jnp.full((1, *SHAPE), mean), jnp.zeros(1), jnp.float32(std))}
+def one_problem():
+    return jax.tree.map(lambda leaf: leaf[0], problems(1))
+
+
+def keys(*indices: int):
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.array(indices))
+
+
+def gaussian(mean: float = 0.0, std: float = 1.0, kind=GaussianMixture):
+    return kind(jnp.full((1, *SHAPE), mean), jnp.zeros(1), jnp.float32(std))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_result_does_not_depend_on_batch_order_or_particles(name):
-    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
-    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
-    run = make_sample_fn(sampler, num_particles=3)
-    all_x_0 = run(key, index, params, stacked, plan).x_0
+    sampler, prior, stacked, rng_keys = SAMPLERS[name], gaussian(), problems(3), keys(5, 2, 9)
+    all_x_0 = sample(rng_keys, sampler, prior, stacked, num_particles=3).x_0
     assert np.ptp(np.asarray(all_x_0)) > 0.1
     order = jnp.array([2, 0, 1])
-    permuted = run(key, index[order], params, jax.tree.map(lambda a: a[order], stacked), plan)
-    np.testing.assert_allclose(permuted.x_0, all_x_0[order], rtol=0, atol=1e-5)
-    one = jax.tree.map(lambda a: a[1:2], stacked)
-    fewer = make_sample_fn(sampler, num_particles=2)(key, index[1:2], params, one, plan)
-    np.testing.assert_allclose(fewer.x_0[0], all_x_0[1, :2], rtol=0, atol=1e-5)
+    permuted = jax.tree.map(lambda leaf: leaf[order], (rng_keys, stacked))
+    x_0 = sample(permuted[0], sampler, prior, permuted[1], num_particles=3).x_0
+    np.testing.assert_allclose(x_0, all_x_0[order], rtol=0, atol=1e-5)
+    one = jax.tree.map(lambda leaf: leaf[1], stacked)
+    fewer = sample(rng_keys[1], sampler, prior, one, num_particles=2)
+    np.testing.assert_allclose(fewer.x_0, all_x_0[1, :2], rtol=0, atol=1e-5)
 
 
 def test_ddim_samples_the_prior():
     # One Gaussian: with eta = 1 on the full grid DDIM is exact up to its time steps.
-    sampler = DDIM(DENOISER, num_steps=1000, eta=1.0)
-    run = make_sample_fn(sampler, num_particles=2000)
-    out = run(jax.random.key(0), jnp.arange(1), gaussian(0.7, 0.5), problems(1), sampler.plan())
-    x_0 = np.asarray(out.x_0[0]).reshape(2000, 4)
+    sampler, prior = DDIM(num_steps=1000, eta=1.0), gaussian(0.7, 0.5)
+    out = sample(keys(0)[0], sampler, prior, one_problem(), num_particles=2000)
+    x_0 = np.asarray(out.x_0).reshape(2000, 4)
     np.testing.assert_allclose(x_0.mean(0), 0.7, atol=4 * 0.5 / np.sqrt(2000))
     np.testing.assert_allclose(x_0.std(0), 0.5, rtol=0.08)
 
 
 def test_mgdm_is_near_the_posterior():
     """MGDM is approximate: this bounds its gap, and shows that the prior would not pass."""
-    params, stacked = gaussian(), problems(1)
-    sampler = MGDM(DENOISER, Inner(5), Inner(10), num_steps=100)
-    out = make_sample_fn(sampler, num_particles=1000)(
-        jax.random.key(1), jnp.arange(1), params, stacked, sampler.plan()
-    )
-    assert bool(out.is_finite.all()) and out.is_finite.shape == (1, 1000, 97)
-    factor = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), stacked.operator.matrix)
+    problem, sampler = one_problem(), MGDM(inner=Inner(5), num_steps=100)
+    out = sample(jax.random.key(1), sampler, gaussian(), problem, num_particles=1000)
+    assert bool(out.is_finite.all()) and out.is_finite.shape == (1000, 97)
+    factor = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), problem.operator.matrix)
     matrix = factor.left * factor.values @ factor.right.T
     covariance = np.linalg.inv(np.eye(4) + matrix.T @ matrix / 0.09)
-    mean = covariance @ matrix.T @ np.asarray(stacked.y[0]) / 0.09
-    gap = np.asarray(out.x_0[0]).reshape(1000, 4).mean(0) - mean
+    mean = covariance @ matrix.T @ np.asarray(problem.y) / 0.09
+    gap = np.asarray(out.x_0).reshape(1000, 4).mean(0) - mean
     # In the measured directions, in units of the prior's spread.
     measured = np.linalg.svd(matrix)[2][:2]
     assert np.abs(measured @ gap).max() < 0.15
@@ -121,10 +126,9 @@ def test_mgdm_is_near_the_posterior():
 def test_learning_rate_in_units_of_the_block_prior():
     for unit in ("image", "prior_std"):
         inner = Inner(1, 0.2, learning_rate_unit=unit)
-        sampler = MGDM(DENOISER, inner, inner, num_steps=12, high_idx=5)
-        rows = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *(s.rows.rows for s in sampler.plan())
-        )
+        sampler = MGDM(inner=inner, inner_low_noise=inner, num_steps=12, high_idx=5)
+        each = [segment.rows.rows for segment in sampler.plan(Schedule())]
+        rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
         assert np.ptp(rows.prior.std) > 0.1
         s = rows.prior.std if unit == "prior_std" else 1.0
         np.testing.assert_allclose(rows.learning_rate, 0.2 * s * np.ones((9, 1)), rtol=1e-6)
@@ -133,9 +137,8 @@ def test_learning_rate_in_units_of_the_block_prior():
 def test_a_misspelt_choice_is_not_ignored():
     for make, field in (
         (lambda: Inner(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
-        (lambda: MGDM(DENOISER, tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
-        (lambda: InnerConfig(learning_rate_unit="prior-std"), "learning_rate_unit"),  # type: ignore[arg-type]
-        (lambda: LAVPSConfig(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
+        (lambda: MGDM(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
+        (lambda: LAVPS(tau_rule="mid"), "tau_rule"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(schedule="cosin"), "schedule"),  # type: ignore[arg-type]
         (lambda: AmortizedNetworkConfig(UNetConfig(), mean_unit="prior-std"), "mean_unit"),  # type: ignore[arg-type]
     ):
@@ -144,115 +147,84 @@ def test_a_misspelt_choice_is_not_ignored():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "change", "message"),
     [
+        ("sampler", lambda _: DPS, "sampler: got type; give one of"),
+        ("prior", lambda _: {}, "prior: got dict; give a denoiser"),
+        ("problem", lambda one: [one], "problem: got list; give a Problem"),
         (
-            {"problems": lambda one: jax.tree.map(lambda leaf: leaf[0], one)},
-            "problems: got sigma_y",
+            "problem",
+            lambda _: problems(2),
+            r"rng_key: got shape \(3,\); give one key, or 2 of them",
         ),
-        ({"problems": lambda one: [one]}, "problems: got list"),
-        ({"rng_key": lambda key: 0}, "rng_key: got int32.*jax.random.key"),
-        ({"rng_key": lambda key: jax.random.split(key, 2)}, "rng_key: got .*shape"),
-        ({"params": lambda params: {}}, "params: got no weights theta"),
-        ({"index": lambda index: index[0]}, "index: got int32 of shape"),
-        ({"index": lambda index: index[:1]}, r"index: .*array of shape \(2,\)"),
-        ({"index": lambda index: index.astype(float)}, "index: got float"),
-        ({"plan": lambda plan: ()}, "plan: got 0 segments"),
-        ({"plan": lambda plan: SAMPLERS["diffpir"].plan()}, "plan: .*give plan"),
+        ("problem", lambda _: one_problem(), r"rng_key: got shape \(3,\); give one key, for one"),
+        ("problem", lambda one: one.replace(y=one.y[:2]), "problem: got leaves with .* on axis 0"),
+        ("problem", lambda one: one.replace(y=one.y[None]), r"problem: got y of shape \(1, 3, 2\)"),
+        ("rng_key", lambda _: 0, "rng_key: got int32 .*jax.random.key"),
+        ("num_particles", lambda _: 0, "num_particles: got 0"),
+        ("num_particles", lambda _: 1.5, "num_particles: got 1.5"),
     ],
 )
-def test_wrong_arguments_are_told_in_words(changes, message):
-    sampler = SAMPLERS["ddim"]
+def test_wrong_arguments_are_told_in_words(name, change, message):
     given = {
-        "rng_key": jax.random.key(0),
-        "index": jnp.arange(2),
-        "params": gaussian(),
-        "problems": problems(2),
-        "plan": sampler.plan(),
+        "rng_key": keys(5, 2, 9),
+        "sampler": SAMPLERS["ddim"],
+        "prior": gaussian(),
+        "problem": problems(3),
+        "num_particles": 1,
     }
-    given |= {name: change(given[name]) for name, change in changes.items()}
-    with pytest.raises(UserError, match=message):
-        make_sample_fn(sampler, num_particles=1)(*given.values())
+    with pytest.raises(UserError, match=f"^{message}"):
+        sample(**given | {name: change(given[name])})
 
 
-def test_arguments_of_one_measurement_are_told_in_words():
-    sampler, stacked = SAMPLERS["ddim"], problems(2)
-    plan, one = sampler.plan(), jax.tree.map(lambda leaf: leaf[0], stacked)
-    for key, problem, num, message in (
-        (0, one, 1, "rng_key: got int32"),
-        (jax.random.key(0), stacked, 1, "problem: got sigma_y of shape"),
-        (jax.random.key(0), one.replace(y=one.y[None]), 1, r"y: got shape \(1, 2\)"),
-        (jax.random.key(0), one, 0, "num_particles: got 0"),
-        (jax.random.key(0), one, 1.5, "num_particles: got 1.5"),
-    ):
-        with pytest.raises(UserError, match=message):
-            sample(key, sampler, gaussian(), problem, plan, num_particles=num)
+def test_impossible_problems_are_told_in_words():
+    one = one_problem()
     with pytest.raises(UserError, match="y: got shape .*jax.vmap"):
-        make_problem(one.y[None], one.operator, 0.3)
-    with pytest.raises(UserError, match="sigma_y: got nan"):
-        make_problem(one.y, one.operator, float("nan"))
+        Problem(one.y[None], one.operator, 0.3)
+    with pytest.raises(UserError, match="sigma: got nan"):
+        Problem(one.y, one.operator, float("nan"))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_schedule_is_the_denoisers(name):
-    sampler = type(SAMPLERS[name])
     with pytest.raises(UserError, match="schedule.beta_max: got 0.03; lower it"):
         Schedule(beta_max=0.03)
-    other = Schedule(beta_max=0.01)
-    denoiser = GaussianMixtureDenoiser(schedule=other)
-    assert sampler(denoiser, schedule=other).plan()
-    with pytest.raises(UserError, match="schedule: got .*; use that of the denoiser"):
-        sampler(denoiser)
+    plans = [SAMPLERS[name].plan(schedule) for schedule in (Schedule(), Schedule(beta_max=0.01))]
+    leaves = map(jax.tree.leaves, plans)
+    assert not all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
+
+
+def test_a_start_for_another_schedule_is_refused():
+    start = Amortized(None, lambda *_: None, Schedule(beta_max=0.01))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="amortized: got Schedule.*0.01.*; give one for the sched"):
+        sample(keys(0)[0], LAVPS(start), gaussian(), one_problem())
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_cost_counts_the_denoiser_calls(name):
     calls = []
 
-    class Counting(GaussianMixtureDenoiser):
-        def __call__(self, theta, x_t, t):
+    class Counting(GaussianMixture):
+        def __call__(self, x_t, t, label=None):
             jax.debug.callback(lambda: calls.append(1))
-            return super().__call__(theta, x_t, t)
+            return super().__call__(x_t, t)
 
-    sampler = dataclasses.replace(SAMPLERS[name], denoise_fn=Counting())
-    run = make_sample_fn(sampler, num_particles=1)
-    jax.block_until_ready(
-        run(jax.random.key(0), jnp.arange(1), gaussian(), problems(1), sampler.plan())
-    )
+    out = sample(keys(0)[0], SAMPLERS[name], gaussian(kind=Counting), one_problem())
+    jax.block_until_ready(out)
     jax.effects_barrier()
-    assert len(calls) == sampler.cost().network_calls
+    assert len(calls) == SAMPLERS[name].cost(Schedule()).network_calls
 
 
 @pytest.mark.parametrize("name", ["dps", "mgdm"])
 def test_eight_devices_give_what_one_gives(name):
-    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
-    plan, stacked, index = sampler.plan(), problems(8), jnp.arange(8)
-    run = make_sample_fn(sampler, num_particles=2)
-    alone = run(key, index, params, stacked, plan).x_0
+    sampler, prior, given = SAMPLERS[name], gaussian(), (keys(*range(8)), problems(8))
+    alone = sample(given[0], sampler, prior, given[1], num_particles=2).x_0
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    together = run(key, *jax.device_put((index,), spread), params,
-                   jax.device_put(stacked, spread), plan).x_0  # fmt: skip
+    rng_keys, stacked = jax.device_put(given, spread)
+    together = sample(rng_keys, sampler, prior, stacked, num_particles=2).x_0
     assert len(together.sharding.device_set) == 8
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
-
-
-def test_new_numbers_do_not_compile_again():
-    traces = []
-
-    class Tracing(GaussianMixtureDenoiser):
-        def __call__(self, theta, x_t, t):
-            traces.append(1)
-            return super().__call__(theta, x_t, t)
-
-    sampler = dataclasses.replace(SAMPLERS["mgdm"], denoise_fn=Tracing())
-    run = make_sample_fn(sampler, num_particles=1)
-    run(jax.random.key(0), jnp.arange(2), gaussian(), problems(2), sampler.plan())
-    count = len(traces)
-    assert count > 0
-    shifted = jax.tree.map(lambda a: a + 0.1, problems(2))
-    run(jax.random.key(1), jnp.array([7, 3]), gaussian(0.3, 0.7), shifted, sampler.plan())
-    assert len(traces) == count
 
 
 def squash(data, x):
@@ -262,17 +234,15 @@ def squash(data, x):
 @pytest.mark.parametrize(
     "sampler",
     [
-        DPS(DENOISER, num_steps=40, step_size=0.2),
-        MGDM(DENOISER, Inner(5, 0.1), Inner(5, 0.1), num_steps=40),
+        DPS(num_steps=40, step_size=0.2),
+        MGDM(inner=Inner(5, 0.1), inner_low_noise=Inner(5, 0.1), num_steps=40),
     ],
 )
 def test_operators_that_are_not_linear(sampler):
     operator = nonlinear_operator(squash, SHAPE, jnp.float32(2.0))
     y = jnp.tanh(2 * jnp.array([0.8, -0.5, 0.1, -1.2])).reshape(SHAPE)
-    problem = make_problem(y, operator, 0.2)
-    stacked = jax.tree.map(lambda a: a[None], problem)
-    run = make_sample_fn(sampler, num_particles=200)
-    x_0 = run(jax.random.key(0), jnp.arange(1), gaussian(), stacked, sampler.plan()).x_0[0]
+    problem = Problem(y, operator, 0.2)
+    x_0 = sample(keys(0)[0], sampler, gaussian(), problem, num_particles=200).x_0
     residual = np.mean((np.tanh(2 * np.asarray(x_0)) - np.asarray(y)) ** 2)
     assert residual < 0.3 * np.mean((np.tanh(2 * np.random.default_rng(0).standard_normal(
         (200, *SHAPE))) - np.asarray(y)) ** 2)  # fmt: skip
@@ -281,12 +251,11 @@ def test_operators_that_are_not_linear(sampler):
 # One segment, several, and a memory of its own.
 @pytest.mark.parametrize("name", ["dps", "mgdm_gibbs_ddim", "reddiff", "mgps"])
 def test_pieces_make_the_same_numbers(name):
-    sampler, params, key = SAMPLERS[name], gaussian(), jax.random.key(0)
-    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
-    whole = make_sample_fn(sampler, num_particles=2)(key, index, params, stacked, plan)
-    given = Given(key, index, params, stacked, plan)
+    sampler, prior = SAMPLERS[name], gaussian()
+    given = Given(keys(5, 2, 9), sampler, prior, problems(3), sampler.plan(prior.schedule))
+    whole = sample(*given[:-1], num_particles=2)
     with ThreadPoolExecutor() as pool:
-        (programs,) = compile_steps(sampler, 2, [given], pool)
+        (programs,) = compile_steps(2, [given], pool)
     *turns, last = programs.run(given, lambda: 1)
     num_steps = whole.is_finite.shape[-1]
     assert [turn.end for turn in turns] == list(range(1, num_steps + 1))
@@ -300,36 +269,22 @@ def test_pieces_make_the_same_numbers(name):
     np.testing.assert_array_equal(last.result, whole.x_0)
 
 
-@dataclass(frozen=True)
 class Breaks(DPS):
     """DPS whose fourth step goes wrong for some particles, and which stays wrong."""
 
-    def step(self, noise, state, params, problem, segment, row):
-        state = super().step(noise, state, params, problem, segment, row)
+    def step(self, noise, state, prior, problem, segment, row):
+        state = super().step(noise, state, prior, problem, segment, row)
         broken = (row.t == segment.rows.t[3]) & (noise.sum() > 0)
         return state._replace(x_t=jnp.where(broken, jnp.nan, state.x_t))
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_pieces_tell_the_first_step_that_is_not_finite(size):
-    sampler, params, key = Breaks(DENOISER, num_steps=9), gaussian(), jax.random.key(0)
-    plan, stacked, index = sampler.plan(), problems(3), jnp.array([5, 2, 9])
-    run = make_sample_fn(sampler, num_particles=4)
-    broken = ~np.asarray(run(key, index, params, stacked, plan).is_finite).all(-1)
+    sampler, prior = Breaks(num_steps=9), gaussian()
+    given = Given(keys(5, 2, 9), sampler, prior, problems(3), sampler.plan(prior.schedule))
+    broken = ~np.asarray(sample(*given[:-1], num_particles=4).is_finite).all(-1)
     assert 0 < broken.sum() < broken.size
     with ThreadPoolExecutor() as pool:
-        (programs,) = compile_steps(sampler, 4, [Given(key, index, params, stacked, plan)], pool)
-    turns = [
-        Turn(end, np.asarray(result))
-        for end, result in programs.run(Given(key, index, params, stacked, plan), lambda: size)
-    ]
-    first = next(turn for turn in turns if turn.end > 3)
+        (programs,) = compile_steps(4, [given], pool)
+    first = next(turn for turn in programs.run(given, lambda: size) if turn.end > 3)
     np.testing.assert_array_equal(first.result, np.where(broken, 3, first.end))
-    image, particle = np.argwhere(broken)[0]
-    with pytest.raises(UserError, match=f"dps, {'abc'[image]}, particle {particle}, step 3"):
-        check_finite(turns, "dps", "abc")
-    check_finite([Turn(8, np.full((3, 4), 8)), Turn(9, np.zeros((3, 4, *SHAPE)))], "dps", "abc")
-    spoilt = np.zeros((3, 4, *SHAPE))
-    spoilt[1, 2, 0] = np.inf
-    with pytest.raises(UserError, match="dps, b, particle 2, step 8"):
-        check_finite([Turn(8, np.full((3, 4), 8)), Turn(9, spoilt)], "dps", "abc")

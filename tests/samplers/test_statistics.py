@@ -6,18 +6,17 @@ of the method, and compared with many runs of the sampler.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.operators import linear_operator
-from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.samplers import MGDM, Inner, make_sample_fn
+from lavps_jax.problems.problem import Problem
+from lavps_jax.samplers import MGDM, Inner, sample
+from lavps_jax.samplers.starts import Start
 
 SIZE, SIGMA_Y, NUM_STEPS, ETA = 3, 0.4, 8, 0.7
 RNG = np.random.default_rng(1)
@@ -31,13 +30,12 @@ def project(matrix, x):
     return matrix @ x[0, 0]
 
 
-@dataclass(frozen=True)
-class Exact:
+class Exact(Start):
     """The optimum of the negative ELBO of D(x, t) = sqrt(alpha_bar[t]) x, plus a mistake in rho."""
 
     mistake: float = 0.0
 
-    def __call__(self, params, problem, block, eps, loss_fn):
+    def __call__(self, problem, prepared, block, eps, loss_fn):
         slope = jnp.sqrt(jnp.asarray(ALPHA_BAR, jnp.float32)[block.tau])
         a = slope * problem.operator.data
         precision = jnp.eye(SIZE) / block.prior_std**2 + a.T @ a / problem.sigma_y**2
@@ -45,6 +43,15 @@ class Exact:
         mu = jnp.linalg.solve(precision, pull)
         rho = -0.5 * jnp.log(jnp.diagonal(precision)) + self.mistake
         return mu[None, None], rho[None, None]
+
+
+class ExactMGDM(MGDM):
+    """MGDM whose fits begin, and end, at the optimum."""
+
+    mistake: float = 0.0
+
+    def start(self, low_noise):
+        return Exact(self.mistake)
 
 
 def bridge(s, t, u, eta):
@@ -117,17 +124,21 @@ def predicted_law(num_gibbs, num_ddim_steps, tau_rule):
 
 def z_scores(mistake=0.0, num_gibbs=1, num_ddim_steps=1, tau_rule="previous"):
     """Whitened deviations of mean, variances and cross terms, in standard errors."""
-    inner = Inner(0, 0.03, Exact(mistake))
-    counts = {"num_gibbs": num_gibbs, "num_ddim_steps": num_ddim_steps, "tau_rule": tau_rule}
-    sampler = MGDM(GaussianMixtureDenoiser(), inner, inner, num_steps=NUM_STEPS, eta=ETA, **counts)
-    theta = GaussianMixture(jnp.zeros((1, 1, 1, SIZE)), jnp.zeros(1), jnp.ones(()))
+    sampler = ExactMGDM(
+        inner=Inner(0),
+        inner_low_noise=Inner(0),
+        num_steps=NUM_STEPS,
+        eta=ETA,
+        num_gibbs=num_gibbs,
+        num_ddim_steps=num_ddim_steps,
+        tau_rule=tau_rule,
+        mistake=mistake,
+    )
+    prior = GaussianMixture(jnp.zeros((1, 1, 1, SIZE)), jnp.zeros(1), jnp.ones(()))
     operator = linear_operator(project, (1, 1, SIZE), jnp.asarray(A, jnp.float32))
-    problem = make_problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
-    problems = jax.tree.map(lambda leaf: leaf[None], problem)
-    run = make_sample_fn(sampler, num_particles=NUM_SAMPLES)
-    out = run(jax.random.key(0), jnp.zeros(1, jnp.int32), {"theta": theta}, problems,
-              sampler.plan())  # fmt: skip
-    samples = np.asarray(out.x_0[0, :, 0, 0], np.float64)
+    problem = Problem(jnp.asarray(Y, jnp.float32), operator, SIGMA_Y)
+    out = sample(jax.random.key(0), sampler, prior, problem, num_particles=NUM_SAMPLES)
+    samples = np.asarray(out.x_0[:, 0, 0], np.float64)
     mean, covariance = predicted_law(num_gibbs, num_ddim_steps, tau_rule)
     white = np.linalg.solve(np.linalg.cholesky(covariance), (samples - mean).T)
     second = white @ white.T / NUM_SAMPLES - np.eye(SIZE)

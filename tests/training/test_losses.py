@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -10,43 +10,36 @@ import numpy as np
 import optax
 import pytest
 
-from lavps_jax.diffusion.denoisers import (
-    GaussianMixture,
-    GaussianMixtureDenoiser,
-    edm_preconditioning,
-)
+from lavps_jax.diffusion.denoisers import EDMDenoiser, edm_preconditioning
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators import families
+from lavps_jax.pytrees import static
 from lavps_jax.samplers import MGDM
+from lavps_jax.samplers.starts import Amortized
 from lavps_jax.samplers.variational import block_loss
 from lavps_jax.training.amortized import AmortizedLoss
-from lavps_jax.training.step import (
-    PriorLoss,
-    SupervisedLoss,
-    init_train_state,
-    make_train_step,
-    shown_label,
-)
+from lavps_jax.training.losses import Loss, PriorLoss, SupervisedLoss, shown_label
+from lavps_jax.training.step import init_train_state, make_train_step
 
 SHAPE = (16, 16, 1)
 
 
-@dataclass(frozen=True)
-class Predicts:
+class Predicts(EDMDenoiser):
     """A denoiser that returns the noise level (so that losses tell it), or its input."""
 
-    what: str
+    what: str = static(default="input")
 
-    def at_sigma(self, weights, z, sigma_t, label, dropout_key):
+    def at_sigma(self, z, sigma_t, label=None, dropout_key=None):
         return jnp.broadcast_to(sigma_t, z.shape) if self.what == "sigma" else z
 
 
 def test_prior_loss_draws_and_weighs_noise_levels():
     x_0 = jnp.zeros(SHAPE)
     keys = jax.random.split(jax.random.key(0), 4000)
-    loss_fn = PriorLoss(Predicts("sigma"), -0.8, 1.5)  # type: ignore[arg-type]
-    losses = jax.vmap(lambda key: loss_fn({}, key, {}, x_0, train=True)[0])(keys)
+    loss_fn = PriorLoss(Predicts(None, None, what="sigma"), -0.8, 1.5)
+    losses = jax.vmap(lambda key: loss_fn({}, key, {}, x_0, (), train=True)[0])(keys)
     # weight sigma^2 = (sigma^2 + 1/4) / (1/4) gives sigma back.
     log_sigma = np.log((np.asarray(losses, np.float64) - 1) / 4) / 2
     log_sigma = log_sigma[np.isfinite(log_sigma)]
@@ -69,24 +62,24 @@ def test_a_class_is_shown_as_one_hot_and_left_out_as_often_as_asked():
 def test_losses_show_the_class_that_training_leaves_out(train):
     """A denoiser that returns 1 for class 1 and 0 without: its error tells what it was shown."""
 
-    @dataclass(frozen=True)
-    class Prior:
-        def at_sigma(self, weights, z, sigma_t, label, dropout_key):
+    class Prior(EDMDenoiser):
+        def at_sigma(self, z, sigma_t, label=None, dropout_key=None):
             return jnp.full(z.shape, label[1])
 
-    @dataclass(frozen=True)
-    class SupervisedStart:
-        def predict(self, weights, z, problem, sigma_t, dropout_key):
+    class Supervised(SupervisedDenoiser):
+        def predict(self, z, problem, prepared, sigma_t, dropout_key=None):
             return jnp.full(z.shape, problem.label[1]), 1.0
 
     keys = jax.random.split(jax.random.key(0), 500)
     for loss_fn in (
-        PriorLoss(Prior(), 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
-        SupervisedLoss(SupervisedStart(), families.Identity(), 0.1, 0.0, 0.0, 3, 0.4),  # type: ignore[arg-type]
+        PriorLoss(Prior(None, None), 0.0, 0.0, 3, 0.4),
+        SupervisedLoss(Supervised(None, None), families.Identity(), 0.1, 0.0, 0.0, 3, 0.4),
     ):
-        each = jax.vmap(
-            lambda key, label, f=loss_fn: f({}, key, {}, jnp.ones(SHAPE), train=train, label=label)
-        )
+
+        @jax.vmap
+        def each(key, label, loss_fn=loss_fn):
+            return loss_fn({}, key, {}, jnp.ones(SHAPE), (), train=train, label=label)
+
         losses = np.asarray(each(keys, jnp.ones(500, jnp.int32))[0])
         assert abs(np.mean(losses == 0) - (0.6 if train else 1.0)) < 0.07
         assert np.all(np.asarray(each(keys, jnp.zeros(500, jnp.int32))[0]) > 0)
@@ -96,8 +89,8 @@ def test_prior_loss_of_no_denoising():
     """With D(z) = z the error is the noise: the loss is weight sigma^2, whatever the image."""
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
     for log_sigma in (-2.0, 1.0):
-        loss_fn = PriorLoss(Predicts("input"), log_sigma, 0.0)  # type: ignore[arg-type]
-        loss, _ = loss_fn({}, jax.random.key(2), {}, x_0, train=True)
+        loss_fn = PriorLoss(Predicts(None, None), log_sigma, 0.0)
+        loss, _, _ = loss_fn({}, jax.random.key(2), {}, x_0, (), train=True)
         expected = (np.exp(2 * log_sigma) + 0.25) / 0.25
         np.testing.assert_allclose(loss, expected, rtol=0.08)
 
@@ -105,16 +98,15 @@ def test_prior_loss_of_no_denoising():
 def test_conditional_loss_shows_a_new_measurement():
     seen = []
 
-    @dataclass(frozen=True)
     class Spy(SupervisedDenoiser):
-        def predict(self, theta, z, problem, sigma_t, dropout_key=None):
-            seen.append((np.asarray(z), np.asarray(problem.x_pinv), float(sigma_t)))
+        def predict(self, z, problem, prepared, sigma_t, dropout_key=None):
+            seen.append((np.asarray(z), np.asarray(prepared), float(sigma_t)))
             return z, edm_preconditioning(sigma_t).c_out
 
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
-    loss_fn = SupervisedLoss(Spy(None), families.Identity(), 0.2, 0.5, 0.0)  # type: ignore[arg-type]
+    loss_fn = SupervisedLoss(Spy(None, None), families.Identity(), 0.2, 0.5, 0.0)
     for k in range(2):
-        loss, _ = loss_fn({}, jax.random.key(k), {}, x_0, train=True)
+        loss, _, _ = loss_fn({}, jax.random.key(k), {}, x_0, (), train=True)
         np.testing.assert_allclose(loss, (np.exp(1.0) + 0.25) / 0.25, rtol=0.08)
     (z, x_pinv, sigma_t), (_, other, _) = seen
     np.testing.assert_allclose(sigma_t, np.exp(0.5), rtol=1e-5)
@@ -124,40 +116,34 @@ def test_conditional_loss_shows_a_new_measurement():
     assert abs(np.mean(noise * noise_y) / 0.2) < 0.06  # Independent draws.
 
 
-@dataclass(frozen=True)
-class Spy:
-    """A start that keeps what it was shown."""
-
-    schedule: Schedule = Schedule()
-    seen: list = field(default_factory=list, hash=False, compare=False)
-
-    def __call__(self, params, problem, block, eps, loss_fn, dropout_key=None):
-        self.seen.append((params, problem, block, eps))
-        return block.prior_mean + 0.1, jnp.full(SHAPE, jnp.log(block.prior_std) - 0.2)
-
-
 @pytest.mark.parametrize("tau_rule", ["previous", "midpoint"])
 def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
-    denoiser, spy = GaussianMixtureDenoiser(), Spy()
-    theta = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.5))
-    loss_fn = AmortizedLoss(denoiser, spy, families.Identity(), 0.05, 20, 2, 7, tau_rule)  # type: ignore[arg-type]
+    seen = []
+
+    class Spy(Amortized):
+        def __call__(self, problem, prepared, block, eps, loss_fn, dropout_key=None):
+            seen.append((problem, block, eps))
+            return block.prior_mean + 0.1, jnp.full(SHAPE, jnp.log(block.prior_std) - 0.2)
+
+    prior = GaussianMixture(jnp.zeros((1, *SHAPE)), jnp.zeros(1), jnp.float32(0.5))
+    loss_fn = AmortizedLoss(Spy(None, None), families.Identity(), 0.05, 20, 2, 7, tau_rule)
     x_0 = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1.0)
     rows = {}
-    for segment in MGDM(denoiser, num_steps=20, tau_rule=tau_rule).plan():
+    for segment in MGDM(num_steps=20, tau_rule=tau_rule).plan(Schedule()):
         for k in range(len(segment.rows.count)):
             row = jax.tree.map(lambda leaf, k=k: leaf[k, 0], segment.rows.rows)
             rows[int(row.tau)] = row
     grid = np.floor(np.linspace(0, 999, 20)).astype(int)
     taus = grid[2:7] // 2 if tau_rule == "midpoint" else grid[2:7]
     for k in range(40):
-        loss, metrics = loss_fn({}, jax.random.key(k), theta, x_0, train=True)
-        params, problem, block, eps = spy.seen[-1]
+        loss, metrics, _ = loss_fn({}, jax.random.key(k), prior, x_0, (), train=True)
+        problem, block, eps = seen[-1]
         row = rows[int(block.tau)]
         assert block.t == row.t
         mean = row.prior.c_l * block.x_t + row.prior.c_s * block.x_0
         np.testing.assert_allclose(block.prior_mean, mean, atol=1e-5)
         np.testing.assert_allclose(block.prior_std, row.prior.std, rtol=1e-5)
-        np.testing.assert_allclose(block.x_0, denoiser(theta, block.x_t, block.t), atol=1e-5)
+        np.testing.assert_allclose(block.x_0, prior(block.x_t, block.t), atol=1e-5)
         alpha_bar = Schedule().alpha_bar[int(block.t)]
         noise = (block.x_t - np.sqrt(alpha_bar) * x_0) / np.sqrt(1 - alpha_bar)
         assert abs(np.std(noise) - 1) < 0.2
@@ -167,19 +153,21 @@ def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
             (loss, block.prior_mean + 0.1, rho - 0.2),
             (at_prior, block.prior_mean, rho),
         ):
-            expected = block_loss(mu, width, eps, denoiser, params, problem, block)
+            expected = block_loss(mu, width, eps, prior, problem, block)
             np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert {int(block.tau) for _, _, block, _ in spy.seen} == set(taus.tolist())
+    assert {int(block.tau) for _, block, _ in seen} == set(taus.tolist())
 
 
-def draws_a_number(weights, rng_key, frozen, x_0, *, train, label=None):
-    assert train
-    return weights["w"] * jax.random.normal(rng_key), {}
+@dataclass(frozen=True)
+class DrawsANumber(Loss):
+    def __call__(self, weights, rng_key, frozen, x_0, carry, *, train, label=None):
+        assert train
+        return weights["w"] * jax.random.normal(rng_key), {}, carry
 
 
 def test_every_image_and_step_has_its_own_key():
     optimizer = optax.sgd(1.0)
-    step = make_train_step(draws_a_number, optimizer, ema_decay=0.5)
+    step = make_train_step(DrawsANumber(), optimizer, ema_decay=0.5)
     key = jax.random.key(0)
 
     def moves(batch, num_steps):
@@ -196,11 +184,12 @@ def test_every_image_and_step_has_its_own_key():
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
-    def loss_fn(weights, rng_key, frozen, x_0, *, train, label=None):
-        return weights["w"] * jnp.mean(x_0), {}
+    class MeanPixel(Loss):
+        def __call__(self, weights, rng_key, frozen, x_0, carry, *, train, label=None):
+            return weights["w"] * jnp.mean(x_0), {}, carry
 
     optimizer = optax.adam(0.1)
-    step = make_train_step(loss_fn, optimizer, ema_decay=0.5)  # type: ignore[arg-type]
+    step = make_train_step(MeanPixel(), optimizer, ema_decay=0.5)
     state = init_train_state({"w": jnp.ones(())}, optimizer)
     for k, value in enumerate((1.0, np.nan, np.inf, 1.0)):
         before = jax.tree.map(np.asarray, (state.weights, state.ema, state.opt_state))
@@ -214,7 +203,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
 
 def test_average_of_the_weights():
     optimizer = optax.sgd(1.0)
-    step = make_train_step(draws_a_number, optimizer, ema_decay=0.25)
+    step = make_train_step(DrawsANumber(), optimizer, ema_decay=0.25)
     state = init_train_state({"w": jnp.ones(())}, optimizer)
     average = 1.0
     for k in range(5):

@@ -14,7 +14,6 @@ import optax
 import pytest
 
 from lavps_jax.config.settings import (
-    OneStepConfig,
     OneStepTask,
     OptimizerConfig,
     PriorTask,
@@ -23,6 +22,8 @@ from lavps_jax.config.settings import (
     TrainConfig,
 )
 from lavps_jax.data import SyntheticData
+from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
     GlobalAttention,
@@ -31,10 +32,11 @@ from lavps_jax.networks import (
     SupervisedNetworkConfig,
 )
 from lavps_jax.operators import families
-from lavps_jax.runs.build import load_network
 from lavps_jax.runs.build_training import build_optimizer
+from lavps_jax.runs.loading import load_network
 from lavps_jax.runs.sampling import run_sampling
 from lavps_jax.runs.training import run_training
+from lavps_jax.samplers import OneStep
 from lavps_jax.training.one_step import OneStepLoss, relative_entropy_draw
 
 MEAN, STD, SIGMA_Y, START = 0.4, 0.7, 0.5, 2.5
@@ -79,19 +81,22 @@ def config(task, run_dir, steps=4) -> TrainConfig:
     )  # fmt: skip
 
 
-class Prior:
+class Prior(EDMDenoiser):
     """Independent pixels N(MEAN, STD^2)."""
 
-    def at_sigma(self, theta, z, sigma_t, label=None, dropout_key=None):
+    def at_sigma(self, z, sigma_t, label=None, dropout_key=None):
         return gaussian(z, MEAN, STD, sigma_t)
 
 
-class Affine:
+class Affine(SupervisedDenoiser):
     """A denoiser of N(a + b y, exp(2 s)), with which generators and critics are affine in y."""
 
-    def predict(self, phi, z, problem, sigma_t, dropout_key=None):
-        mean = phi["a"] + phi["b"] * problem.y
-        return gaussian(z, mean, jnp.exp(phi["s"]), sigma_t), jnp.float32(1.0)
+    def predict(self, z, problem, prepared, sigma_t, dropout_key=None):
+        mean = self.weights["a"] + self.weights["b"] * problem.y
+        return gaussian(z, mean, jnp.exp(self.weights["s"]), sigma_t), jnp.float32(1.0)
+
+
+PRIOR, AFFINE = Prior(None, None), Affine(None, None)
 
 
 @pytest.mark.parametrize("sigma_y", [0.5, 0.05])
@@ -101,9 +106,7 @@ def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
     task = OneStepTask(NETWORK, "", "", families.Identity(), sigma_y)
     settings = OptimizerConfig(1e-2, "cosine", warmup_steps=50, clip_norm=10.0)
     settings = dataclasses.replace(config(task, "", 8_000), optimizer=settings)
-    loss_fn = OneStepLoss(
-        Prior(), Affine(), families.Identity(), sigma_y, START, task.sigma_min, 20.0
-    )  # type: ignore[arg-type]
+    loss_fn = OneStepLoss(AFFINE, families.Identity(), sigma_y, START, task.sigma_min, 20.0)
     begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.0))}
     weights = {"generator": begin, "critic": dict(begin)}
     optimizer = build_optimizer(settings, weights)
@@ -112,7 +115,7 @@ def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
         def one(key):
             key_x, key_loss = jax.random.split(key)
             x_0 = MEAN + STD * jax.random.normal(key_x, (4, 4, 1))
-            return loss_fn(weights, key_loss, {}, x_0, train=True)[0]
+            return loss_fn(weights, key_loss, PRIOR, x_0, (), train=True)[0]
 
         return jnp.mean(jax.vmap(one)(jax.random.split(key, 32)))
 
@@ -140,13 +143,13 @@ def test_the_best_generator_has_the_law_of_the_posterior(sigma_y):
 
 
 def test_generator_and_critic_do_not_learn_from_each_others_loss():
-    loss_fn = OneStepLoss(Prior(), Affine(), families.Identity(), 0.5, START, 1e-2, 20.0)  # type: ignore[arg-type]
+    loss_fn = OneStepLoss(AFFINE, families.Identity(), 0.5, START, 1e-2, 20.0)
     begin = {name: jnp.float32(value) for name, value in (("a", 0.2), ("b", 0.5), ("s", 0.1))}
     weights = {"generator": begin, "critic": dict(begin)}
 
     def part(weights, name):
         x_0 = jnp.full((4, 4, 1), 0.3)
-        return loss_fn(weights, jax.random.key(0), {}, x_0, train=True)[1][name]
+        return loss_fn(weights, jax.random.key(0), PRIOR, x_0, (), train=True)[1][name]
 
     for name, learns in (
         ("critic_loss", "critic"),
@@ -176,7 +179,7 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
     log = (tmp_path / "run" / "log.csv").read_text()
     assert "neg_log_likelihood" in log and "relative_entropy" in log and "validation_loss" in log
     settings = SampleConfig(
-        prior, SyntheticData(8, (8, 8, 1), seed=2), families.Identity(), OneStepConfig(generator),
+        prior, SyntheticData(8, (8, 8, 1), seed=2), families.Identity(), OneStep(generator),
         str(tmp_path / "out"), num_images=2, num_particles=2,
     )  # fmt: skip
     sample(settings)
@@ -189,8 +192,8 @@ def test_a_generator_is_trained_exported_and_sampled(networks, tmp_path, capsys)
         capsys.readouterr().out
     )
     for wrong, words in {
-        OneStepConfig(): "sampler.generator: got nothing",
-        OneStepConfig(denoiser): "give a generator",
+        OneStep(): "sampler.generator: got nothing",
+        OneStep(denoiser): "give a generator",
     }.items():
         with pytest.raises(UserError, match=words):
             sample(dataclasses.replace(settings, sampler=wrong, out_dir=str(tmp_path / "no")))

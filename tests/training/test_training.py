@@ -8,8 +8,11 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,14 +28,14 @@ from lavps_jax.config.settings import (
     from_json,
     to_json,
 )
-from lavps_jax.data import FolderData, SyntheticData
+from lavps_jax.data import FolderData, SyntheticData, batch_indices
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
 from lavps_jax.networks import AmortizedNetworkConfig, GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
 from lavps_jax.runs import training_folder as run_folder
-from lavps_jax.runs.build import load_network, load_prior
+from lavps_jax.runs.loading import load_network, load_prior
 
 ROOT = Path(__file__).parents[2]
 run_training = partial(training_run.run_training, devices=jax.devices()[:1])
@@ -100,6 +103,62 @@ def test_resumed_chains_repeat_the_uninterrupted_ones(whole_run, tmp_path):
     assert_same_weights(tmp_path / "whole", resumed.parent)
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Settings of training on random crops of photographs of different sizes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(10):
+        image = SyntheticData(1, (20 + i, 40 - i, 1), seed=i).open()[0]
+        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
+    data = FolderData(str(folder), crop=8, reduce=(1, 2), flip=True)
+    constant = OptimizerConfig(peak_lr=3e-3, warmup_steps=2, schedule="constant")
+    return {"train_data": data, "validation_data": data, "optimizer": constant}
+
+
+def test_a_run_on_random_crops_that_was_told_to_stop_repeats_the_uninterrupted_one(
+    photographs, tmp_path
+):
+    steps: dict[str, Any] = {
+        "num_train_steps": 500,
+        "checkpoint_every": 500,
+        "validate_every": 500,
+        "log_every": 5,
+    }
+    run = config(tmp_path / "stopped", **photographs, **steps)
+    command = [sys.executable, "-c", TRAIN, json.dumps(to_json(run))]
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    log = tmp_path / "stopped" / "log.csv"
+    while not (log.is_file() and len(log.read_text().splitlines()) > 20):
+        assert started.poll() is None
+        time.sleep(0.02)
+    started.terminate()
+    said, _ = started.communicate(timeout=60)
+    assert started.returncode == 143
+    (saved,) = (int(one.name) for one in (tmp_path / "stopped" / "checkpoints").iterdir())
+    assert saved < 500 and f"the same command goes on from step {saved}" in said
+    run_training(run)
+    run_training(config(tmp_path / "whole", **photographs, **steps))
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_photograph_that_is_damaged_ends_the_run_at_its_step(photographs, tmp_path):
+    folder = Path(photographs["train_data"].path)
+    number = next(iter(set(range(10)) - set(batch_indices(0, 0, 8, 10).tolist())))
+    shutil.copytree(folder, tmp_path / "damaged")
+    damaged = tmp_path / "damaged" / f"{number}.png"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    data = dataclasses.replace(photographs["train_data"], path=str(tmp_path / "damaged"))
+    run = config(tmp_path / "run", **photographs | {"train_data": data}, checkpoint_every=1)
+    with pytest.raises(UserError, match=rf"image: got .*{number}.png; remove or replace it"):
+        run_training(run)
+    assert not [one for one in threading.enumerate() if one.name.startswith("load")]
+    assert [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+    shutil.copy(folder / damaged.name, damaged)
+    run_training(run)
+    run_training(config(tmp_path / "whole", **photographs))
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+
+
 def test_loss_falls(tmp_path):
     run_training(config(tmp_path / "run", num_train_steps=150, checkpoint_every=150,
                         validate_every=10, log_every=150))  # fmt: skip
@@ -154,12 +213,12 @@ def test_a_prior_learns_the_classes_of_its_images(tmp_path):
     shared = {"train_data": data, "validation_data": data, "task": task}
     folder = run_training(config(tmp_path / "run", **shared, num_train_steps=300, batch_size=16,
                                  checkpoint_every=300, validate_every=300))  # fmt: skip
-    denoiser, theta = load_prior(str(folder))
+    prior = load_prior(str(folder))
     sigma = jax.numpy.float32(10.0)
     z = sigma * jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
     for label, found in ((None, 0.0), ([1.0, 0.0], -0.686), ([0.0, 1.0], 0.686)):
         shown = None if label is None else jax.numpy.array(label)
-        x_0 = jax.vmap(denoiser.at_sigma, (None, 0, None, None))(theta, z, sigma, shown)
+        x_0 = jax.vmap(prior.at_sigma, (0, None, None))(z, sigma, shown)
         assert abs(float(x_0.mean()) - found) < 0.25
 
     for changes, words in (
@@ -262,8 +321,8 @@ def test_configuration_survives_json(tmp_path):
 def test_an_amortized_network_is_no_prior(whole_run, tmp_path):
     with pytest.raises(UserError, match="no exported weights"):
         load_prior(str(tmp_path / "missing"))
-    denoiser, theta = load_prior(str(whole_run / "weights"))
-    assert np.isfinite(denoiser(theta, jax.numpy.ones((8, 8, 1)), jax.numpy.int32(50))).all()
+    prior = load_prior(str(whole_run / "weights"))
+    assert np.isfinite(prior(jax.numpy.ones((8, 8, 1)), jax.numpy.int32(50))).all()
 
 
 @pytest.mark.parametrize("field", ["train_data", "validation_data"])
