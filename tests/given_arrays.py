@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lavps_jax.config.settings import DPSConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import SyntheticData
-from lavps_jax.runs.build import NetworkShape
-from lavps_jax.runs.given_measurements import load_measurements
+from lavps_jax.runs.given_measurements import GivenMeasurements
+from lavps_jax.runs.loading import NetworkShape
 from lavps_jax.runs.measurements import Measured
+from lavps_jax.samplers import DPS
 
 CS = {
     "y": np.zeros((1, 16, 1)),
@@ -18,11 +19,16 @@ CS = {
 MASK = np.arange(64).reshape(8, 8, 1) % 3 > 0
 
 
-def load(path, family, sigma_y=0.1, *, channels=1, multiple=1, **changes) -> Measured:
+def given(path, family, sigma_y=0.1, *, channels=1, multiple=1, **changes) -> GivenMeasurements:
     config = SampleConfig(
-        "prior", SyntheticData(), family, DPSConfig(), "out", sigma_y, observations=path, **changes
+        "prior", SyntheticData(), family, DPS(), "out", sigma_y, observations=path, **changes
     )
-    return load_measurements(config, NetworkShape(channels, multiple))
+    return GivenMeasurements(config, NetworkShape(channels, multiple))
+
+
+def load(*arguments, **changes) -> Measured:
+    """The first eight measurements, of arguments as of `given`."""
+    return given(*arguments, **changes).batch(0)
 
 
 def saved(tmp_path, **arrays):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 TRAIN = (
-    "import json, sys; from lavps_jax import cli; from lavps_jax.config.settings import from_json; "
+    "import json; from lavps_jax.config import cli; "
+    "from lavps_jax.config.settings import from_json; "
     "from lavps_jax.runs.training import run_training; "
     "cli.main(lambda arguments: print(run_training(from_json(json.loads(arguments[0])))))"
 )

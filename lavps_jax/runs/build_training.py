@@ -21,10 +21,15 @@ from lavps_jax.config.settings import (
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
-from lavps_jax.runs.build import build_start, build_supervised, load_network, load_prior
+from lavps_jax.runs.loading import (
+    amortized_start,
+    load_network,
+    load_prior,
+    supervised_denoiser,
+)
 from lavps_jax.training.amortized import AmortizedLoss, ChainLoss
+from lavps_jax.training.losses import Loss, PriorLoss, SupervisedLoss
 from lavps_jax.training.one_step import OneStepLoss
-from lavps_jax.training.step import LossFn, PriorLoss, SupervisedLoss
 from lavps_jax.types import Weights
 
 __all__ = [
@@ -40,9 +45,9 @@ __all__ = [
 class Trainee(NamedTuple):
     """What a training run trains, with which loss, next to which fixed weights."""
 
-    loss_fn: LossFn
+    loss_fn: Loss
     weights: Weights
-    frozen: Weights
+    frozen: Any
 
 
 def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
@@ -52,18 +57,19 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
       UserError: if a network that the task begins with cannot be loaded, or is for another
         schedule or other images than `image_shape`, (H, W, C).
     """
-    prior, frozen = None, {}
+    frozen: Any = {}
     if isinstance(config.task, OneStepTask):
         model, first = _first_generator(config.task)
         weights = one_step_weights(first)
     else:
         model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
     if isinstance(config.task, AmortizedTask | OneStepTask):
-        prior, frozen = load_prior(config.task.prior, image_shape)
+        prior = load_prior(config.task.prior, image_shape)
         if prior.schedule != config.schedule:
             remedy = f"use the schedule of the prior, {prior.schedule}"
             raise UserError("schedule", config.schedule, remedy)
-    return Trainee(build_loss(config, model, prior), weights, frozen)
+        frozen = prior.replace(model=dataclasses.replace(prior.model, **_precision(config)))
+    return Trainee(build_loss(config, model), weights, frozen)
 
 
 def one_step_weights(weights: Weights) -> Weights:
@@ -84,17 +90,18 @@ def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
     return model, weights
 
 
-def build_loss(
-    config: TrainConfig, model: PureModel, prior: EDMDenoiser | None
-) -> LossFn | ChainLoss:
-    """The loss of the configured task; `prior` is that of an amortized or one-step one."""
+def _precision(config: TrainConfig) -> dict[str, Any]:
+    return {"compute_dtype": config.compute_dtype, "remat": config.remat}
+
+
+def build_loss(config: TrainConfig, model: PureModel) -> Loss:
+    """The loss of the configured task."""
     task, schedule = config.task, config.schedule
-    cost: Any = {"compute_dtype": config.compute_dtype, "remat": config.remat}
-    model = dataclasses.replace(model, **cost)
+    model = dataclasses.replace(model, **_precision(config))
     match task:
         case PriorTask():
             return PriorLoss(
-                EDMDenoiser(model, schedule),
+                EDMDenoiser(None, model, schedule=schedule),
                 task.log_sigma_mean,
                 task.log_sigma_std,
                 task.network.num_classes,
@@ -102,7 +109,7 @@ def build_loss(
             )
         case SupervisedTask():
             return SupervisedLoss(
-                build_supervised(model, task, schedule),
+                supervised_denoiser(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.log_sigma_mean,
@@ -111,10 +118,8 @@ def build_loss(
                 task.label_dropout,
             )
         case OneStepTask():
-            assert prior is not None
             return OneStepLoss(
-                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
-                build_supervised(model, task, schedule),
+                supervised_denoiser(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.start_sigma,
@@ -122,10 +127,8 @@ def build_loss(
                 task.sigma_max,
             )
         case AmortizedTask():
-            assert prior is not None
             blocks = AmortizedLoss(
-                dataclasses.replace(prior, model=dataclasses.replace(prior.model, **cost)),
-                build_start(model, task, schedule),
+                amortized_start(model, task, schedule),
                 task.operator,
                 task.sigma_y,
                 task.num_steps,

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from lavps_jax.config.settings import SampleConfig
-from lavps_jax.data.files import ImageFile, read_image
-from lavps_jax.data.folders import is_folder, shown_name
+from lavps_jax.data.folders import image_files, is_folder, shown_name
 from lavps_jax.data.value_range import ValueRange, range_of
 from lavps_jax.errors import UserError
 from lavps_jax.operators import (
     JPEG,
-    Blur,
     Brightness,
-    CircularBlur,
     LinearOperator,
     MeasurementOperator,
     compose,
     cropped,
 )
-from lavps_jax.operators.blur import check_kernel_sum, squared_kernel
-from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.likelihoods import check_light, make_problem, photon_problem
-from lavps_jax.problems.noise import PoissonNoise, estimate_sigma_y
-from lavps_jax.runs.build import NetworkShape
-from lavps_jax.runs.given_files import read_folder, read_npz
-from lavps_jax.runs.measurements import Measured, name_seeds
+from lavps_jax.problems.noise import Gaussian
+from lavps_jax.problems.noise_estimate import estimate_sigma_y
+from lavps_jax.problems.poisson import Poisson
+from lavps_jax.problems.problem import Problem, check_light
+from lavps_jax.runs.given_files import ImageFiles, check_finite, read_npz
+from lavps_jax.runs.given_operators import GivenOperators
+from lavps_jax.runs.loading import NetworkShape
+from lavps_jax.runs.measurements import Measured, Measurements
 
-__all__ = ["load_measurements"]
+__all__ = ["GivenMeasurements"]
 
 LARGEST = 10.0
 """Measurements are smaller than this times those of a white image; pixels from 0 to 255 are not."""
@@ -42,19 +41,19 @@ DARK = -0.75
 """An eighth of white: the brightest number of 12 bits in a file of 16 is below."""
 
 
-def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
+class GivenMeasurements(Measurements):
     """Reads the measurements `config.observations` as they are, without degrading anything.
 
     The path is one of
 
     - a .npz file with "y", (B, ...); the arrays of the operator by name ("kernel" of a blur, with
       the sum 1, "mask" of an inpainting), one for all measurements or stacked on axis 0; and, if
-      known, the clean images "x_0", (B, H, W, C);
+      known, the clean images "x_0", (B, H, W, C). The arrays of the file stay in memory;
     - one image file, see `lavps_jax.data.files.read_image`;
-    - a folder of such files, all of one size.
+    - a folder of such files, all of one size, which are read twice, one after the other.
 
-    What is black and what is white in them says `config.value_range` or `range_of`; `notes` of the
-    result tell it. Image files are for operators without random arrays. Around images whose sides
+    What is black and what is white in them says `config.value_range` or `range_of`; `notes` tell
+    it. Image files are for operators without random arrays. Around images whose sides
     the networks do not take, there is room of which nothing is measured. A grey image is the mean
     of the channels for networks that take colours; the channels of a colour image are restored one
     by one by networks that take grey images. A photo in colours whose channels are
@@ -62,106 +61,151 @@ def load_measurements(config: SampleConfig, takes: NetworkShape) -> Measured:
 
     Raises:
       UserError: if the file is unusable, an array is missing, too much or of a wrong shape, or a
-        value is not finite.
+        value is not finite; from `batch` if its measurements are too large, their operators measure
+        no light, or their noise cannot be estimated.
     """
-    path, files, steps = Path(config.observations or ""), [], [0.0]
-    if is_folder(path, "observations"):
-        files, names = read_folder(path, config.value_range)
-    elif path.suffix.lower() == ".npz":
-        arrays = read_npz(path)
-        names = [f"observation-{i:05d}" for i in range(len(arrays["y"]))]
-    else:
-        files = [read_image(path, config.value_range)]
-        names = [Path(shown_name(path, path.parent)).stem]
-    if files:
-        is_grey = all(_is_grey(file) for file in files)
-        pixels = [_as_measurements(file, takes, is_grey) for file in files]
-        arrays, steps = {"y": np.concatenate(pixels)}, [file.step for file in files]
-        if len(arrays["y"]) > len(files):
-            colours = ("red", "green", "blue")
-            names = [f"{name}-{colour}" for name in names for colour in colours]
-            steps = np.repeat(steps, len(colours))
-    ranges = {file.black_and_white for file in files}
-    for name, array in arrays.items():
-        _check_finite(name, array)
-    y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
-    operators = _operators(config, y, arrays)
-    if len(y) > len(files) > 0 and _holds_jpeg(operators):
-        remedy = "give a prior of colour images: JPEG mixes the channels"
-        raise UserError("operator", "JPEG of a colour image", remedy)
-    white = _check_measurement(y, operators)
-    if not ranges:
-        whole = y.dtype.kind in "ui"
-        y, found = _in_image_units(y, operators, config.value_range)
-        steps, ranges = [2 / (found[1] - found[0]) if whole else 0.0], {found}
-    if config.poisson_peak is not None:
-        check_light(operators, len(y))
-    elif np.abs(y).max() > LARGEST * white:
-        remedy = f"give that of images in [-1, 1]: a white one has up to {white:.3g}; or give "
-        remedy += "--value-range BLACK WHITE"
-        raise UserError("y", f"values up to {np.abs(y).max():g}", remedy)
-    x_shape, corner = _room(operators.x_shape, takes)
-    if x_0 is not None and (x_0.shape != (len(y), *operators.x_shape) or corner is not None):
-        remedy = f"give the shape {(len(y), *operators.x_shape)}, or leave it out"
-        if corner is not None:
-            remedy = f"leave it out: the networks take sides {x_shape[0]} x {x_shape[1]} only"
-        raise UserError("x_0", f"shape {x_0.shape}", remedy)
-    if x_0 is not None:
-        black, light = range_of(x_0, config.value_range, field="x_0", found="x_0")
-        x_0 = _scaled(x_0, (black, light), (black + light) / 2)
-    grey_in_colour = takes.channels == 3 and operators.x_shape[-1] == 1
-    if x_0 is not None and grey_in_colour:
-        raise UserError("x_0", f"shape {x_0.shape}", "leave it out: the prior takes colour images")
 
-    def make(y, operator, sigma_y):
-        if grey_in_colour:
-            mean = Brightness(jnp.full(3, 1 / 3), x_shape=(*operator.x_shape[:2], 3))
-            operator = compose(mean, operator)
-        if corner is not None:
-            operator = cropped(operator, (*x_shape, operator.x_shape[-1]), corner)
-        y = operator.project(y)
-        if config.poisson_peak is not None:
-            return photon_problem(y, operator, PoissonNoise(jnp.float32(config.poisson_peak)))
-        return make_problem(y, operator, sigma_y)
+    def __init__(self, config: SampleConfig, takes: NetworkShape):
+        path, each, arrays = Path(config.observations or ""), 1, {}
+        self._photos, folder = None, is_folder(path, "observations")
+        if folder or path.suffix.lower() != ".npz":
+            files = image_files(path, "observations") if folder else [path]
+            names = [shown_name(file, path) if folder else file.stem for file in files]
+            self._photos = ImageFiles(files, config.value_range, takes.channels)
+            each, ranges = self._photos.each, self._photos.ranges
+            if each > 1:
+                colours = ("red", "green", "blue")
+                names = [f"{name}-{colour}" for name in names for colour in colours]
+            y, x_0 = self._photos.read([0])[0], None
+        else:
+            arrays = read_npz(path)
+            for name, array in arrays.items():
+                check_finite(name, array)
+            y, x_0 = arrays.pop("y"), arrays.pop("x_0", None)
+            names = [f"observation-{i:05d}" for i in range(len(y))]
+        self._operators = GivenOperators(config, y.shape[1:], len(names), arrays)
+        one = self._operators.of(np.array([0]))
+        if each > 1 and _holds_jpeg(one):
+            remedy = "give a prior of colour images: JPEG mixes the channels"
+            raise UserError("operator", "JPEG of a colour image", remedy)
+        self._white = _check_measurement(y, one)
+        (height, width), self._corner = _room(one.x_shape, takes)
+        self._in_colour = takes.channels == 3 and one.x_shape[-1] == 1
+        channels = 3 if self._in_colour else one.x_shape[-1]
+        super().__init__(names, (height, width, channels), config.batch_size, each)
+        self._config, self._y, self._x_0 = config, y, x_0
+        if self._photos is None:
+            self._is_image = y.ndim == 4 and not np.iscomplexobj(y) and self._all_show_images()
+            self._range = _range(y, self._is_image, one, config.value_range)
+            ranges = {self._range}
+        if x_0 is not None:
+            self._x_0 = self._clean(x_0, one)
+        said = ", or ".join(f"black at {b:g} and white at {w:g}" for b, w in sorted(ranges))
+        self.notes = [f"observations: numbers of images with {said} (--value-range sets others)"]
+        if self._largest() < DARK:
+            self.notes.append(
+                "observations: nearly black; if their white is another number, it must be set"
+            )
 
-    sigma_y = _sigma_y(config, y, operators, np.broadcast_to(steps, len(y)))
-    problems = jax.jit(jax.vmap(make))(jnp.asarray(y), operators, sigma_y)
-    said = ", or ".join(f"black at {low:g} and white at {high:g}" for low, high in sorted(ranges))
-    notes = [f"observations: numbers of images with {said} (--value-range sets others)"]
-    if np.isrealobj(y) and y.max() < DARK:
-        notes.append("observations: nearly black; if their white is another number, it must be set")
-    labels = [None] * len(names)
-    return Measured(
-        problems, name_seeds(names), names, x_0, labels, files, grey_in_colour, tuple(notes)
-    )
+    def _all_show_images(self) -> bool:
+        """Whether what every operator measures of white is white, and of black black."""
+        rows = range(0, self._operators.num_different, self.size)
+        last = self._operators.num_different - 1
+        batches = (np.minimum(np.arange(first, first + self.size), last) for first in rows)
+        return all(bool(np.all(_ends(self._operators.of(one), self.size)[1])) for one in batches)
+
+    def _largest(self) -> float:
+        """Largest number of an image, in units of images; 0 of what is none."""
+        if self._photos is not None:
+            return self._photos.largest
+        black, white = self._range
+        return 2 * (float(self._y.max()) - black) / (white - black) - 1 if self._is_image else 0.0
+
+    def _clean(self, x_0: np.ndarray, operator: MeasurementOperator) -> np.ndarray:
+        """The clean images in units of images."""
+        wanted = (len(self.names), *operator.x_shape)
+        if x_0.shape != wanted or self._corner is not None:
+            remedy = f"give the shape {wanted}, or leave it out"
+            if self._corner is not None:
+                sides = "{} x {}".format(*self.image_shape[:2])
+                remedy = f"leave it out: the networks take sides {sides} only"
+            raise UserError("x_0", f"shape {x_0.shape}", remedy)
+        if self._in_colour:
+            remedy = "leave it out: the prior takes colour images"
+            raise UserError("x_0", f"shape {x_0.shape}", remedy)
+        black, white = range_of(x_0, self._config.value_range, field="x_0", found="x_0")
+        return _scaled(x_0, (black, white), (black + white) / 2)
+
+    def _read(self, rows: Int[np.ndarray, " B"], seeds: np.ndarray, names: list[str]) -> Measured:
+        operators, files = self._operators.of(rows), []
+        if self._photos is not None:
+            y, files, steps = self._photos.read(rows)
+            files = files[: len(names) // self.each]
+        else:
+            y, middle = self._y[rows], sum(self._range) / 2
+            black, white = self._range
+            steps = [2 / (white - black) if y.dtype.kind in "ui" else 0.0] * len(y)
+            if middle and not self._is_image:
+                middle = middle * np.asarray(_ends(operators, len(y))[0])
+            y = _scaled(y, self._range, middle)
+        if self._config.poisson_peak is not None:
+            check_light(operators, len(y))
+        elif np.abs(y).max() > LARGEST * self._white:
+            remedy = f"give that of images in [-1, 1]: a white one has up to {self._white:.3g}; "
+            remedy += "or give --value-range BLACK WHITE"
+            raise UserError("y", f"values up to {np.abs(y).max():g}", remedy)
+        sigma_y = self._sigma_y(y, operators, steps)
+        problems = self._make(jnp.asarray(y), operators, sigma_y)
+        x_0 = None if self._x_0 is None else self._x_0[rows]
+        labels = [None] * len(rows)
+        return Measured(problems, seeds, names, x_0, labels, files, self._in_colour)
+
+    @functools.cached_property
+    def _make(self):
+        """Makes the problems of measurements, compiled once."""
+
+        def make(y, operator, sigma_y) -> Problem:
+            if self._in_colour:
+                mean = Brightness(jnp.full(3, 1 / 3), x_shape=(*operator.x_shape[:2], 3))
+                operator = compose(mean, operator)
+            if self._corner is not None:
+                operator = cropped(operator, self.image_shape, self._corner)
+            peak = self._config.poisson_peak
+            noise = Gaussian(sigma_y) if peak is None else Poisson(peak)
+            return Problem(operator.project(y), operator, noise)
+
+        return jax.jit(jax.vmap(make))
+
+    def _sigma_y(
+        self, y: np.ndarray, operators: MeasurementOperator, steps: Sequence[float]
+    ) -> np.ndarray:
+        """One for each measurement, float (B,)."""
+        sigma_y = self._config.sigma_y
+        if sigma_y == "estimate" and self._config.poisson_peak is None:
+            each = zip(y, np.asarray(_seen(operators, y)), steps, strict=True)
+            return np.array([estimate_sigma_y(*one) for one in each], np.float32)
+        return np.full(len(y), 0.0 if sigma_y == "estimate" else sigma_y, np.float32)
 
 
-def _is_grey(file: ImageFile) -> bool:
-    """Whether all its channels are the same: a grey photo may be stored in colours."""
-    return bool(np.all(file.pixels == file.pixels[..., :1]))
+@jax.jit
+def _seen(operators: MeasurementOperator, y):
+    """Which entries of measurements (B, ...) carry one, bool (B, ...)."""
+    ones = jnp.ones_like(y[0])
+    return jax.vmap(lambda operator: operator.project(ones) != 0, axis_size=len(y))(operators)
 
 
-def _as_measurements(file: ImageFile, takes: NetworkShape, is_grey: bool) -> np.ndarray:
-    """(B, H, W, C): one image, or one for each channel where networks take grey images only."""
-    if is_grey:
-        return file.pixels[None, ..., :1]
-    if takes.channels == 1 and file.pixels.shape[-1] == 3:
-        return np.moveaxis(file.pixels, -1, 0)[..., None]
-    return file.pixels[None]
+@functools.partial(jax.jit, static_argnums=1)
+def _ends(operators: MeasurementOperator, count: int):
+    """What each operator measures of white, and whether that is white, and black of black."""
 
+    def ends(operator):
+        white = operator.forward(jnp.ones(operator.x_shape))
+        black = operator.forward(-jnp.ones(operator.x_shape))
+        seen = operator.project(jnp.ones_like(white)) != 0
+        off = jnp.maximum(jnp.abs(white - 1), jnp.abs(black + 1))
+        return white, jnp.max(jnp.where(seen, off, 0)) < 0.01
 
-def _sigma_y(
-    config: SampleConfig, y: np.ndarray, operators: MeasurementOperator, steps: np.ndarray
-) -> np.ndarray:
-    """One for each measurement, float (B,)."""
-    if config.poisson_peak is None and config.sigma_y == "estimate":
-        ones = jnp.ones(y.shape[1:], y.dtype)
-        project = jax.vmap(lambda operator: operator.project(ones), axis_size=len(y))
-        seen = np.asarray(jax.jit(project)(operators)) != 0
-        each = zip(y, seen, map(float, steps), strict=True)
-        return np.array([estimate_sigma_y(*one) for one in each], np.float32)
-    sigma_y = 0.0 if config.sigma_y == "estimate" else config.sigma_y
-    return np.full(len(y), sigma_y, np.float32)
+    return jax.vmap(ends, axis_size=count)(operators)
 
 
 def _holds_jpeg(operator: MeasurementOperator) -> bool:
@@ -181,91 +225,6 @@ def _room(
     return (height, width), None if same else (top, left)
 
 
-def _check_finite(name: str, array: np.ndarray) -> None:
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        place = tuple(int(i) for i in bad[0])
-        remedy = "replace it; a pixel that was not measured belongs in the mask of an inpainting"
-        raise UserError(name, f"{array[place]} at {place}", remedy)
-
-
-def _operators(
-    config: SampleConfig, y: np.ndarray, arrays: dict[str, np.ndarray]
-) -> MeasurementOperator:
-    """The operator of every measurement with the given arrays, leaves (B, ...)."""
-    x_shape = _image_shape(config, y.shape[1:])
-    template = config.operator.draw(jax.random.key(0), x_shape)
-    fields, structure = _named(template)
-    kernels = _kernels(template)
-    for name in arrays.keys() - fields.keys():
-        known = ", ".join(["y", "x_0", *fields])
-        raise UserError("observations", f'array "{name}"', f"give only {known}")
-    for name in _random_fields(config.operator, x_shape) - arrays.keys():
-        remedy = f'give an .npz file that holds it as "{name}", or an operator that draws nothing: '
-        remedy += "operator:identity, operator:super-resolution, operator:gaussian-blur, "
-        remedy += "operator:kernel-file, operator:mask-file, ..."
-        raise UserError("observations", f"no {name} of the operator", remedy)
-    stacked = []
-    for name, value in fields.items():
-        given = arrays.get(name, np.asarray(value))
-        if name in kernels & arrays.keys():
-            given = _without_channel(given, len(y))
-        if given.ndim == value.ndim:
-            given = np.broadcast_to(given, (len(y), *given.shape))
-        if given.ndim != value.ndim + 1 or len(given) != len(y):
-            remedy = f"give {value.ndim} axes, or {value.ndim + 1} with {len(y)} on the first"
-            raise UserError(name, f"shape {given.shape}", remedy)
-        if np.iscomplexobj(given) and not np.iscomplexobj(value):
-            raise UserError(name, f"dtype {given.dtype}", "give real numbers")
-        if value.dtype.kind in "ui" and np.any(given != np.rint(given)):
-            raise UserError(name, "numbers with fractions", "give whole numbers")
-        if name in kernels & arrays.keys():
-            check_kernel_sum(name, jnp.asarray(given))
-            given = squared_kernel(jnp.asarray(given))
-        stacked.append(jnp.asarray(given.astype(value.dtype)))
-    # Unflattening does not look at shapes; building does.
-    operators = dataclasses.replace(jax.tree.unflatten(structure, stacked))
-    if arrays:
-        for i in range(len(y)):
-            jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], operators).check()
-    return operators
-
-
-def _named(operator: MeasurementOperator) -> tuple[dict[str, Any], Any]:
-    """Arrays of an operator by name, such as "kernel" or "parts/0/mask"."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(operator)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    return dict(zip(names, (leaf for _, leaf in leaves), strict=True)), structure
-
-
-def _kernels(operator: MeasurementOperator) -> set[str]:
-    """Names of the arrays that are kernels of a blur."""
-
-    def is_blur(node: Any) -> bool:
-        return isinstance(node, Blur | CircularBlur)
-
-    nodes, _ = jax.tree_util.tree_flatten_with_path(operator, is_leaf=is_blur)
-    paths = [(*path, jax.tree_util.GetAttrKey("kernel")) for path, node in nodes if is_blur(node)]
-    return {jax.tree_util.keystr(path, simple=True, separator="/") for path in paths}
-
-
-def _without_channel(kernel: np.ndarray, count: int) -> np.ndarray:
-    """A kernel (k, l, 1) or a stack (B, k, l, 1) without its last axis; others as they are."""
-    height, width = (*kernel.shape, 0, 0)[:2]
-    one = kernel.ndim == 3 and (height == width or height != count)
-    return kernel[..., 0] if kernel.shape[-1:] == (1,) and (one or kernel.ndim == 4) else kernel
-
-
-def _random_fields(family: OperatorFamily, x_shape: tuple[int, ...]) -> set[str]:
-    """Names of the arrays that are drawn: those that differ between keys."""
-    draws = [_named(family.draw(jax.random.key(seed), x_shape))[0] for seed in range(4)]
-    return {
-        name
-        for name in draws[0]
-        if any(not np.array_equal(draws[0][name], other[name]) for other in draws[1:])
-    }
-
-
 def _check_measurement(y: np.ndarray, operators: MeasurementOperator) -> float:
     """Compares shape and type with those of a white image, and returns its largest value."""
     one = jax.tree.map(lambda leaf: leaf[0], operators)
@@ -279,25 +238,14 @@ def _check_measurement(y: np.ndarray, operators: MeasurementOperator) -> float:
     return max(float(np.abs(expected).max()), 1.0)
 
 
-def _in_image_units(
-    y: np.ndarray, operators: MeasurementOperator, given: ValueRange | None
-) -> tuple[np.ndarray, ValueRange]:
-    """Measurements of images in [-1, 1] from those of images in other numbers, and these.
+def _range(
+    y: np.ndarray, is_image: bool, operators: MeasurementOperator, given: ValueRange | None
+) -> ValueRange:
+    """The numbers of black and white of the images behind measurements.
 
     A linear operator measures x = (u - mid) / half of the image u as y = (A u - mid A(1)) / half.
-    Without numbers that the user gives, y tells them if it is an image itself: if what the operator
-    measures of white is white, and of black black.
+    Without numbers that the user gives, y tells them if it is an image itself.
     """
-
-    def ends(operator):
-        white = operator.forward(jnp.ones(operator.x_shape))
-        black = operator.forward(-jnp.ones(operator.x_shape))
-        seen = operator.project(jnp.ones_like(white)) != 0
-        off = jnp.maximum(jnp.abs(white - 1), jnp.abs(black + 1))
-        return white, jnp.max(jnp.where(seen, off, 0)) < 0.01
-
-    white, same = jax.jit(jax.vmap(ends, axis_size=len(y)))(operators)
-    is_image = y.ndim == 4 and not np.iscomplexobj(y) and bool(jnp.all(same))
     if is_image:
         found = range_of(y, given, field="y", found="y")
     elif given is None and y.dtype.kind in "bui":
@@ -307,24 +255,10 @@ def _in_image_units(
     if not isinstance(operators, LinearOperator) and not is_image and found != (-1, 1):
         remedy = f"give y of this {type(operators).__name__} in the units of images in [-1, 1]"
         raise UserError("value_range", found, remedy)
-    middle = (found[0] + found[1]) / 2
-    return _scaled(
-        y, found, middle * np.asarray(white) if middle and not is_image else middle
-    ), found
+    return found
 
 
 def _scaled(numbers: np.ndarray, found: ValueRange, shift: float | np.ndarray) -> np.ndarray:
     """(numbers - shift) / half of the range, in single precision."""
     scaled = (numbers - shift) / ((found[1] - found[0]) / 2)
     return scaled.astype(np.complex64 if np.iscomplexobj(scaled) else np.float32)
-
-
-def _image_shape(config: SampleConfig, y_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(H, W, C) of the image behind a measurement."""
-    if config.image_shape is not None:
-        return config.image_shape
-    shape = config.operator.image_shape(y_shape)
-    if shape is None:
-        remedy = "give images (B, H, W, C), or --image-shape H W C of the image"
-        raise UserError("y", f"shape {y_shape} per image", remedy)
-    return shape

@@ -15,6 +15,9 @@ from lavps_jax.data import to_uint8
 
 __all__ = ["StdMap", "contact_sheet", "save_png"]
 
+DPI = 150
+MARGIN = 16
+GAP = 5
 NOT_FINITE = (255, 0, 255)
 """Magenta marks pixels without a value: a failed sample must not look like an image."""
 
@@ -52,9 +55,6 @@ def _to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> np
         pixels = np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
         pixels[~finite] = NOT_FINITE
     return pixels
-
-
-# ---- Contact sheets ----
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,7 @@ def contact_sheet(
     from matplotlib.figure import Figure
 
     if not rows or any(len(row) != len(column_titles) for row in rows):
-        raise ValueError(
-            "contact_sheet: every row needs one entry per column, and one row at least"
-        )
+        raise ValueError("contact_sheet: every row needs one entry per column, and there is a row")
     if row_titles and len(row_titles) != len(rows):
         raise ValueError(f"contact_sheet: {len(row_titles)} row titles for {len(rows)} rows")
     cells = [cell for row in rows for cell in row if cell is not None]
@@ -115,116 +113,55 @@ def contact_sheet(
     largest = max((float(values.max()) for values in finite if values.size), default=0.0)
     colour_map = colormaps["viridis"].with_extremes(bad="magenta")  # NOT_FINITE
     colours = ScalarMappable(Normalize(0.0, largest or 1.0), colour_map)
-    sheet = _Layout.of(
-        cells, len(rows), column_titles, row_titles, bool(title), bool(maps), footnote
-    )
 
-    figure = Figure(figsize=(sheet.width / DPI, sheet.height / DPI), dpi=DPI, facecolor="white")
+    # Whole pixels: axes of a whole multiple of the image's size show every pixel equally large.
+    shapes = [np.shape(cell.values if isinstance(cell, StdMap) else cell) for cell in cells]
+    rows_of_pixels, columns_of_pixels = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    target = 128 if len(rows) <= 16 else 96
+    magnified = max(1, round(target / max(rows_of_pixels, columns_of_pixels)))
+    cell_height = rows_of_pixels * magnified
+    cell_width = max(columns_of_pixels * magnified, 96)  # Room for the title of the column.
+    more_lines = max(name.count("\n") for name in column_titles)
+    longest = max((len(line) for name in row_titles for line in name.split("\n")), default=0)
+    left = MARGIN + 10 * longest + (2 * GAP if longest else 0)
+    top = MARGIN + 24 + 18 * more_lines + (36 if title else 0)
+    xs = [left + column * (cell_width + GAP) for column in range(len(column_titles) + 1)]
+    ys = [top + row * (cell_height + GAP) for row in range(len(rows) + 1)]
+    width = xs[-1] - GAP + MARGIN + (84 if maps else 0)
+    height = ys[-1] - GAP + MARGIN + (10 * len(footnote.split("\n")) if footnote else 0)
+
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
 
-    def axes(left: float, top: float, width: float, height: float) -> Any:
-        bottom = sheet.height - top - height
-        return figure.add_axes(
-            (left / sheet.width, bottom / sheet.height, width / sheet.width, height / sheet.height)
-        )
+    def axes(x: float, y: float, x_size: float, y_size: float) -> Any:
+        bottom = height - y - y_size
+        return figure.add_axes((x / width, bottom / height, x_size / width, y_size / height))
 
-    def text(left: float, top: float, words: str, **style: Any) -> None:
-        figure.text(left / sheet.width, 1 - top / sheet.height, words, color="#222222", **style)
+    def text(x: float, y: float, words: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, words, color="#222222", **style)
 
-    if title:
-        text(sheet.left, MARGIN, title, va="top", fontsize=11, fontweight="bold")
-    if footnote:
-        below = sheet.top + sheet.height_of_cells + GAP
-        text(sheet.left, below, footnote, va="top", fontsize=4, linespacing=1.1)
-    for column, words in enumerate(column_titles):
-        centre = sheet.x(column) + sheet.cell_width / 2
-        text(centre, sheet.top - GAP, words, ha="center", va="bottom", fontsize=7.5)
-    for row, words in enumerate(row_titles):
-        middle = sheet.y(row) + sheet.cell_height / 2
-        text(sheet.left - 2 * GAP, middle, words, ha="right", va="center", fontsize=8)
-    for row, entries in enumerate(rows):
-        for column, cell in enumerate(entries):
+    text(left, MARGIN, title, va="top", fontsize=11, fontweight="bold")
+    text(left, ys[-1], footnote, va="top", fontsize=4, linespacing=1.1)
+    for x, words in zip(xs, column_titles, strict=False):
+        text(x + cell_width / 2, top - GAP, words, ha="center", va="bottom", fontsize=7.5)
+    for y, words in zip(ys, row_titles, strict=False):
+        text(left - 2 * GAP, y + cell_height / 2, words, ha="right", va="center", fontsize=8)
+    for y, row in zip(ys, rows, strict=False):
+        for x, cell in zip(xs, row, strict=False):
             if cell is None:
                 continue
-            box = axes(sheet.x(column), sheet.y(row), sheet.cell_width, sheet.cell_height)
-            box.set_axis_off()
             if isinstance(cell, StdMap):
                 picture = colours.to_rgba(cell.joined(), bytes=True)
             else:
                 picture = _to_pixels(cell)
                 picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
+            box = axes(x, y, cell_width, cell_height)
+            box.set_axis_off()
             box.imshow(picture, interpolation="nearest", aspect="equal")
     if maps:
-        left = sheet.x(len(column_titles)) + GAP
-        height = min(sheet.height_of_cells, 4 * sheet.cell_height)
-        bar = figure.colorbar(colours, cax=axes(left, sheet.top, 14, height))
+        length = min(ys[-1] - GAP - top, 4 * cell_height)
+        bar = figure.colorbar(colours, cax=axes(xs[-1] + GAP, top, 14, length))
         bar.ax.tick_params(labelsize=7, length=2, width=0.5)
         bar.outline.set_linewidth(0.5)  # type: ignore[operator]
         bar.set_label("std (images in [-1, 1])", fontsize=7)
     figure.savefig(path, dpi=DPI)
-
-
-DPI = 150
-MARGIN = 16
-GAP = 5
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Whole pixels: axes of a whole multiple of the image's size show every pixel equally large."""
-
-    cell_width: int
-    cell_height: int
-    num_rows: int
-    num_columns: int
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @classmethod
-    def of(
-        cls,
-        cells: Sequence[np.ndarray | StdMap],
-        num_rows: int,
-        column_titles: Sequence[str],
-        row_titles: Sequence[str],
-        has_title: bool,
-        has_bar: bool,
-        footnote: str,
-    ) -> _Layout:
-        shapes = [np.shape(cell.values if isinstance(cell, StdMap) else cell) for cell in cells]
-        height = max(shape[0] for shape in shapes)
-        width = max(shape[1] for shape in shapes)
-        target = 128 if num_rows <= 16 else 96
-        magnified = max(1, round(target / max(height, width)))
-        more_lines = max((name.count("\n") for name in column_titles), default=0)
-        longest = max((len(line) for name in row_titles for line in name.split("\n")), default=0)
-        return cls(
-            cell_width=max(width * magnified, 96),  # Room for the title of the column.
-            cell_height=height * magnified,
-            num_rows=num_rows,
-            num_columns=len(column_titles),
-            left=MARGIN + 10 * longest + (2 * GAP if longest else 0),
-            top=MARGIN + 24 + 18 * more_lines + (36 if has_title else 0),
-            right=MARGIN + (84 if has_bar else 0),
-            bottom=MARGIN + (10 * len(footnote.split("\n")) if footnote else 0),
-        )
-
-    @property
-    def height_of_cells(self) -> int:
-        return self.num_rows * (self.cell_height + GAP) - GAP
-
-    @property
-    def width(self) -> int:
-        return self.left + self.num_columns * (self.cell_width + GAP) - GAP + self.right
-
-    @property
-    def height(self) -> int:
-        return self.top + self.height_of_cells + self.bottom
-
-    def x(self, column: int) -> int:
-        return self.left + column * (self.cell_width + GAP)
-
-    def y(self, row: int) -> int:
-        return self.top + row * (self.cell_height + GAP)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,33 +23,35 @@ from rich.progress import (
 )
 
 from lavps_jax.config.settings import SampleConfig
+from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.distributed.memory import check_memory, required_bytes
 from lavps_jax.errors import UserError
 from lavps_jax.runs.measurements import Measured, run_keys
-from lavps_jax.runs.sampling_job import Batch, SamplingJob
-from lavps_jax.runs.sampling_outputs import Restored
-from lavps_jax.samplers import Sampler
-from lavps_jax.samplers.stepwise import Given, Turn, compile_steps
-from lavps_jax.types import Params
+from lavps_jax.runs.prepare import Run
+from lavps_jax.runs.sampling_job import MEASURED, SamplingJob
+from lavps_jax.runs.sampling_outputs import measured_batch, restored_batch
+from lavps_jax.samplers.stepwise import Given, StepPrograms, Turn, compile_steps
+from lavps_jax.types import PRNGKey
 
-__all__ = ["check_finite", "restore_all"]
-
-Samplers = Mapping[str, tuple[Sampler, Params]]
+__all__ = ["check_finite", "restore_batches"]
 
 
-def restore_all(
-    config: SampleConfig,
-    measured: Measured,
-    samplers: Samplers,
-    job: SamplingJob,
-    console: Console,
-    devices: Sequence[Any],
-) -> list[Restored]:
-    """Every sampler in turn; what other processes did is waited for by process 0 alone.
+def restore_batches(run: Run, job: SamplingJob, console: Console, devices: Sequence[Any]) -> None:
+    """Measures, restores with every sampler and scores the batches of this process that the job
+    does not have, as many at once as there are devices, and writes them to the job.
 
     Raises:
       UserError: if it does not fit the memory, or a sample is not finite.
     """
+    names, batches = (MEASURED, *run.samplers), list(run.sums)
+    missing = {k: [name for name in names if job.read(name, k) is None] for k in batches}
+    for name in run.samplers:
+        if done := sum(name not in some for some in missing.values()):
+            console.print(f"{name}: {done} of {len(batches)} batches were done before")
+    todo = [k for k in batches if missing[k]]
+    if not todo:
+        return
+    devices = devices[: len(todo)]
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps,"),
         TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"),
@@ -57,64 +60,85 @@ def restore_all(
     with Progress(
         *columns, console=console, refresh_per_second=1, speed_estimate_period=3600
     ) as progress:
-        for name, (sampler, params) in samplers.items():
-            _restore(config, measured, job, progress, name, sampler, params, devices)
-    if job.processes.index:
-        return []
-    size = min(config.batch_size, len(measured.names))
-    count = math.ceil(len(measured.names) / size)
-    restored = []
-    for name, (sampler, _) in samplers.items():
-        batches = job.collect(
-            name, range(count), lambda: console.print("waiting for other processes")
-        )
-        samples = np.concatenate([batch.samples for batch in batches])
-        seconds = sum(batch.seconds for batch in batches) / (count * size)
-        memory = max(batch.memory for batch in batches)
-        restored.append(Restored(name, samples, seconds, sampler.cost(), memory))
-    return restored
+        bar = progress.add_task("compiling", total=None)
+        first = run.measured(todo[0])
+        priors = [jax.device_put(run.prior, device) for device in devices]
+        compiled = {
+            name: _compile(run, name, first, devices, priors)
+            for name in run.samplers
+            if any(name in some for some in missing.values())
+        }
+        rounds = [todo[k : k + len(devices)] for k in range(0, len(todo), len(devices))]
+        shares = [{name: [k for k in some if name in missing[k]] for name in names}
+                  for some in rounds]  # fmt: skip
+        turns = [compiled[name].turns for share in shares for name in compiled if share[name]]
+        progress.reset(bar, total=sum(turns))
+        paces = {name: _Pace(progress, bar) for name in compiled}
+        for some, share in zip(rounds, shares, strict=True):
+            measured = {k: run.measured(k) for k in some}
+            for k in share[MEASURED]:
+                job.write(MEASURED, k, measured_batch(run, k, measured[k]))
+            for name, programs in compiled.items():
+                progress.update(bar, description=name)
+                found = _restore(name, programs, [measured[k] for k in share[name]], paces[name])
+                for k, (x_0, seconds) in zip(share[name], found, strict=True):
+                    facts = {"seconds": seconds, "memory": programs.memory}
+                    job.write(name, k, restored_batch(run, k, measured[k], name, x_0, facts))
 
 
-def _restore(
-    config: SampleConfig,
-    measured: Measured,
-    job: SamplingJob,
-    progress: Progress,
-    name: str,
-    sampler: Sampler,
-    params: Params,
-    devices: Sequence[Any],
-) -> None:
-    """This process's batches that the job does not have, as many at once as it has devices; a time
-    is that of a compiled batch on one of them."""
-    count = len(measured.names)
-    size = min(config.batch_size, count)
-    mine = [k for k in range(math.ceil(count / size)) if job.processes.does(k)]
-    missing = [k for k in mine if job.read(name, k) is None]
-    if len(missing) < len(mine):
-        done = len(mine) - len(missing)
-        progress.console.print(f"{name}: {done} of {len(mine)} batches were done before")
-    if not missing:
-        return
-    # Each device has the same program compiled for itself: one program that is spread over all of
-    # them would round differently on another number of devices.
-    devices = devices[: len(missing)]
-    rng_key, plan = run_keys(config.seed).sampling, sampler.plan()
-    fixed = [jax.device_put((rng_key, params, plan), device) for device in devices]
-    bar = progress.add_task(f"{name} (compiling)", total=None)
+class _Compiled(NamedTuple):
+    """A sampler, compiled for each of some devices: one program that is spread over all of them
+    would round differently on another number of devices.
 
-    def arguments(batch: int, k: int) -> Given:
-        # The last batch is filled up with repeats, so that one program does all.
-        rows = np.minimum(np.arange(batch * size, (batch + 1) * size), count - 1)
-        given = measured.seeds[rows], jax.tree.map(lambda leaf: leaf[rows], measured.problems)
-        index, problems = jax.device_put(given, devices[k])
-        key, weights, times = fixed[k]
-        return Given(key, index, weights, problems, times)
+    Attributes:
+      programs: one for each device.
+      fixed: key, sampler, prior and plan on each device.
+      devices: these.
+      size: measurements at a time.
+      turns: of a batch.
+      memory: bytes that a device needs; 0: not known.
+    """
 
+    programs: list[StepPrograms]
+    fixed: list[tuple[Any, Any, Any, Any]]
+    devices: Sequence[Any]
+    size: int
+    turns: int
+    memory: int
+
+    def given(self, k: int, measured: Measured, first: int) -> Given:
+        """What device k is given of a batch, from one of its measurements on."""
+        rows = slice(first, first + self.size)
+        some = measured.seeds[rows], jax.tree.map(lambda leaf: leaf[rows], measured.problems)
+        seeds, problems = jax.device_put(some, self.devices[k])
+        key, sampler, prior, plan = self.fixed[k]
+        return Given(_folded(key, seeds), sampler, prior, problems, plan)
+
+
+@jax.jit
+def _folded(rng_key: PRNGKey, seeds: Array) -> PRNGKey:
+    """One key per measurement."""
+    return jax.vmap(lambda seed: jax.random.fold_in(rng_key, seed))(seeds)
+
+
+def _compile(
+    run: Run, name: str, measured: Measured, devices: Sequence[Any], priors: Sequence[Denoiser]
+) -> _Compiled:
+    """Raises a UserError if a program does not fit the memory."""
+    config, whole = run.config, run.measurements.size
+    size = whole if whole <= config.batch_size else 1  # A picture of several measurements.
+    sampler, key = run.samplers[name], run_keys(config.seed).sampling
+    plan = sampler.plan(run.prior.schedule)
+    fixed = []
+    for device, prior in zip(devices, priors, strict=True):
+        on_device = jax.device_put((key, sampler, plan), device)
+        fixed.append((*on_device[:2], prior, on_device[2]))
+    steps = 1 + sum(len(jax.tree.leaves(segment.rows)[0]) for segment in plan)
+    compiled = _Compiled([], fixed, devices, size, steps * (whole // size), 0)
+    given = [compiled.given(k, measured, 0) for k in range(len(devices))]
     with ThreadPoolExecutor() as pool:
-        given = [arguments(missing[0], k) for k in range(len(devices))]
-        programs = compile_steps(sampler, config.num_particles, given, pool)
-    height, width, _ = measured.image_shape
+        programs = compile_steps(config.num_particles, given, pool)
+    height, width, _ = run.measurements.image_shape
     largest = max(programs[0].all(), key=lambda one: required_bytes(one) or 0)
     check_memory(
         largest,
@@ -122,53 +146,60 @@ def _restore(
         f"{size} images x {config.num_particles} particles of {height} x {width} pixels",
         _less_memory(config, size),
     )
-    memory = required_bytes(largest) or 0
-    rounds = [missing[k : k + len(devices)] for k in range(0, len(missing), len(devices))]
-    turns = 1 + sum(len(jax.tree.leaves(segment.rows)[0]) for segment in plan)
-    progress.reset(bar, description=name, total=turns * len(rounds))
-    pace = _Pace()
-    for batches in rounds:
-        given = [arguments(batch, k) for k, batch in enumerate(batches)]
+    return compiled._replace(programs=programs, memory=required_bytes(largest) or 0)
+
+
+def _restore(
+    name: str, compiled: _Compiled, batches: Sequence[Measured], pace: _Pace
+) -> list[tuple[np.ndarray, float]]:
+    """Samples of batches, one on each device, and the seconds that they took: those of compiled
+    programs.
+
+    Raises:
+      UserError: if a sample is not finite.
+    """
+    results = [([], []) for _ in batches]
+    for first in range(0, len(batches[0].seeds) if batches else 0, compiled.size):
+        given = [compiled.given(k, measured, first) for k, measured in enumerate(batches)]
         start = time.perf_counter()
-        running = [one.run(given[k], pace.steps) for k, one in enumerate(programs[: len(batches)])]
+        running = [compiled.programs[k].run(one, pace.steps) for k, one in enumerate(given)]
         found: list[tuple[Turn, ...]] = []
         for turns in zip(*running, strict=True):
             # Those before: while they are waited for, the devices have work.
             if found:
-                _wait(found, progress, bar)
-                pace.tell(time.perf_counter())
+                pace.wait(found)
             found.append(turns)
         seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, found[-1])]
-        _wait(found, progress, bar)
-        for k, (batch, spent) in enumerate(zip(batches, seconds, strict=True)):
-            x_0 = np.asarray(found[-1][k].result)
-            check_finite([turns[k] for turns in found], name, measured.names[batch * size :])
-            job.write(name, batch, Batch(x_0[: count - batch * size], spent, memory))
+        pace.wait(found)
+        for k, measured in enumerate(batches):
+            check_finite([turns[k] for turns in found], name, measured.names[first:])
+            results[k][0].append(np.asarray(found[-1][k].result))
+            results[k][1].append(seconds[k])
+    return [(np.concatenate(samples), sum(seconds)) for samples, seconds in results]
 
 
 class _Pace:
-    """How many steps go into a piece: as many as take about half a second."""
+    """How many steps go into a piece: as many as take about half a second. Shows what is done."""
 
-    def __init__(self):
+    def __init__(self, progress: Progress, bar: TaskID):
+        self._progress, self._bar = progress, bar
         self._steps, self._last = 1, -math.inf
 
     def steps(self) -> int:
         """Of the next piece."""
         return self._steps
 
-    def tell(self, now: float) -> None:
-        """A piece is done."""
+    def wait(self, found: Sequence[tuple[Turn, ...]]) -> None:
+        """Until the last turn of all devices is done."""
+        jax.block_until_ready([turn.result for turn in found[-1]])
+        before = found[-2][0].end if len(found) > 1 else 0
+        self._progress.update(self._bar, advance=found[-1][0].end - before)
+        now = time.perf_counter()
         if now - self._last < 0.25:
             self._steps *= 2
         elif now - self._last > 1:
             self._steps = max(1, self._steps // 2)
         self._last = now
-
-
-def _wait(found: list[tuple[Turn, ...]], progress: Progress, bar: TaskID) -> None:
-    """Until the last turn of all devices is done, which is shown."""
-    jax.block_until_ready([turn.result for turn in found[-1]])
-    progress.update(bar, advance=found[-1][0].end - (found[-2][0].end if len(found) > 1 else 0))
 
 
 def _less_memory(config: SampleConfig, batch_size: int) -> str:

@@ -1,8 +1,9 @@
-"""Finished batches of a sampling run on disk, so that no process and no restart does them again.
+"""Finished batches of a sampling run in files, so that no process and no restart does them again.
 
-A run is cut into batches of images by their number alone. Every process restores its share of them
-on its own devices and writes each as one file; process 0 then waits for the others and puts all
-together. Nothing but a common folder connects the processes.
+A run is cut into batches of images by their number alone. Every process measures, restores and
+scores its share of them, and writes scores and pictures of each batch as one file for the
+measurements and one for each sampler; process 0 then waits for the others and puts all together.
+Nothing but a common folder connects the processes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +33,21 @@ from lavps_jax.io.storage import (
     write_file,
 )
 
-__all__ = ["Batch", "Processes", "SamplingJob", "detect_processes", "job_folder"]
+__all__ = [
+    "MEASURED",
+    "Batch",
+    "Processes",
+    "SamplingJob",
+    "detect_processes",
+    "job_folder",
+]
 
 PATIENCE = 3600.0
 """Seconds that process 0 waits for the next batch of another process."""
 _FREE_FIELDS = ("overwrite", "process_index", "process_count")
 """What may differ between the processes of a run, and between a run and its restart."""
+MEASURED = "measured"
+"""In the place of a sampler: what a batch has without one."""
 _RUN = "run.json"
 _FILE = r"(run\.json|mistake_\d+\.json|[a-z]\w*_\d{6}\.npz)"
 _KILLED = rf"\.{_FILE}\.[0-9a-f]{{8}}\.tmp"
@@ -82,12 +92,21 @@ def detect_processes(
 
 
 class Batch(NamedTuple):
-    """Samples of consecutive images, float (b, P, H, W, C), the seconds they took, and the memory
-    that the program needs, in bytes (0: not known)."""
+    """What is kept of a finished batch of one sampler, or of its measurements: arrays by name.
 
-    samples: np.ndarray
-    seconds: float
-    memory: int
+    Attributes:
+      facts: of the batch, or of every measurement on axis 0.
+      scores: of every measurement on axis 0.
+      sheet: for the contact sheet, of those pictures on axis 0 that it shows.
+      files: the bytes of files, uint8, by their path below the folder of results.
+      samples: of pictures on axis 0, where they become an array and not files.
+    """
+
+    facts: dict[str, Any]
+    scores: dict[str, np.ndarray]
+    sheet: dict[str, np.ndarray]
+    files: dict[str, np.ndarray]
+    samples: dict[str, np.ndarray]
 
 
 def job_folder(out_dir: str) -> AnyPath:
@@ -117,16 +136,24 @@ class SamplingJob:
       identity: JSON data that all its processes and restarts agree on.
       processes: which one this is.
       overwrite: replace the folder of another run, if there is one process only.
+      sums: checksums of the measurements of batches of this process, by number; a batch of another
+        one was made from other measurements.
 
     Raises:
-      UserError: if an unfinished run with another identity is there, or something else, or it
-        cannot be made.
+      UserError: if an unfinished run with another identity or other measurements is there, or
+        something else, or it cannot be made.
     """
 
     def __init__(
-        self, out_dir: str, identity: Mapping[str, Any], processes: Processes, *, overwrite: bool
+        self,
+        out_dir: str,
+        identity: Mapping[str, Any],
+        processes: Processes,
+        *,
+        overwrite: bool,
+        sums: Mapping[int, np.ndarray] | None = None,
     ):
-        self.folder = job_folder(out_dir)
+        self.folder, self.sums = job_folder(out_dir), sums or {}
         self.processes = processes
         wanted = {key: one for key, one in identity.items() if key not in _FREE_FIELDS}
         with reached(self.folder, "out_dir"):
@@ -154,7 +181,12 @@ class SamplingJob:
             return None
         found = mark.get("run", {})
         fields = [*wanted, *found]
-        return next((key for key in fields if wanted.get(key) != found.get(key)), None)
+        differing = next((key for key in fields if wanted.get(key) != found.get(key)), None)
+        if differing is not None:
+            return differing
+        kept = ((self.read(MEASURED, number), one) for number, one in self.sums.items())
+        stale = (batch and not np.array_equal(batch.facts["sums"], one) for batch, one in kept)
+        return "measurements" if any(stale) else None
 
     def _file(self, sampler: str, batch: int) -> AnyPath:
         return self.folder / f"{sampler}_{batch:06d}.npz"
@@ -167,12 +199,12 @@ class SamplingJob:
         """
         path = self._file(sampler, batch)
         try:
-            with (
-                path.open("rb") as file,
-                np.load(file, allow_pickle=False) as stored,
-            ):
-                seconds, memory = float(stored["seconds"]), int(stored["memory"])
-                return Batch(stored["samples"], seconds, memory)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                parts = Batch(*({} for _ in Batch._fields))
+                for key in stored.files:
+                    part, _, name = key.partition("/")
+                    getattr(parts, part)[name] = stored[key]
+                return parts
         except PermissionError as error:
             raise UserError("out_dir", path, f"mend this: {error.strerror}") from error
         except (*UNREADABLE, zipfile.BadZipFile):
@@ -180,8 +212,10 @@ class SamplingJob:
 
     def write(self, sampler: str, batch: int, done: Batch) -> None:
         """Keeps a finished batch; it appears under its name when it is complete."""
+        parts = done._asdict().items()
+        arrays = {f"{part}/{name}": one for part, some in parts for name, one in some.items()}
         with write_file(self._file(sampler, batch)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **done._asdict())
+            np.savez(file, **arrays)
 
     def _mistake(self, process: int) -> AnyPath:
         return self.folder / f"mistake_{process}.json"
@@ -192,19 +226,21 @@ class SamplingJob:
             temporary.write_text(json.dumps([error.field, str(error.value), error.remedy]))
 
     def collect(
-        self, sampler: str, batches: Iterable[int], waiting: Callable[[], None]
-    ) -> list[Batch]:
-        """All batches, those of other processes as they come.
+        self, wanted: Iterable[tuple[str, int]], waiting: Callable[[], None]
+    ) -> Iterator[Batch]:
+        """Finished batches, those of other processes as they come.
 
         Args:
+          wanted: sampler and number of each.
           waiting: called once if one has to be waited for.
 
         Raises:
           UserError: if nothing comes for `PATIENCE` seconds, or the mistake of the process that
             has to do the next one.
         """
-        found, since, told = [], time.monotonic(), False
-        for batch in batches:
+        told = False
+        for sampler, batch in wanted:
+            since = time.monotonic()
             while (one := self.read(sampler, batch)) is None:
                 if not told:
                     waiting()
@@ -216,9 +252,7 @@ class SamplingJob:
                     remedy = f"start process {index} again; what is done is kept"
                     raise UserError("process_count", f"no batch {batch} of {sampler}", remedy)
                 time.sleep(0.2)
-            found.append(one)
-            since = time.monotonic()
-        return found
+            yield one
 
     def is_empty(self) -> bool:
         """Whether no batch is finished."""

@@ -1,79 +1,176 @@
-"""What a sampling run leaves behind: scores, pictures, and a table."""
+"""What a sampling run leaves behind: scores, pictures, and a table.
+
+`measured_batch` and `restored_batch` make what is kept of a batch, `write_results` puts the batches
+of all processes together, with one of them in memory at a time.
+"""
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lavps_jax.config.settings import to_json
+from lavps_jax.config.settings import SampleConfig, to_json
 from lavps_jax.data.files import ImageFile, write_image
+from lavps_jax.diffusion.conditioning import estimate
 from lavps_jax.io.strict_json import to_text
+from lavps_jax.metrics.lpips import LPIPSNet
+from lavps_jax.operators import LinearOperator
 from lavps_jax.runs.measurements import Measured
 from lavps_jax.runs.pictures import StdMap, contact_sheet, save_png
-from lavps_jax.samplers import Cost
+from lavps_jax.runs.prepare import Run
+from lavps_jax.runs.sampling_job import MEASURED, Batch, SamplingJob
+from lavps_jax.runs.scores import (
+    ensemble_scores,
+    finite_mean,
+    fit_warnings,
+    num_observed,
+    sample_scores,
+)
 
-__all__ = ["Restored", "print_table", "write_results"]
+__all__ = ["measured_batch", "print_table", "restored_batch", "write_results"]
+
+SHEET_ROWS = 16
+"""Pictures on the contact sheet: the first ones."""
+
+Arrays = dict[str, np.ndarray]
+
+# ---- A batch ----
 
 
-class Restored(NamedTuple):
-    """What one sampler made: samples float (B, P, H, W, C), seconds per image, evaluations, and
-    bytes of memory that a batch takes (0: not known)."""
+def measured_batch(run: Run, number: int, measured: Measured) -> Batch:
+    """What is kept of a batch of measurements: the scores of what samplers must beat, pictures of
+    the measurements and, where they are known, of the clean images."""
+    rows = slice(len(measured.names))
+    facts = {"sums": run.sums[number], "num_observed": num_observed(measured)[rows]}
+    if run.estimates_noise:
+        sigma_y = jax.vmap(lambda problem: problem.sigma_y)(measured.problems)
+        facts["sigma_y"] = np.asarray(sigma_y)[rows]
+    naive = np.asarray(_naive(measured.problems))[:, None]
+    scores = sample_scores(naive, measured, _lpips_nets(run.config))
 
-    name: str
-    samples: np.ndarray
-    seconds_per_image: float
-    cost: Cost
-    memory: int
-
-
-def write_results(
-    folder: Path, config, measured: Measured, restored: list[Restored], metrics
-) -> None:
-    """Writes configuration, scores, pictures, and what was given restored in its own depth."""
-    for name, content in (
-        ("config.json", to_json(config)),
-        ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
-    ):
-        (folder / name).write_text(to_text(content))
-    rows, several = [], config.num_particles > 1
-    for k, (name, row) in enumerate(measured.pictures()):
-        observed = [_observation(measured, i) for i in range(row.start, row.stop)]
-        observation = np.concatenate(observed, axis=-1)
-        # Images of a sub-folder have that in their name; a dot would make it a file's name.
-        place = name.replace(".", "_")
-        if (folder / "images" / place).exists():  # a.b and a_b
-            place = f"{place}_{k}"
-        pictures = folder / "images" / place
-        pictures.mkdir(parents=True)
-        save_png(pictures / "observation.png", observation)
-        cells: list[Any] = [observation]
+    def draw(place: Path, rows: slice) -> Arrays:
+        observed = [_observation(measured, i) for i in range(rows.start, rows.stop)]
+        images = {"observation": np.concatenate(observed, axis=-1)}
         if measured.x_0 is not None:
-            save_png(pictures / "reference.png", measured.x_0[row.start])
-            cells.insert(0, measured.x_0[row.start])
-        for one in restored:
-            samples = measured.joined(measured.shown(one.samples[row]))
-            mean, std = samples.mean(0), samples.std(0)
-            save_png(pictures / f"{one.name}_mean.png", mean)
-            save_png(pictures / f"{one.name}_std.png", std, value_range=(0.0, 0.5))
-            for p, x in enumerate(samples):
-                save_png(pictures / f"{one.name}_sample_{p:02d}.png", x)
-            if measured.files:
-                several_files = len(measured.files) > 1
-                again = folder / "restored" / place if several_files else folder / "restored"
-                _write_file_again(again / one.name, samples, measured.files[k])
-            cells += [*samples[:2], *([StdMap(std)] if several else [])]
-        rows.append(cells)
-    titles = ["observation"] if measured.x_0 is None else ["reference", "observation"]
-    for one in restored:
-        titles += [f"{one.name} {p + 1}" for p in range(len(one.samples[0][:2]))]
-        titles += [f"{one.name} std"] if several else []
-    contact_sheet(folder / "contact_sheet.png", rows[:16], column_titles=titles)
-    if config.observations is not None and not measured.files:
-        _write_arrays(folder / "restored", measured, restored)
+            images["reference"] = measured.x_0[rows.start]
+        for name, image in images.items():
+            save_png(place / f"{name}.png", image)
+        return images
+
+    return _batch(run, number, measured, facts, scores, draw)
+
+
+def restored_batch(
+    run: Run,
+    number: int,
+    measured: Measured,
+    sampler: str,
+    samples: np.ndarray,
+    facts: Mapping[str, Any],
+) -> Batch:
+    """What is kept of a batch of samples: scores, pictures, and what was given restored in its own
+    depth, or as an array.
+
+    Args:
+      run: the run.
+      number: of the batch.
+      measured: the batch.
+      sampler: its name.
+      samples: float (B, P, H, W, C).
+      facts: that are kept too.
+    """
+    scores = sample_scores(samples, measured, _lpips_nets(run.config))
+    scores |= ensemble_scores(samples, measured)
+    arrays: list[np.ndarray] = []
+
+    def draw(place: Path, rows: slice) -> Arrays:
+        x = measured.joined(measured.shown(samples[rows]))
+        mean, std = x.mean(0), x.std(0)
+        save_png(place / f"{sampler}_mean.png", mean)
+        save_png(place / f"{sampler}_std.png", std, value_range=(0.0, 0.5))
+        for p, one in enumerate(x):
+            save_png(place / f"{sampler}_sample_{p:02d}.png", one)
+        if measured.files:
+            restored = place.parents[1] / "restored"
+            if len(run.measurements.folders) > 1:
+                restored /= place.name
+            file = measured.files[rows.start // run.measurements.each]
+            _write_file_again(restored / sampler, x, file)
+        elif run.config.observations is not None:
+            arrays.append(x)
+        return {"samples": x[:2], "std": std}
+
+    batch = _batch(run, number, measured, facts, scores, draw)
+    return batch._replace(samples={"x_0": np.stack(arrays)} if arrays else {})
+
+
+def _batch(
+    run: Run,
+    number: int,
+    measured: Measured,
+    facts: Mapping[str, Any],
+    scores: Arrays,
+    draw: Callable[[Path, slice], Arrays],
+) -> Batch:
+    """Puts a batch together.
+
+    Args:
+      run, number, measured, facts: as of `restored_batch`.
+      scores: also of the repeats that the last batch is filled up with.
+      draw: writes the pictures of some measurements into a folder, and gives arrays for the contact
+        sheet.
+    """
+    count, shown = len(measured.names), defaultdict(list)
+    first = number * run.measurements.size // run.measurements.each
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for k, rows in enumerate(measured.pictures(), start=first):
+            place = folder / "images" / run.measurements.folders[k]
+            place.mkdir(parents=True)
+            for key, array in draw(place, rows).items():
+                shown[key] += [array] if k < SHEET_ROWS else []
+        files = {
+            file.relative_to(folder).as_posix(): np.frombuffer(file.read_bytes(), np.uint8)
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+    sheet = {key: np.stack(some) for key, some in shown.items() if some}
+    scores = {key: values[:count] for key, values in scores.items()}
+    return Batch(dict(facts), scores, sheet, files, {})
+
+
+def _lpips_nets(config: SampleConfig) -> tuple[LPIPSNet, ...]:
+    return ("alexnet", "vgg16") if config.lpips_vgg else ("alexnet",)
+
+
+@jax.jit
+def _naive(problems):
+    """What samplers must beat, (B, H, W, C): A^+ y, or an estimate where A is not linear."""
+
+    def one(problem):
+        operator = problem.operator
+        linear = isinstance(operator, LinearOperator)
+        return operator.pinv(problem.y) if linear else estimate(problem)
+
+    return jax.vmap(one)(problems)
+
+
+def _observation(measured: Measured, i: int) -> np.ndarray:
+    """Measurement i as a picture, float (H, W, C), brought back to image space if it is none."""
+    y = np.asarray(measured.problems.y[i])
+    if np.isrealobj(y) and y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]:
+        return y
+    problem = jax.tree.map(lambda leaf: leaf[i], measured.problems)
+    return measured.shown(np.asarray(jax.jit(estimate)(problem)))
 
 
 def _write_file_again(stem: Path, samples: np.ndarray, file: ImageFile) -> None:
@@ -86,20 +183,123 @@ def _write_file_again(stem: Path, samples: np.ndarray, file: ImageFile) -> None:
         write_image(f"{stem}_sample_{p:02d}", x, file)
 
 
-def _write_arrays(folder: Path, measured: Measured, restored: list[Restored]) -> None:
-    """Samples of measurements that came as arrays: "samples" float32 (B, P, H, W, C)."""
-    folder.mkdir()
-    for one in restored:
-        found = [measured.joined(measured.shown(one.samples[r])) for _, r in measured.pictures()]
-        np.savez(folder / f"{one.name}.npz", samples=np.stack(found), names=measured.names)
+# ---- All of them ----
 
 
-def _observation(measured: Measured, i: int) -> np.ndarray:
-    """Measurement i as a picture, float (H, W, C), brought back to image space if it is none."""
-    y = np.asarray(measured.problems.y[i])
-    if np.isrealobj(y) and y.ndim == 3 and y.shape[-1] == measured.image_shape[-1]:
-        return y
-    return measured.shown(np.asarray(measured.problems.x_pinv[i]))
+def write_results(
+    folder: Path, run: Run, job: SamplingJob, waiting: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Puts the batches of all processes together, as they come: configuration, scores, pictures.
+
+    Args:
+      folder: for the results.
+      run: the run.
+      job: where the batches are.
+      waiting: called once if a batch of another process has to be waited for.
+
+    Returns:
+      The contents of metrics.json, of each sampler.
+
+    Raises:
+      UserError: see `SamplingJob.collect`.
+    """
+    names, numbers = [MEASURED, *run.samplers], range(run.measurements.num_batches)
+    wanted = [(name, number) for number in numbers for name in names]
+    kept: dict[str, list[Batch]] = {name: [] for name in names}
+    for (name, _), batch in zip(wanted, job.collect(wanted, waiting), strict=True):
+        for path, content in batch.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content.tobytes())
+        kept[name].append(batch._replace(files={}, samples={}))
+    measured, *restored = (_joined(batches) for batches in kept.values())
+    results = dict(zip(run.samplers, restored, strict=True))
+    metrics = [_metrics(run, name, one, measured) for name, one in results.items()]
+    for name, content in (
+        ("config.json", to_json(run.config)),
+        ("metrics.json", {**metrics[0], "compared": metrics[1:]}),
+    ):
+        (folder / name).write_text(to_text(content))
+    _write_sheet(folder / "contact_sheet.png", measured.sheet, results)
+    if run.config.observations is not None and not (folder / "restored").exists():
+        (folder / "restored").mkdir()
+        for name in results:
+            _write_arrays(folder / "restored" / f"{name}.npz", run, job, name)
+    return metrics
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """Batches as one; only the first of them have pictures on the contact sheet."""
+
+    def joined(part: Sequence[Arrays]) -> Arrays:
+        return {
+            key: np.concatenate([np.atleast_1d(one[key]) for one in part if key in one])
+            for key in part[0]
+        }
+
+    return Batch(*map(joined, zip(*batches, strict=True)))
+
+
+def _write_sheet(path: Path, images: Arrays, results: Mapping[str, Batch]) -> None:
+    """The contact sheet: the clean image, the measurement, and two samples of every sampler."""
+    columns = {key: list(images[key]) for key in ("reference", "observation") if key in images}
+    for name, one in results.items():
+        samples = one.sheet["samples"]
+        columns |= {f"{name} {p + 1}": list(samples[:, p]) for p in range(samples.shape[1])}
+        if samples.shape[1] > 1:
+            columns[f"{name} std"] = [StdMap(std) for std in one.sheet["std"]]
+    contact_sheet(path, list(zip(*columns.values(), strict=True)), column_titles=list(columns))
+
+
+def _write_arrays(path: Path, run: Run, job: SamplingJob, sampler: str) -> None:
+    """Samples of measurements that came as arrays: "samples" float32 (B, P, H, W, C), as
+    `numpy.savez` writes it, but batch by batch."""
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("names.npy", "w") as file:
+            np.lib.format.write_array(file, np.array(run.measurements.names))
+        with archive.open("samples.npy", "w", force_zip64=True) as file:
+            for number in range(run.measurements.num_batches):
+                (batch,) = job.collect([(sampler, number)], lambda: None)
+                x = batch.samples["x_0"]
+                if not number:
+                    shape = (len(run.measurements.names), *x.shape[1:])
+                    header = {"descr": x.dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(x.tobytes())
+
+
+def _metrics(run: Run, name: str, restored: Batch, measured: Batch) -> dict[str, Any]:
+    """The contents of metrics.json: `sample_scores` of an image, means over its particles, and
+    `ensemble_scores`. Means leave out what is infinite, such as the PSNR of an exact sample; how
+    much that is stands in "infinite"."""
+    table, particles, names = restored.scores, run.config.num_particles, run.measurements.names
+    cost = run.samplers[name].cost(run.prior.schedule)
+    fixed = {
+        "seconds_per_image": float(restored.facts["seconds"].mean()) / run.measurements.size,
+        "network_calls": cost.network_calls * particles,
+        "vjps": cost.vjps * particles,
+        "amortized_calls": cost.amortized_calls * particles,
+    }
+    if memory := int(restored.facts["memory"].max()):
+        fixed["memory_bytes"] = memory
+    rows: list[dict[str, Any]] = [{"name": one} for one in names]
+    for row, sigma_y in zip(rows, measured.facts.get("sigma_y", ()), strict=False):
+        row["sigma_y"] = float(sigma_y)
+    return {
+        "sampler": name,
+        "operator": type(run.config.operator).__name__,
+        "images": len(names),
+        "particles": particles,
+        "warnings": run.warnings + fit_warnings(name, table, measured.facts["num_observed"]),
+        "mean": {key: finite_mean(values) for key, values in table.items()} | fixed,
+        "infinite": {
+            key: count for key, values in table.items() if (count := int(np.sum(np.isinf(values))))
+        },
+        "per_image": [
+            row | {key: finite_mean(values[i]) for key, values in table.items()}
+            for i, row in enumerate(rows)
+        ],
+        "baseline": {key: finite_mean(values) for key, values in measured.scores.items()},
+    }
 
 
 def print_table(console: Console, metrics: list[dict[str, Any]], naive: str) -> None:

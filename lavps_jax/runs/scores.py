@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from lavps_jax.metrics.images import chi2_band, crps, interval_coverage, psnr, ssim
 from lavps_jax.metrics.lpips import LPIPSNet, load_lpips_weights, lpips
-from lavps_jax.problems.likelihoods import misfit
+from lavps_jax.problems.problem import residual_chi2
 from lavps_jax.runs.measurements import Measured
 
-__all__ = ["ensemble_scores", "finite_mean", "fit_warnings", "sample_scores"]
+__all__ = ["ensemble_scores", "finite_mean", "fit_warnings", "num_observed", "sample_scores"]
 
 _LPIPS_NAMES: dict[LPIPSNet, str] = {"alexnet": "lpips_alex", "vgg16": "lpips_vgg"}
 FAR = 2.0
@@ -40,7 +39,15 @@ def sample_scores(
         weights = {_LPIPS_NAMES[net]: load_lpips_weights(net) for net in lpips_nets}
     found = _sample_scores(weights, samples, measured.x_0, measured.problems)
     table = jax.tree.map(np.asarray, found)
-    return table | {"residual_inside_99": _inside_band(table["residual_chi2"], measured.problems)}
+    low, high = np.array([chi2_band(count) for count in num_observed(measured)]).T
+    chi2 = table["residual_chi2"]
+    return table | {"residual_inside_99": (chi2 >= low[:, None]) & (chi2 <= high[:, None])}
+
+
+def num_observed(measured: Measured) -> Float[np.ndarray, " B"]:
+    """How many entries of every measurement carry one."""
+    count = jax.vmap(lambda problem: problem.operator.num_observed())
+    return np.asarray(count(measured.problems))
 
 
 @jax.jit
@@ -48,7 +55,7 @@ def _sample_scores(weights, samples, x_0, problems) -> dict[str, Array]:
     """Image after image; without clean images there is only the residual."""
 
     def one(x, x_0, problem):
-        chi2 = {"residual_chi2": misfit(problem, x)}
+        chi2 = {"residual_chi2": residual_chi2(problem, x)}
         if x_0 is None:
             return chi2
         # PSNR, SSIM and LPIPS are of displayable images; the residual is of the sample as it is.
@@ -60,27 +67,27 @@ def _sample_scores(weights, samples, x_0, problems) -> dict[str, Array]:
     return jax.lax.map(lambda row: over_particles(*row), (samples, x_0, problems))
 
 
-def _inside_band(chi2: np.ndarray, problems: Any) -> Bool[np.ndarray, "B P"]:
-    observed = jax.vmap(lambda problem: problem.operator.num_observed())(problems)
-    low, high = np.array([chi2_band(count) for count in np.asarray(observed)]).T
-    return (chi2 >= low[:, None]) & (chi2 <= high[:, None])
-
-
 def finite_mean(values: np.ndarray) -> float | None:
     """The mean of the finite values; None if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else None
 
 
-def fit_warnings(name: str, chi2: Float[np.ndarray, "B P"], measured: Measured) -> list[str]:
+def fit_warnings(
+    name: str, table: Mapping[str, Float[np.ndarray, "B P"]], observed: Float[np.ndarray, " B"]
+) -> list[str]:
     """A sentence if most samples of a sampler are far from fitting their measurement, or none.
 
     Far is outside of the central 99 % of what the true image has, and `FAR` times its mean or
     more, or its `FAR`-th part or less.
+
+    Args:
+      name: of the sampler.
+      table: `sample_scores` of its samples.
+      observed: `num_observed` of their measurements.
     """
-    counts = jax.vmap(lambda problem: problem.operator.num_observed())(measured.problems)
-    ratio = chi2 / np.asarray(counts)[:, None]
-    outside = ~_inside_band(chi2, measured.problems)
+    ratio = table["residual_chi2"] / observed[:, None]
+    outside = ~table["residual_inside_99"]
     above, below = outside & (ratio >= FAR), outside & (ratio <= 1 / FAR)
     if 2 * above.sum() > above.size:
         return [

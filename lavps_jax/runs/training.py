@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -22,9 +23,11 @@ from lavps_jax.data import (
     DataConfig,
     ImageSource,
     batch_indices,
-    in_memory,
+    cached,
+    load_ahead,
     load_batch,
     load_labels,
+    view_numbers,
 )
 from lavps_jax.distributed.environment import describe_machine
 from lavps_jax.distributed.memory import check_memory
@@ -34,11 +37,10 @@ from lavps_jax.errors import UserError
 from lavps_jax.io.checkpoints import TrainingCheckpoints
 from lavps_jax.io.storage import AnyPath, as_path
 from lavps_jax.io.weights import export_weights
-from lavps_jax.runs.build import check_image_shape
 from lavps_jax.runs.build_training import Trainee, build_optimizer, build_trainee, exported
+from lavps_jax.runs.loading import check_image_shape
 from lavps_jax.runs.training_folder import RunLog, check_run_folder, claim_run_folder, exported_card
 from lavps_jax.runs.validation import make_validation, validation_line
-from lavps_jax.training.amortized import ChainLoss
 from lavps_jax.training.sharding import (
     batch_sharding,
     check_batch,
@@ -49,12 +51,12 @@ from lavps_jax.training.sharding import (
     state_sharding,
     weight_sharding,
 )
-from lavps_jax.training.step import TrainState, begin_chains, init_train_state, make_train_step
-from lavps_jax.types import PRNGKey, Weights
+from lavps_jax.training.step import TrainState, begin_carry, init_train_state, make_train_step
+from lavps_jax.types import PRNGKey
 
-__all__ = ["run_training"]
+__all__ = ["batches_of", "run_training"]
 
-_CHAINS_SEED = 2
+_CARRY_SEED = 2
 
 
 def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -> AnyPath:
@@ -77,7 +79,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     run_dir = as_path(config.run_dir, "run_dir")
     check_run_folder(run_dir, config)
     num_classes = config.task.trained_classes
-    train_data = in_memory(_opened(config.train_data, "train_data"), classes=num_classes > 0)
+    train_data = cached(_opened(config.train_data, "train_data"))
     validation_data = _opened(config.validation_data, "validation_data")
     for field, source in (("train_data", train_data), ("validation_data", validation_data)):
         check_image_shape(
@@ -88,7 +90,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
             raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
     trainee = build_trainee(config, train_data.image_shape)
     frozen = on_all_devices(trainee.frozen, weight_sharding(mesh, trainee.frozen))
-    load = _batches(config, train_data, mesh)
+    load = batches_of(config, train_data, mesh)
     optimizer = build_optimizer(config, trainee.weights)
     state, train_step, rng_key = _first_state(config, trainee, frozen, optimizer, load, mesh)
     if is_first():
@@ -119,16 +121,15 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
             StopRequest() as stop,
             Progress(*columns, console=console, disable=not is_first()) as progress,
             RunLog(run_dir, first) as log,
+            closing(load_ahead(load, range(first, config.num_train_steps))) as batches,
         ):
             tell = partial(_tell, console)
             bar = progress.add_task(
                 "training", total=config.num_train_steps, completed=first, told=""
             )
             began, since = time.perf_counter(), first
-            for step in range(first, config.num_train_steps):
-                images, labels = load(step)
+            for done, (images, labels) in enumerate(batches, first + 1):
                 state, metrics = train_step(state, frozen, images, rng_key, labels)
-                done = step + 1
                 last = done == config.num_train_steps
                 stopping = stop.came(done) and not last
                 due_log, due_validation, due_checkpoint = (
@@ -186,22 +187,24 @@ def _checked_mesh(config: TrainConfig, devices: Sequence[Any] | None) -> Mesh:
     return mesh
 
 
-def _batches(
+def batches_of(
     config: TrainConfig, source: ImageSource, mesh: Mesh
 ) -> Callable[[int], tuple[Array, Array | None]]:
     """The function from a step to its images and, for a network with classes, their labels."""
-    num_classes = config.task.trained_classes
-
-    def images(some):
-        return load_batch(source, some)
-
-    def labels(some):
-        return load_labels(source, some, num_classes)
+    num_classes, size = config.task.trained_classes, config.batch_size
 
     def load(step: int) -> tuple[Array, Array | None]:
-        indices = batch_indices(config.seed, step, config.batch_size, len(source))
-        batch = global_batch(indices, images, source.image_shape, mesh)
-        return batch, global_batch(indices, labels, (), mesh) if num_classes else None
+        indices = batch_indices(config.seed, step, size, len(source))
+        numbers = view_numbers(config.seed, step, size)
+
+        def images(rows: slice) -> np.ndarray:
+            return load_batch(source, indices[rows], numbers[rows])
+
+        def labels(rows: slice) -> np.ndarray:
+            return load_labels(source, indices[rows], num_classes)
+
+        batch = global_batch((size, *source.image_shape), images, mesh)
+        return batch, global_batch((size,), labels, mesh) if num_classes else None
 
     return load
 
@@ -209,29 +212,28 @@ def _batches(
 def _first_state(
     config: TrainConfig,
     trainee: Trainee,
-    frozen: Weights,
+    frozen: Any,
     optimizer: optax.GradientTransformation,
     load: Callable[[int], tuple[Array, Array | None]],
     mesh: Mesh,
 ) -> tuple[TrainState, Any, PRNGKey]:
     """The state before the first step, the compiled step, and the key of all steps."""
-    rng_key, chains_key = on_all_devices(
-        (jax.random.key(config.seed), jax.random.key(_CHAINS_SEED)), replicated(mesh)
+    rng_key, carry_key = on_all_devices(
+        (jax.random.key(config.seed), jax.random.key(_CARRY_SEED)), replicated(mesh)
     )
     images, labels = load(0)
-    chains = ()
-    if isinstance(trainee.loss_fn, ChainLoss):  # On images drawn like the batch of step 0.
-        begin = jax.jit(begin_chains, static_argnums=0, out_shardings=batch_sharding(mesh))
-        compiled = begin.lower(trainee.loss_fn, frozen, images, chains_key).compile()
-        check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
-        chains = compiled(frozen, images, chains_key)
+    # On images drawn like the batch of step 0.
+    begin = jax.jit(begin_carry, static_argnums=0, out_shardings=batch_sharding(mesh))
+    compiled = begin.lower(trainee.loss_fn, frozen, images, carry_key).compile()
+    check_memory(compiled, "batch_size", config.batch_size, _less_memory(config))
+    carry = compiled(frozen, images, carry_key)
 
-    def init(weights, chains):
-        return init_train_state(weights, optimizer, chains)
+    def init(weights, carry):
+        return init_train_state(weights, optimizer, carry)
 
     weights = on_all_devices(trainee.weights, weight_sharding(mesh, trainee.weights))
-    shardings = state_sharding(mesh, jax.eval_shape(init, weights, chains))
-    state = jax.jit(init, out_shardings=shardings)(weights, chains)
+    shardings = state_sharding(mesh, jax.eval_shape(init, weights, carry))
+    state = jax.jit(init, out_shardings=shardings)(weights, carry)
     train_step: Any = make_train_step(
         trainee.loss_fn,
         optimizer,

@@ -163,7 +163,7 @@ class RunLog:
         if time.monotonic() - self._sent > _LOG_SECONDS:
             self._send()
 
-    def __enter__(self) -> _Log:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ from jax.sharding import Mesh
 from lavps_jax.config.settings import TrainConfig
 from lavps_jax.data import ImageSource, load_batch, load_labels
 from lavps_jax.runs.build_training import Trainee
+from lavps_jax.training.losses import PriorLoss
 from lavps_jax.training.sharding import on_all_devices, replicated
-from lavps_jax.training.step import PriorLoss
 from lavps_jax.types import Weights
 
 __all__ = ["make_validation", "validation_line"]
@@ -24,7 +25,7 @@ _VALIDATION_SEED = 1
 
 
 def make_validation(
-    config: TrainConfig, trainee: Trainee, frozen: Weights, source: ImageSource, mesh: Mesh
+    config: TrainConfig, trainee: Trainee, frozen: Any, source: ImageSource, mesh: Mesh
 ) -> Callable[[Weights], dict[str, float]]:
     """A function of the averaged weights: mean losses over fixed images, noise and operators.
 
@@ -48,16 +49,16 @@ def make_validation(
         def one(row):
             key, x_0, label = row
             key_loss, key_noise = jax.random.split(key)
-            loss, metrics = trainee.loss_fn(
-                weights, key_loss, frozen, x_0, train=False, label=label
+            loss, metrics, _ = trainee.loss_fn(
+                weights, key_loss, frozen, x_0, (), train=False, label=label
             )
             if isinstance(trainee.loss_fn, PriorLoss):
                 noise = jax.random.normal(key_noise, x_0.shape)
                 shown = None if label is None else jax.nn.one_hot(label, num_classes)
+                denoiser = trainee.loss_fn.denoiser.replace(weights=weights)
                 for sigma_t in VALIDATION_SIGMAS:
-                    denoise = trainee.loss_fn.denoiser.at_sigma
                     z = x_0 + sigma_t * noise
-                    x_0_hat = denoise(weights, z, jnp.float32(sigma_t), shown)
+                    x_0_hat = denoiser.at_sigma(z, jnp.float32(sigma_t), shown)
                     metrics[f"mse_at_sigma_{sigma_t:g}"] = jnp.mean((x_0_hat - x_0) ** 2)
             return {"loss": loss, **metrics}
 

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 from given_arrays import CS, MASK, load, saved
+from given_arrays import given as measurements
 from PIL import Image
 
-from lavps_jax.config.settings import DPSConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.operators import families
+from lavps_jax.samplers import DPS
 
 RNG = np.random.default_rng(0)
 Y = RNG.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
@@ -34,13 +36,14 @@ def test_images_in_other_numbers(tmp_path, unit, given, family, arrays):
     u = np.random.default_rng(2).uniform(*unit, Y.shape).astype(kind)
     expected = 2 * (u.astype(np.float64) - unit[0]) / (unit[1] - unit[0]) - 1
     x_0 = {} if isinstance(family, families.SuperResolution) else {"x_0": u}
-    measured = load(saved(tmp_path, y=u, **arrays, **x_0), family, value_range=given)
+    found = measurements(saved(tmp_path, y=u, **arrays, **x_0), family, value_range=given)
+    measured = found.batch(0)
     np.testing.assert_allclose(
         measured.problems.y, np.where(arrays.get("mask", True), expected, 0), atol=1e-5
     )
     if x_0:
         np.testing.assert_allclose(measured.x_0, expected, atol=1e-5)
-    (note,) = measured.notes
+    (note,) = found.notes
     assert note.startswith(f"observations: numbers of images with black at {unit[0]} and white at")
 
 
@@ -105,15 +108,15 @@ def test_nearly_black_measurements_are_told(tmp_path):
     twelve = RNG.integers(0, 4096, (8, 8)).astype(np.uint16)
     Image.fromarray(twelve).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
-    assert "nearly black" in load(path, families.Identity()).notes[1]
-    measured = load(path, families.Identity(), value_range=(0, 4095))
-    assert len(measured.notes) == 1
-    np.testing.assert_allclose(measured.problems.y[0, ..., 0], twelve / 2047.5 - 1, atol=1e-6)
+    assert "nearly black" in measurements(path, families.Identity()).notes[1]
+    found = measurements(path, families.Identity(), value_range=(0, 4095))
+    assert len(found.notes) == 1
+    np.testing.assert_allclose(found.batch(0).problems.y[0, ..., 0], twelve / 2047.5 - 1, atol=1e-6)
 
 
 def test_a_range_needs_measurements():
     for words, changes in (("give --observations", {}), ("got .1, 0.", {"observations": "a.png"})):
         given = (0, 1) if not changes else (1, 0)
         with pytest.raises(UserError, match=f"value_range: .*{words}"):
-            SampleConfig("prior", SyntheticData(), families.Identity(), DPSConfig(), "out", 0.1,
+            SampleConfig("prior", SyntheticData(), families.Identity(), DPS(), "out", 0.1,
                          value_range=given, **changes)  # fmt: skip

@@ -18,7 +18,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.runs import training as training_run
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 
 run_training = partial(training_run.run_training, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
@@ -151,7 +151,7 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_read(tmp_path,
     (tmp_path / "run").mkdir()
     put(tmp_path / "run")
     before = everything(tmp_path)
-    monkeypatch.setattr(training_run, "in_memory", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(training_run, "cached", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(UserError, match="run_dir: got .*run.*; choose another folder"):
         run_training(config(tmp_path / "run"))
     assert everything(tmp_path) == before
@@ -162,7 +162,7 @@ def test_files_beside_exported_weights_are_kept(two_steps, tmp_path, name, monke
     run = tmp_path / "run"
     shutil.copytree(two_steps, run)
     (run / name / "notes.txt").write_text("three weeks of work")
-    monkeypatch.setattr(training_run, "in_memory", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(training_run, "cached", lambda *_, **__: pytest.fail("it began"))
     with pytest.raises(UserError, match=rf"{name}; choose .* other files \(notes.txt\)"):
         run_training(config(run, num_train_steps=4))
     assert (run / name / "notes.txt").read_text() == "three weeks of work"

@@ -14,24 +14,19 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
-from lavps_jax.config.settings import (
-    DPSConfig,
-    MGDMConfig,
-    PriorTask,
-    SampleConfig,
-    TrainConfig,
-    to_json,
-)
-from lavps_jax.data import SyntheticData
+from lavps_jax.config.settings import PriorTask, SampleConfig, TrainConfig, to_json
+from lavps_jax.data import FolderData, SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import export_weights
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, split
 from lavps_jax.operators import families
 from lavps_jax.runs import sampling_job
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 from lavps_jax.runs.sampling import run_sampling as run_sampling_on
 from lavps_jax.runs.sampling_job import Batch, Processes, SamplingJob, detect_processes
+from lavps_jax.samplers import DPS, MGDM
 
 ROOT = Path(__file__).parents[2]
 run_sampling = partial(run_sampling_on, devices=jax.devices()[:1])
@@ -52,12 +47,12 @@ def config(folder, prior, **changes) -> SampleConfig:
         prior,
         SyntheticData(8, (8, 8, 1), seed=2),
         families.RandomPixels(0.4, 0.6),
-        DPSConfig(num_steps=4),
+        DPS(num_steps=4),
         str(folder / "out"),
         num_images=5,
         num_particles=2,
         batch_size=2,
-        compare_with=(MGDMConfig(num_steps=5, high_idx=2),),
+        compare_with=(MGDM(num_steps=5, high_idx=2),),
     )
     return dataclasses.replace(base, **changes)
 
@@ -112,11 +107,12 @@ def test_two_devices_make_what_one_makes(prior, whole, tmp_path, monkeypatch):
 
 
 def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch, capsys):
-    """Interrupted after three of six batches, one of which is then damaged; two processes less."""
+    """Interrupted as the second sampler is about to do its second batch of three; the first one of
+    the first sampler is then damaged."""
     write, written = SamplingJob.write, []
 
     def interrupted(job, *args):
-        if len(written) == 3:
+        if args[:2] == ("mgdm", 1):
             raise KeyboardInterrupt
         written.append(args[:2])
         write(job, *args)
@@ -130,21 +126,29 @@ def test_a_restart_does_only_what_is_missing(prior, whole, tmp_path, monkeypatch
     with pytest.raises(UserError, match="out.job, an unfinished run with another seed; delete it"):
         run_sampling(config(tmp_path, prior, seed=1))
 
-    damaged = tmp_path / "out.job" / "dps_000001.npz"
+    damaged = tmp_path / "out.job" / "dps_000000.npz"
     damaged.write_bytes(damaged.read_bytes()[:-40])
     again = []
     monkeypatch.setattr(SamplingJob, "write", lambda *a: (again.append(a[1:3]), write(*a)))
     run_sampling(config(tmp_path, prior))
-    assert written == [("dps", 0), ("dps", 1), ("dps", 2)]
-    assert again == [("dps", 1), ("mgdm", 0), ("mgdm", 1), ("mgdm", 2)]
-    assert "dps: 2 of 3 batches were done before" in capsys.readouterr().out
+    assert written == [("measured", 0), ("dps", 0), ("mgdm", 0), ("measured", 1), ("dps", 1)]
+    assert again == [("dps", 0), ("mgdm", 1), ("measured", 2), ("dps", 2), ("mgdm", 2)]
+    said = capsys.readouterr().out
+    assert "dps: 1 of 3 batches were done before" in said and "mgdm: 1 of 3" in said
     assert results(tmp_path) == whole
+
+
+def batch(number=0) -> Batch:
+    scores = np.full((1, 1), float(number))
+    return Batch(
+        {"seconds": 2.0}, {"psnr": scores}, {}, {"a/b.png": np.arange(3, dtype=np.uint8)}, {}
+    )
 
 
 def test_other_weights_are_another_run(prior, tmp_path):
     job = SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 2]}, Processes(0, 1),
                       overwrite=False)  # fmt: skip
-    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0, 7))
+    job.write("dps", 0, batch())
     with pytest.raises(UserError, match="unfinished run with another sums"):
         SamplingJob(str(tmp_path / "out"), {"a": 1, "sums": [1, 3]}, Processes(0, 1),
                     overwrite=False)  # fmt: skip
@@ -156,7 +160,7 @@ def test_other_weights_are_another_run(prior, tmp_path):
 def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypatch):
     replicated = tmp_path / "prior"
     shutil.copytree(prior, replicated)
-    monkeypatch.setattr("lavps_jax.runs.restoring._restore", interrupt_after_a_batch)
+    interrupt_after_a_batch(monkeypatch)
     small = config(tmp_path, str(replicated), num_images=2, compare=False)
     with pytest.raises(RuntimeError, match="interrupted"):
         run_sampling(small)
@@ -165,17 +169,46 @@ def test_a_run_with_other_weights_is_not_gone_on_with(prior, tmp_path, monkeypat
                                           run_dir="none"))}  # fmt: skip
     changed = jax.tree.map(lambda leaf: leaf + 1e-3, weights)
     export_weights(replicated, changed, card, overwrite=True)
-    with pytest.raises(UserError, match="unfinished run with another measurements and weights"):
+    with pytest.raises(UserError, match="unfinished run with another weights"):
         run_sampling(small)
 
 
-def interrupt_after_a_batch(run_config, measured, job, *_):
-    job.write("dps", 0, Batch(np.ones((2, 2, 8, 8, 1), np.float32), 1.0, 7))
-    raise RuntimeError("interrupted")
+def interrupt_after_a_batch(monkeypatch):
+    write = SamplingJob.write
+
+    def interrupted(job, name, *batch):
+        write(job, name, *batch)
+        if name == "dps":
+            raise RuntimeError("interrupted")
+
+    monkeypatch.setattr(SamplingJob, "write", interrupted)
 
 
 def notes_alone(folder):
     (folder / "notes.txt").write_text("three weeks of work")
+
+
+def test_a_run_with_other_measurements_is_not_gone_on_with(prior, tmp_path, monkeypatch):
+    """An image of the second batch is another one."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    (tmp_path / "data").mkdir()
+    for k, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "data" / f"{k}.png")
+    small = config(tmp_path, prior, data=FolderData(str(tmp_path / "data")), num_images=3)
+    with monkeypatch.context() as patch:
+        write = SamplingJob.write
+
+        def interrupted(job, name, number, batch):
+            if (name, number) == ("mgdm", 1):
+                raise KeyboardInterrupt
+            write(job, name, number, batch)
+
+        patch.setattr(SamplingJob, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sampling(small)
+    Image.fromarray(255 - images[2]).save(tmp_path / "data" / "2.png")
+    with pytest.raises(UserError, match="unfinished run with another measurements; delete it"):
+        run_sampling(small)
 
 
 def batches_of_something(folder):
@@ -193,7 +226,7 @@ def test_a_folder_of_somebody_else_is_no_job(prior, tmp_path, put, monkeypatch):
     (tmp_path / "out.job").mkdir()
     put(tmp_path / "out.job")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out.job").iterdir()}
-    monkeypatch.setattr("lavps_jax.runs.sampling._prepare", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("lavps_jax.runs.sampling.prepare", lambda *_: pytest.fail("it began"))
     for shared in ({}, {"process_index": 1, "process_count": 2}):
         with pytest.raises(UserError, match="out.job, which holds other files; choose another"):
             run_sampling(config(tmp_path, prior, overwrite=True, **shared))
@@ -231,7 +264,7 @@ def test_a_mistake_of_another_process_is_told(tmp_path):
                 for i in (0, 1))  # fmt: skip
     two.write_mistake(UserError("samples", "values that are not finite", "use less"))
     with pytest.raises(UserError, match="^samples: got values that are not finite; use less$"):
-        one.collect("dps", [1], lambda: None)
+        list(one.collect([("dps", 1)], lambda: None))
     # Started again, it begins anew.
     SamplingJob(str(tmp_path / "out"), {}, Processes(1, 2), overwrite=False)
     assert not list((tmp_path / "out.job").glob("mistake*"))
@@ -245,7 +278,7 @@ def test_another_process_refuses_what_is_there_already(prior, tmp_path):
 
 
 def test_what_is_kept_outlives_a_lack_of_memory(prior, tmp_path, monkeypatch):
-    monkeypatch.setattr("lavps_jax.runs.restoring._restore", interrupt_after_a_batch)
+    interrupt_after_a_batch(monkeypatch)
     small = config(tmp_path, prior, num_images=4, compare=False)
     with pytest.raises(RuntimeError):
         run_sampling(small)
@@ -264,21 +297,22 @@ def test_batches_of_other_processes_are_waited_for(tmp_path):
     """Batch 1 comes only after it was said that something is waited for."""
     one, two = (SamplingJob(str(tmp_path / "out"), {}, Processes(i, 2), overwrite=False)
                 for i in (0, 1))  # fmt: skip
-    batches = [Batch(np.full((1, 1, 2, 2, 1), k), 2.0, 7) for k in range(2)]
-    one.write("dps", 0, batches[0])
-    told = []
-    found = one.collect("dps", range(2), lambda: (told.append(1), two.write("dps", 1, batches[1])))
+    one.write("dps", 0, batch(0))
+    told, wanted = [], [("dps", 0), ("dps", 1)]
+    waiting = lambda: (told.append(1), two.write("dps", 1, batch(1)))  # noqa: E731
+    found = list(one.collect(wanted, waiting))
     assert told == [1]
-    assert [float(batch.samples.mean()) for batch in found] == [0, 1]
+    assert [float(one.scores["psnr"].mean()) for one in found] == [0, 1]
+    assert found[0].files["a/b.png"].tobytes() == bytes(range(3))
 
 
 def test_a_process_that_never_comes_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling_job, "PATIENCE", 0.5)
     job = SamplingJob(str(tmp_path / "out"), {}, Processes(0, 2), overwrite=False)
-    job.write("dps", 0, Batch(np.ones((1, 1, 2, 2, 1)), 2.0, 7))
+    job.write("dps", 0, batch())
     told = []
     with pytest.raises(UserError, match="no batch 1 of dps; start process 1 again"):
-        job.collect("dps", range(2), lambda: told.append(1))
+        list(job.collect([("dps", 0), ("dps", 1)], lambda: told.append(1)))
     assert told == [1]
 
 

@@ -12,24 +12,13 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from lavps_jax.config.samplers import AnySampler
 from lavps_jax.config.settings import (
     AmortizedTask,
-    DDIMConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DPSConfig,
-    InnerConfig,
-    LAVPSConfig,
-    MGDMConfig,
-    OneStepConfig,
     OneStepTask,
     OptimizerConfig,
-    PiGDMConfig,
     PriorTask,
-    REDDiffConfig,
     SampleConfig,
-    SamplerConfig,
-    SupervisedConfig,
     SupervisedTask,
     TrainConfig,
     to_json,
@@ -49,9 +38,24 @@ from lavps_jax.networks import (
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import families
 from lavps_jax.runs import training as training_run
-from lavps_jax.runs.build import build_sampler, load_prior
-from lavps_jax.runs.measurements import simulate_measurements
-from lavps_jax.runs.sampling import _names, run_sampling
+from lavps_jax.runs.build import build_sampler
+from lavps_jax.runs.loading import load_prior
+from lavps_jax.runs.measurements import Simulation
+from lavps_jax.runs.prepare import _names
+from lavps_jax.runs.sampling import run_sampling
+from lavps_jax.samplers import (
+    DDIM,
+    DDNM,
+    DDRM,
+    DPS,
+    LAVPS,
+    MGDM,
+    Inner,
+    OneStep,
+    PiGDM,
+    REDDiff,
+    Supervised,
+)
 
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
@@ -113,9 +117,9 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
     )
     amortized = untrained(tmp_path / "silent", task)
     shared = {"num_steps": 12, "high_idx": 6, "tau_rule": "midpoint",
-              "inner_low_noise": InnerConfig(2)}  # fmt: skip
-    lavps = LAVPSConfig(amortized=amortized, **shared)
-    metrics = sample(tmp_path / "out", prior, lavps, compare_with=(MGDMConfig(**shared),))
+              "inner_low_noise": Inner(2)}  # fmt: skip
+    lavps = LAVPS(amortized=amortized, **shared)
+    metrics = sample(tmp_path / "out", prior, lavps, compare_with=(MGDM(**shared),))
     mgdm = metrics["compared"][0]
     assert (metrics["sampler"], mgdm["sampler"]) == ("lavps", "mgdm")
     for one, other in zip(metrics["per_image"], mgdm["per_image"], strict=True):
@@ -136,12 +140,12 @@ def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_
         high_idx=6,
         tau_rule="previous",
     )
-    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
+    lavps = LAVPS(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
                         tau_rule="previous")  # fmt: skip
-    denoiser, theta = load_prior(prior)
+    schedule = load_prior(prior).schedule
 
     def calls(sampler, **measured):
-        return build_sampler(sampler, denoiser, theta, (8, 8, 1), **measured)[0].cost()[0]
+        return build_sampler(sampler, schedule, (8, 8, 1), **measured).cost(schedule)[0]
 
     known = calls(lavps, operator=families.RandomPixels(0.4, 0.6), sigma_y=0.05)
     # Two losses in each of five blocks.
@@ -167,8 +171,8 @@ def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsy
         num_steps=12,
         high_idx=6,
     )
-    lavps = LAVPSConfig(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
-    monkeypatch.setattr("lavps_jax.runs.sampling.restore_all", lambda *_: 1 / 0)
+    lavps = LAVPS(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6)
+    monkeypatch.setattr("lavps_jax.runs.sampling.restore_batches", lambda *_: 1 / 0)
     for label, compared in ((None, False), (2, True)):
         with pytest.raises(ZeroDivisionError):
             sample(tmp_path / "out", prior, lavps, class_label=label)
@@ -176,10 +180,10 @@ def test_starts_are_compared_where_a_class_is_asked_for(tmp_path, perturb, capsy
 
 
 def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lavps_jax.runs.sampling.restore_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("lavps_jax.runs.sampling.restore_batches", lambda *_: 1 / 0)
     for side, tile, noted in ((8, None, False), (16, None, True), (16, 8, False)):
         with pytest.raises(ZeroDivisionError):
-            sample(tmp_path / "out", prior, DPSConfig(), tile=tile, tile_overlap=2,
+            sample(tmp_path / "out", prior, DPS(), tile=tile, tile_overlap=2,
                    data=SyntheticData(3, (side, side, 1)))  # fmt: skip
         said = capsys.readouterr().out.replace("\n", " ")
         assert ("trained on images" in said) == noted
@@ -187,18 +191,33 @@ def test_images_larger_than_those_of_training_are_noted(prior, tmp_path, capsys,
 
 
 def test_the_observation_is_written_as_it_was_measured(prior, tmp_path):
-    sampler = DPSConfig(num_steps=4)
+    sampler = DPS(num_steps=4)
     sample(tmp_path / "out", prior, sampler, operator=families.SuperResolution(2), num_images=1)
     picture = tmp_path / "out" / "images" / "synthetic-00000" / "observation.png"
     with Image.open(picture) as opened:
         assert opened.size == (4, 4)
 
 
+def test_samples_of_arrays_are_written_batch_by_batch(prior, tmp_path):
+    y = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
+    np.savez(tmp_path / "y.npz", y=y)
+    sample(tmp_path / "out", prior, DPS(num_steps=4), operator=families.Identity(),
+           observations=str(tmp_path / "y.npz"), batch_size=2)  # fmt: skip
+    with np.load(tmp_path / "out" / "restored" / "dps.npz") as arrays:
+        names, samples = arrays["names"], arrays["samples"]
+    assert samples.shape == (3, 2, 8, 8, 1) and samples.dtype == np.float32
+    for name, some in zip(names, samples, strict=True):
+        for p, x in enumerate(some):
+            with Image.open(tmp_path / "out" / "images" / name / f"dps_sample_{p:02d}.png") as png:
+                shown = np.asarray(png) / 127.5 - 1
+            np.testing.assert_allclose(np.clip(x[..., 0], -1, 1), shown, atol=0.005)
+
+
 def test_images_of_similar_names_have_folders_of_their_own(prior, tmp_path):
     source = SyntheticData(2, (8, 8, 1)).open()
     for index, name in enumerate(("a.b.png", "a_b.png")):
         Image.fromarray(source[index][..., 0]).save(tmp_path / name)
-    sampler = DPSConfig(num_steps=4)
+    sampler = DPS(num_steps=4)
     sample(tmp_path / "out", prior, sampler, data=FolderData(str(tmp_path)), num_images=2)
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
@@ -207,7 +226,7 @@ def test_the_class_reaches_the_prior(prior, tmp_path, perturb):
     network = dataclasses.replace(NETWORK, num_classes=3)
     with_classes = untrained(tmp_path / "prior", PriorTask(network), perturb)
     found = [
-        sample(tmp_path / f"{label}", with_classes, DPSConfig(num_steps=4), class_label=label)
+        sample(tmp_path / f"{label}", with_classes, DPS(num_steps=4), class_label=label)
         for label in (None, 2)
     ]
     assert found[0]["mean"]["psnr"] != found[1]["mean"]["psnr"]
@@ -217,11 +236,11 @@ def test_the_class_reaches_the_prior(prior, tmp_path, perturb):
         (prior, 0, "class_label: got 0; leave it out"),
     ):
         with pytest.raises(UserError, match=words):
-            sample(tmp_path / "out", folder, DPSConfig(num_steps=4), class_label=label)
+            sample(tmp_path / "out", folder, DPS(num_steps=4), class_label=label)
 
 
 def test_results_do_not_depend_on_the_batch_size(prior, tmp_path):
-    sampler = DPSConfig(num_steps=4)
+    sampler = DPS(num_steps=4)
     scores = [
         [row["psnr"] for row in sample(tmp_path / f"{size}", prior, sampler,
                                        batch_size=size)["per_image"]]
@@ -247,29 +266,30 @@ def test_half_precision_reaches_every_network(prior, tmp_path, kind):
     task, sampler_of = {
         "amortized": (
             AmortizedTask(AmortizedNetworkConfig(NETWORK), prior, known, num_steps=12, high_idx=6),
-            lambda path: LAVPSConfig(amortized=path, num_steps=12, high_idx=6),
+            lambda path: LAVPS(amortized=path, num_steps=12, high_idx=6),
         ),
-        "conditional start": (supervised, lambda path: LAVPSConfig(amortized=path)),
-        "conditional": (supervised, lambda path: SupervisedConfig(denoiser=path)),
+        "conditional start": (supervised, lambda path: LAVPS(amortized=path)),
+        "conditional": (supervised, lambda path: Supervised(denoiser=path)),
         "one step": (
             OneStepTask(SupervisedNetworkConfig(NETWORK), "none", prior, known),
-            lambda path: OneStepConfig(generator=path),
+            lambda path: OneStep(generator=path),
         ),
     }[kind]
     path = untrained(tmp_path / "network", task)
     tiles = None if kind == "one step" else Tiles(8, 4)
-    denoiser, theta = load_prior(prior, tiles=tiles, compute_dtype="bfloat16")
-    sampler, params = build_sampler(
-        sampler_of(path), denoiser, theta, (16, 16, 1), tiles=tiles, compute_dtype="bfloat16"
+    denoiser = load_prior(prior, tiles=tiles, compute_dtype="bfloat16")
+    sampler = build_sampler(
+        sampler_of(path), denoiser.schedule, (16, 16, 1), tiles=tiles, compute_dtype="bfloat16"
     )
-    models = models_of(sampler)
-    assert len(models) >= 1 and {model.compute_dtype for model in models} == {"bfloat16"}
-    for weights in params.values():
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(weights)} == {"bfloat16", "float32"}
+    for networks in (denoiser, sampler):
+        models = models_of(networks)
+        assert len(models) == 1 and models[0].compute_dtype == "bfloat16"
+        dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(networks) if hasattr(leaf, "dtype")}
+        assert dtypes == {"bfloat16", "float32"}
 
 
 def test_networks_compute_in_half_precision_where_asked(prior, tmp_path):
-    sampler = DPSConfig(num_steps=6)
+    sampler = DPS(num_steps=6)
     whole, half = (
         np.array([row["psnr"] for row in sample(tmp_path / dtype, prior, sampler,
                                                 compute_dtype=dtype)["per_image"]])
@@ -286,7 +306,7 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     network = SupervisedNetworkConfig(network, pivot=pivot)
     task = SupervisedTask(network, families.Identity(), sigma_y=0.05)
     denoiser = train(tmp_path / "run", task, 400)
-    sampler = SupervisedConfig(denoiser, num_steps=20)
+    sampler = Supervised(denoiser, num_steps=20)
     metrics = sample(tmp_path / "out", prior, sampler, operator=families.Identity(), num_images=8)
     names = [row["name"] for row in metrics["per_image"]]
     psnr = np.array([row["psnr"] for row in metrics["per_image"]])
@@ -295,8 +315,8 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
     ignorant = -10 * np.log10(np.mean((images - images.mean(0)) ** 2))
     assert len(set(names)) == 8 and psnr.mean() > ignorant + 4
     # As a start it brings y into blocks that nothing is fitted in.
-    blind = MGDMConfig(InnerConfig(0), InnerConfig(0), num_steps=12, high_idx=11)
-    lavps = LAVPSConfig(**vars(blind) | {"amortized": denoiser})
+    blind = MGDM(inner=Inner(0), inner_low_noise=Inner(0), num_steps=12, high_idx=11)
+    lavps = LAVPS(**vars(blind) | {"amortized": denoiser})
     found = sample(tmp_path / "start", prior, lavps, operator=families.Identity(), num_images=8,
                    compare_with=(blind,))  # fmt: skip
     assert found["mean"]["network_calls"] == found["compared"][0]["mean"]["network_calls"] + 2 * 9
@@ -304,8 +324,8 @@ def test_the_supervised_baseline_sees_the_measurement(prior, tmp_path, pivot):
 
 
 def test_methods_of_others_with_a_network(prior, tmp_path):
-    others = (DDRMConfig(num_steps=4), REDDiffConfig(num_steps=4), DDIMConfig(num_steps=4))
-    sampler = PiGDMConfig(num_steps=4)
+    others = (DDRM(num_steps=4), REDDiff(num_steps=4), DDIM(num_steps=4))
+    sampler = PiGDM(num_steps=4)
     metrics = sample(tmp_path / "out", prior, sampler, operator=families.SuperResolution(2),
                      compare_with=others, num_images=1)  # fmt: skip
     found = [metrics, *metrics["compared"]]
@@ -316,14 +336,14 @@ def test_methods_of_others_with_a_network(prior, tmp_path):
 
 
 def test_every_method_has_a_name_of_its_own():
-    names = _names([kind() for kind in get_args(SamplerConfig)])
+    names = _names([kind() for kind in get_args(AnySampler)])
     assert len(set(names)) == len(names) and not any("_" in name for name in names)
 
 
 def test_a_sampler_that_cannot_take_the_operator_is_refused_before_any_runs(
     prior, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("lavps_jax.runs.restoring._restore", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("lavps_jax.runs.sampling.restore_batches", lambda *_: pytest.fail("it ran"))
     for operator, words in (
         (
             families.GaussianBlur(3, 1.0),
@@ -335,33 +355,33 @@ def test_a_sampler_that_cannot_take_the_operator_is_refused_before_any_runs(
         ),
     ):
         with pytest.raises(UserError, match=words):
-            sample(tmp_path / "out", prior, MGDMConfig(num_steps=5, high_idx=2),
-                   operator=operator, compare_with=(DDNMConfig(num_steps=5),))  # fmt: skip
+            sample(tmp_path / "out", prior, MGDM(num_steps=5, high_idx=2),
+                   operator=operator, compare_with=(DDNM(num_steps=5),))  # fmt: skip
         assert not list(tmp_path.iterdir())
 
 
 def test_a_prior_is_no_amortized_network(prior, tmp_path):
     with pytest.raises(UserError, match=r"sampler.amortized"):
-        sample(tmp_path / "out", prior, LAVPSConfig(amortized=prior))
+        sample(tmp_path / "out", prior, LAVPS(amortized=prior))
     assert not list(tmp_path.iterdir())
 
 
 def base_config(**changes):
     data, operator = SyntheticData(64, (8, 8, 1)), families.RandomPixels(0.4, 0.6)
-    config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=64)
+    config = SampleConfig("", data, operator, MGDM(), "", num_images=64, batch_size=64)
     return dataclasses.replace(config, **changes)
 
 
 def test_operators_are_new_for_every_image_only_if_stochastic():
-    masks = np.asarray(simulate_measurements(base_config()).problems.operator.mask)
+    masks = np.asarray(Simulation(base_config()).batch(0).problems.operator.mask)
     assert len(np.unique(masks.reshape(64, -1), axis=0)) == 64
     fixed = base_config(stochastic=False)
-    masks = np.asarray(simulate_measurements(fixed).problems.operator.mask)
+    masks = np.asarray(Simulation(fixed).batch(0).problems.operator.mask)
     assert len(np.unique(masks.reshape(64, -1), axis=0)) == 1
 
 
 def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
-    one, two = DPSConfig(num_steps=4), DPSConfig(num_steps=5)
+    one, two = DPS(num_steps=4), DPS(num_steps=5)
     metrics = sample(tmp_path / "out", prior, one, compare_with=(two,), num_images=1)
     assert (metrics["sampler"], metrics["compared"][0]["sampler"]) == ("dps", "dps_2")
     files = {path.name for path in (tmp_path / "out" / "images" / "synthetic-00000").iterdir()}
@@ -379,10 +399,10 @@ def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
     )
     amortized = untrained(tmp_path / "silent", task)
     for wrong, words in (
-        (LAVPSConfig(amortized=amortized, num_steps=20, high_idx=6), "num_steps: got 20; use 12"),
-        (LAVPSConfig(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
+        (LAVPS(amortized=amortized, num_steps=20, best_of=False), "num_steps: got 20; use 12"),
+        (LAVPS(amortized=amortized, num_steps=12, high_idx=8), "high_idx"),
         (
-            LAVPSConfig(amortized=amortized, num_steps=12, high_idx=6, tau_rule="previous"),
+            LAVPS(amortized=amortized, num_steps=12, high_idx=6, tau_rule="previous"),
             'tau_rule: got previous; use "midpoint"',
         ),
     ):

@@ -5,17 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lavps_jax.config.settings import MGDMConfig, SampleConfig
+from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.operators import families
-from lavps_jax.runs.measurements import simulate_measurements
-from lavps_jax.runs.scores import ensemble_scores, finite_mean, fit_warnings, sample_scores
+from lavps_jax.runs.measurements import Simulation
+from lavps_jax.runs.scores import (
+    ensemble_scores,
+    finite_mean,
+    fit_warnings,
+    num_observed,
+    sample_scores,
+)
+from lavps_jax.samplers import MGDM
 
 
 def simulated(num_images):
     data, operator = SyntheticData(64, (8, 8, 1)), families.RandomPixels(0.4, 0.6)
-    config = SampleConfig("", data, operator, MGDMConfig(), "", num_images=num_images)
-    return simulate_measurements(config)
+    config = SampleConfig(
+        "", data, operator, MGDM(), "", num_images=num_images, batch_size=num_images
+    )
+    return Simulation(config).batch(0)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +85,7 @@ def test_what_means_nothing_is_said_in_words(measured):
     truth = measured.x_0[:, None].repeat(2, axis=1)
 
     def said(samples):
-        return fit_warnings("dps", sample_scores(samples, measured)["residual_chi2"], measured)
+        return fit_warnings("dps", sample_scores(samples, measured), num_observed(measured))
 
     assert said(truth) == []
     # Twice the variance is too much, for most of them only.
