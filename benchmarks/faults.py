@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.record import earlier, record
+from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
-from lavps_jax.runs.build import load_network
+from lavps_jax.runs.loading import load_network
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +36,8 @@ PRESET = """
 from lavps_jax.config.settings import *
 from lavps_jax.data import SyntheticData
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
-from lavps_jax.operators import RandomPixels
+from lavps_jax.operators.families import RandomPixels
+from lavps_jax.samplers import DPS, MGDM
 
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(32, 2, GlobalAttention(16)),), 32, 1)
 DATA = SyntheticData(64, (16, 16, 1))
@@ -46,8 +47,8 @@ def get_config():
 """
 TRAIN = """TrainConfig(PriorTask(NETWORK), DATA, DATA, run_dir={out!r}, batch_size=16,
         num_train_steps=1500, checkpoint_every=50, validate_every=500, num_validation_images=8)"""
-SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDMConfig(high_idx=30), {out!r},
-        num_images=64, num_particles=4, batch_size=2, compare_with=(DPSConfig(),))"""
+SAMPLE = """SampleConfig({prior!r}, DATA, RandomPixels(0.4, 0.6), MGDM(high_idx=30), {out!r},
+        num_images=64, num_particles=4, batch_size=2, compare_with=(DPS(),))"""
 
 
 @dataclass(frozen=True)

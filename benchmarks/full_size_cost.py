@@ -17,13 +17,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.record import earlier, record
+from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
-from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.config.settings import load_preset
 from lavps_jax.networks import split
-from lavps_jax.samplers import DPS, MGDM, Inner, Sampler
-from lavps_jax.samplers.starts import Amortized, Start, ZeroShot
+from lavps_jax.runs.loading import amortized_start
+from lavps_jax.samplers import LAVPS
 
 IMAGE = jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)
 
@@ -87,39 +86,26 @@ def training_cost(data: str, networks: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def sampler_of(config: MGDMConfig | DPSConfig) -> Sampler:
-    """The sampler, as far as its cost depends on it."""
-    denoiser = EDMDenoiser(lambda *_: None)  # type: ignore[arg-type]
-    if isinstance(config, DPSConfig):
-        return DPS(denoiser, config.num_steps)
-    start: Start = ZeroShot()
-    if isinstance(config, LAVPSConfig):
-        start = Amortized(lambda *_: None)  # type: ignore[arg-type]
-    return MGDM(
-        denoiser,
-        Inner(config.inner.num_inner_steps),
-        Inner(config.inner_low_noise.num_inner_steps, start=start),
-        config.low_idx,
-        config.high_idx,
-        config.num_steps,
-    )
-
-
 def main(config: Config) -> None:
     earlier("out", config.out)
     found = {}
     for data in config.data:
         networks = network_cost(data)
         preset = load_preset(f"configs/{data}.py")
+        amortized = load_preset(f"configs/{data}_amortized.py")
+        no_network: Any = None  # Evaluations are counted, none is made.
+        start = amortized_start(no_network, amortized.task, amortized.schedule)
         samples = {}
         for one in (preset.sampler, *preset.compare_with):
-            cost = sampler_of(one).cost()
+            # Starts are not compared on the operators that the network was trained on.
+            sampler = one.replace(amortized=start, best_of=False) if isinstance(one, LAVPS) else one
+            cost = sampler.cost(amortized.schedule)
             total = (
                 (cost.network_calls - cost.vjps) * networks["prior"]
                 + cost.vjps * networks["prior_with_derivative"]
                 + cost.amortized_calls * networks["amortized"]
             ) / 1e3
-            name = type(one).__name__.removesuffix("Config")
+            name = type(one).__name__
             samples[name] = {**cost._asdict(), "tflop": total, "seconds": total / config.tflops}
             print(f"{data} {name}: {total:.1f} TFLOP, {total / config.tflops:.1f} s", flush=True)
         training = training_cost(data, networks)

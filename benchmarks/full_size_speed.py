@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,25 +24,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.record import origin_of, provenance, record, stored_by_this_code
+from benchmarks.reporting.record import origin_of, provenance, record, stored_by_this_code
 from lavps_jax.aot import compiled, needs_of
 from lavps_jax.config import cli
-from lavps_jax.config.settings import DPSConfig, LAVPSConfig, MGDMConfig, load_preset
+from lavps_jax.config.settings import load_preset
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.distributed.environment import describe_machine
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.networks import ComputeDtype, split
-from lavps_jax.problems.likelihoods import simulate
-from lavps_jax.runs.build import build_mgdm, start_of
-from lavps_jax.runs.build_zero_shot import build_zero_shot
-from lavps_jax.samplers import Sampler, make_sample_fn
-from lavps_jax.samplers.starts import ZeroShot
-from lavps_jax.types import Params
+from lavps_jax.networks.pure import PureModel
+from lavps_jax.problems.problem import simulate
+from lavps_jax.runs.loading import amortized_start
+from lavps_jax.samplers import LAVPS, Sampler, sample
+from lavps_jax.types import Weights
 
 SIDE = 256
 """Of the images."""
-NETWORKS = {"prior": "theta", "amortized": "phi"}
-"""Presets of networks, and what samplers call their weights."""
+NETWORKS = ("prior", "amortized")
+"""What presets of networks are called."""
 HEAD = """\
 | preset | sampler | arithmetic | samples at once | seconds for one | GB | seconds to compile |
 | --- | --- | --- | --- | --- | --- | --- |"""
@@ -58,62 +58,58 @@ class Config:
     out: str = "docs/results/full_size_speed.json"
 
 
-def networks(data: str) -> tuple[dict[str, Any], Params]:
-    """The prior and the amortized network of the presets, and random weights for them."""
-    models, params = {}, {}
-    for name, key in NETWORKS.items():
+def networks(data: str) -> dict[str, tuple[PureModel, Weights]]:
+    """The prior and the amortized network of the presets, with random weights."""
+    found = {}
+    for name in NETWORKS:
         config = load_preset(f"configs/{data}_{name}.py").task.network
-        models[name], _ = split(nnx.eval_shape(lambda config=config: config.build(nnx.Rngs(0))))
-        params[key] = jax.jit(lambda config=config: split(config.build(nnx.Rngs(0)))[1])()
-    return models, params
+        model, _ = split(nnx.eval_shape(lambda config=config: config.build(nnx.Rngs(0))))
+        found[name] = model, jax.jit(lambda config=config: split(config.build(nnx.Rngs(0)))[1])()
+    return found
 
 
-def sampler_of(
-    data: str, config: LAVPSConfig | MGDMConfig | DPSConfig, models: dict[str, Any]
-) -> Sampler:
-    """The sampler of a preset, on the operator that its network was trained for."""
-    denoiser = EDMDenoiser(models["prior"], load_preset(f"configs/{data}_prior.py").schedule)
-    match config:
-        case LAVPSConfig():
-            training = load_preset(f"configs/{data}_amortized.py")
-            return build_mgdm(
-                config, denoiser, start_of(models["amortized"], training.task, training.schedule)
-            )
-        case MGDMConfig():
-            return build_mgdm(config, denoiser, ZeroShot())
-        case _:
-            return build_zero_shot(config, denoiser)
+def in_place(
+    data: str, sampler: Sampler, networks: dict[str, tuple[PureModel, Weights]]
+) -> tuple[Sampler, EDMDenoiser]:
+    """The sampler of a preset, on the operator that its network was trained for, and the prior."""
+    model, weights = networks["prior"]
+    prior = EDMDenoiser(weights, model, schedule=load_preset(f"configs/{data}_prior.py").schedule)
+    if isinstance(sampler, LAVPS):
+        model, weights = networks["amortized"]
+        training = load_preset(f"configs/{data}_amortized.py")
+        start = amortized_start(model, training.task, training.schedule, weights)
+        sampler = sampler.replace(amortized=start, best_of=False)
+    return sampler, prior
 
 
 class Row(NamedTuple):
     """What is measured: a sampler of a preset, in one arithmetic, so many samples at once."""
 
     data: str
-    config: LAVPSConfig | MGDMConfig | DPSConfig
+    sampler: Sampler
     dtype: ComputeDtype
     num_particles: int
 
     def name(self) -> str:
-        method = type(self.config).__name__.removesuffix("Config")
+        method = type(self.sampler).__name__
         return f"{self.data}, {method}, {self.dtype}, {self.num_particles}"
 
 
-def measured(row: Row, models: dict[str, Any], params: Params) -> dict[str, Any]:
+def measured(row: Row, networks: dict[str, tuple[PureModel, Weights]]) -> dict[str, Any]:
     """Of one row: "seconds" for one sample, "gigabytes", "seconds_to_compile", or "refused"."""
-    models = {
-        name: dataclasses.replace(model, compute_dtype=row.dtype) for name, model in models.items()
-    }
-    params = {key: models[name].rounded(params[key]) for name, key in NETWORKS.items()}
-    sampler = sampler_of(row.data, row.config, models)
+    rounded = {}
+    for name, (model, weights) in networks.items():
+        model = dataclasses.replace(model, compute_dtype=row.dtype)
+        rounded[name] = model, model.rounded(weights)
+    sampler, prior = in_place(row.data, row.sampler, rounded)
     preset = load_preset(f"configs/{row.data}.py")
     operator = preset.operator
     channels = load_preset(f"configs/{row.data}_prior.py").task.network.in_channels
     key, key_image, key_operator, key_noise = jax.random.split(jax.random.key(0), 4)
     x_0 = jnp.tanh(jax.random.normal(key_image, (SIDE, SIDE, channels)))
     problem = simulate(key_noise, x_0, operator.draw(key_operator, x_0.shape), preset.sigma_y)
-    problems = jax.tree.map(lambda leaf: leaf[None], problem)
-    given = (key, jnp.zeros(1, jnp.uint32), params, problems, sampler.plan())
-    sample_fn: Any = make_sample_fn(sampler, num_particles=row.num_particles)
+    given = (key, sampler, prior, problem)
+    sample_fn = jax.jit(partial(sample, num_particles=row.num_particles))
     begin = time.perf_counter()
     try:
         program = compiled(sample_fn.lower(*given), "use fewer particles")
@@ -150,9 +146,9 @@ def main(config: Config) -> None:
         which = itertools.product(samplers, config.dtypes, config.num_particles)
         rows = [row for row in (Row(data, *one) for one in which) if row.name() not in stored]
         if rows:
-            models, params = networks(data)
+            loaded = networks(data)
         for row in rows:
-            stored[row.name()] = measured(row, models, params)
+            stored[row.name()] = measured(row, loaded)
             record(config.out, stored)
             print(row.name(), stored[row.name()], flush=True)
     print(HEAD)

@@ -1,4 +1,4 @@
-"""Samplers against posteriors that are known exactly (`mixture_problems.py`).
+"""Samplers against posteriors that are known exactly (`mixtures/problems.py`).
 
 The score of the prior is exact, so that what remains is the error of the sampler. Every row gives,
 per problem, the sliced Wasserstein distance to exact samples, the coverage of intervals, and the
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.mixture_problems import (
+from benchmarks.mixtures.problems import (
     Case,
     Posterior,
-    UnitMixtureDenoiser,
     as_problem,
     draw_case,
     exact_samples,
@@ -42,9 +40,8 @@ from benchmarks.mixture_problems import (
     prior_mixture,
     scores,
 )
-from benchmarks.mixture_tables import WIDE, Config, MixtureTable
+from benchmarks.mixtures.tables import WIDE, Config, MixtureTable
 from lavps_jax.config import cli
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers import (
     DAPS,
@@ -62,14 +59,10 @@ from lavps_jax.samplers import (
     PiGDM,
     REDDiff,
     Sampler,
-    make_sample_fn,
+    sample,
 )
 from lavps_jax.samplers.base import State
-from lavps_jax.samplers.starts import Start, ZeroShot
-from lavps_jax.types import Params, Problem
 
-DENOISER = UnitMixtureDenoiser()
-"""Of the prior."""
 TITLE = "Samplers against posteriors that are known exactly"
 ABOUT = """\
 Mixtures of 25 Gaussians in d dimensions, measured linearly in d_y, with exact scores: what \
@@ -83,12 +76,10 @@ otherwise; and for MGPS, whose fits were tuned to mixtures: benchmarks/gaussian_
 LAVPS, which needs a network, has a table of its own: known_posteriors_lavps.md."""
 
 
-def mgdm(
-    num_inner_steps: int, learning_rate: float, start: Start | None = None, **settings: Any
-) -> MGDM:
+def mgdm(num_inner_steps: int, learning_rate: float, **settings: Any) -> MGDM:
     """MGDM with the same inner problem at every step; tau is t_prev unless a setting differs."""
-    inner = Inner(num_inner_steps, learning_rate, start or ZeroShot(), "image")
-    return MGDM(DENOISER, inner, inner, **{"tau_rule": "previous", **settings})
+    inner = Inner(num_inner_steps, learning_rate, "image")
+    return MGDM(inner=inner, inner_low_noise=inner, **{"tau_rule": "previous", **settings})
 
 
 SAMPLERS: Mapping[str, Sampler] = {
@@ -98,69 +89,58 @@ SAMPLERS: Mapping[str, Sampler] = {
     "MGDM K=5, lr 0.1, tau half of t_prev": mgdm(5, 0.1, tau_rule="midpoint"),
     "MGDM K=5, lr 0.1, tau uniform": mgdm(5, 0.1, tau_rule="uniform"),
     "MGDM K=5, lr 0.1, 2 repetitions": mgdm(5, 0.1, num_gibbs=2),
-    "DPS, step size 0.2": DPS(DENOISER, step_size=0.2),
-    "DPS, step size 2": DPS(DENOISER),
-    "PiGDM": PiGDM(DENOISER),
-    "DDNM": DDNM(DENOISER),
-    "DDRM": DDRM(DENOISER),
-    "DDRM, 101 steps": DDRM(DENOISER, num_steps=101),
-    "DiffPIR": DiffPIR(DENOISER),
-    "RED-diff": REDDiff(DENOISER),
-    "DAPS": DAPS(DENOISER),
-    "MGPS": MGPS(DENOISER, num_first=10, learning_rate=0.1, estimate_from=2.0),
-    "DING": DING(DENOISER),
-    "FAST-DIPS": FastDIPS(DENOISER),
-    "Guess & Guide": GuessAndGuide(DENOISER),
+    "DPS, step size 0.2": DPS(step_size=0.2),
+    "DPS, step size 2": DPS(),
+    "PiGDM": PiGDM(),
+    "DDNM": DDNM(),
+    "DDRM": DDRM(),
+    "DDRM, 101 steps": DDRM(num_steps=101),
+    "DiffPIR": DiffPIR(),
+    "RED-diff": REDDiff(),
+    "DAPS": DAPS(),
+    "MGPS": MGPS(num_first=10, learning_rate=0.1, estimate_from=2.0),
+    "DING": DING(),
+    "FAST-DIPS": FastDIPS(),
+    "Guess & Guide": GuessAndGuide(),
 }
 EXACT: Mapping[str, Sampler] = {
-    f"exact posterior denoiser, {steps} steps": DDIM(GaussianMixtureDenoiser(), num_steps=steps)
-    for steps in (20, 100)
+    f"exact posterior denoiser, {steps} steps": DDIM(num_steps=steps) for steps in (20, 100)
 }
+METHODS: Mapping[str, Sampler] = {**EXACT, "prior samples": DDIM(), **SAMPLERS}
 
 
-METHODS: Mapping[str, Sampler] = {**EXACT, "prior samples": DDIM(DENOISER), **SAMPLERS}
-
-
-@dataclass(frozen=True)
-class FromMarginal:
-    """A sampler that starts from the noised mixture instead of N(0, I).
+def from_marginal(sampler: Sampler) -> Sampler:
+    """The same sampler, started from the noised mixture instead of N(0, I).
 
     The component of a chain is drawn with a key made of the bits of its noise.
     """
+    if isinstance(sampler, REDDiff):
+        return sampler
 
-    sampler: Any
+    class FromMarginal(type(sampler)):
+        def init(self, eps, prior: Any, problem):
+            alpha_bar = float(prior.schedule.alpha_bar[-2])
+            if isinstance(self, DAPS):  # It begins at a level of noise, not at the last time.
+                alpha_bar = 1 / (1 + self.sigma_max**2)
+            bits = jax.lax.bitcast_convert_type(eps[0, 0], jnp.uint32)
+            chosen = jax.random.categorical(jax.random.key(jnp.sum(bits)), prior.log_weights)
+            std = jnp.sqrt(alpha_bar * prior.std**2 + 1 - alpha_bar)
+            x_t = alpha_bar**0.5 * prior.means[chosen] + std * eps
+            if isinstance(self, DDRM):
+                return State(x_t, jnp.zeros_like(x_t))
+            return super().init(x_t, prior, problem)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sampler, name)
-
-    def init(self, eps, params, problem):
-        if isinstance(self.sampler, REDDiff):
-            return self.sampler.init(eps, params, problem)
-        theta: GaussianMixture = params["theta"]
-        alpha_bar = float(Schedule().alpha_bar[-2])
-        if isinstance(self.sampler, DAPS):  # It begins at a level of noise, not at the last time.
-            alpha_bar = 1 / (1 + self.sampler.sigma_max**2)
-        bits = jax.lax.bitcast_convert_type(eps[0, 0], jnp.uint32)
-        chosen = jax.random.categorical(jax.random.key(jnp.sum(bits)), theta.log_weights)
-        std = jnp.sqrt(alpha_bar * theta.std**2 + 1 - alpha_bar)
-        x_t = alpha_bar**0.5 * theta.means[chosen] + std * eps
-        if isinstance(self.sampler, DDRM):
-            return State(x_t, jnp.zeros_like(x_t))
-        return self.sampler.init(x_t, params, problem)
+    return FromMarginal(**vars(sampler))  # type: ignore[return-value]
 
 
 class Problems:
-    """The methods compiled for problems of one size."""
+    """Random problems of one size, and the methods on them."""
 
     def __init__(self, config: Config, d: int, d_y: int, methods: Mapping[str, Sampler] = METHODS):
         self.config, self.d, self.d_y = config, d, d_y
-        self.methods: dict[str, Any] = {n: methods[n] for n in config.methods or methods}
+        self.methods = {name: methods[name] for name in config.methods or methods}
         if d >= WIDE:
-            self.methods = {name: FromMarginal(one) for name, one in self.methods.items()}
-        self.sample_fns = {
-            name: make_sample_fn(sampler, num_particles=config.num_samples)
-            for name, sampler in self.methods.items()
-        }
+            self.methods = {name: from_marginal(one) for name, one in self.methods.items()}
 
     def measure(self, number: int) -> dict[str, dict[str, float]]:
         """Scores of every row on one problem."""
@@ -172,29 +152,25 @@ class Problems:
         slices = int(rng.integers(2**32))
         again = exact_samples(rng, target, config.num_samples)
         found = {"floor": scores(again, target, truth, config.num_slices, slices)}
-        params = self.params(number, case, target)
-        problems = jax.tree.map(lambda leaf: leaf[None], as_problem(case))
-        for name in self.methods:
-            samples = self.samples(name, number, params[name], problems)
-            if name in EXACT:
+        prior, exact, problem = prior_mixture(case), posterior_mixture(target), as_problem(case)
+        for name, sampler in self.samplers(number, case, target).items():
+            key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
+            key = jax.random.fold_in(key, number)
+            known = exact if name in EXACT else prior
+            out = sample(key, sampler, known, problem, num_particles=config.num_samples)
+            samples = np.asarray(out.x_0[:, 0, 0], np.float64)
+            if name in EXACT:  # Those are in the posterior's basis.
                 samples = samples @ target.basis.T
             found[name] = scores(samples, target, truth, config.num_slices, slices)
         return found
 
-    def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
-        """What each method is given on one problem; of `EXACT` in the posterior's basis."""
-        prior, exact = prior_mixture(case), posterior_mixture(target)
-        return {name: {"theta": exact if name in EXACT else prior} for name in self.methods}
-
-    def samples(self, name: str, number: int, params: Params, problems: Problem) -> np.ndarray:
-        """Of one method, (n, d); `problems` is a batch of the one."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
-        plan = self.methods[name].plan()
-        out = self.sample_fns[name](key, jnp.array([number]), params, problems, plan)
-        return np.asarray(out.x_0[0, :, 0, 0], np.float64)
+    def samplers(self, number: int, case: Case, target: Posterior) -> Mapping[str, Sampler]:
+        """The methods, with what they know of one problem besides the prior."""
+        return self.methods
 
 
-TABLE = MixtureTable(TITLE, ABOUT, {name: one.cost() for name, one in METHODS.items()}, Problems)
+COSTS = {name: one.cost(Schedule()) for name, one in METHODS.items()}
+TABLE = MixtureTable(TITLE, ABOUT, COSTS, Problems)
 
 
 def main(config: Config) -> None:

@@ -24,26 +24,31 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from benchmarks import mixture_tables
-from benchmarks.gaussian_mixture import DENOISER, METHODS, Problems, mgdm
-from benchmarks.mixture_problems import (
+from benchmarks.gaussian_mixture import METHODS, Problems
+from benchmarks.mixtures import tables
+from benchmarks.mixtures.problems import (
     Case,
     Posterior,
+    UnitMixture,
     as_problem,
     draw_case,
     posterior_mixture,
     prior_mixture,
 )
 from lavps_jax.config import cli
-from lavps_jax.diffusion.denoisers import GaussianMixture, GaussianMixtureDenoiser, add_noise
+from lavps_jax.diffusion.bridges import add_noise
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.networks import split
-from lavps_jax.samplers import MGDM, Sampler
-from lavps_jax.samplers.mgdm import make_block
-from lavps_jax.samplers.starts import Amortized, BestOf, Start, SupervisedStart, ZeroShot
+from lavps_jax.problems.problem import Problem
+from lavps_jax.pytrees import static
+from lavps_jax.samplers import LAVPS, MGDM, Inner, Sampler
+from lavps_jax.samplers.mgdm_rows import make_block
+from lavps_jax.samplers.starts import Amortized, SupervisedStart, block_prior
 from lavps_jax.samplers.variational import block_loss
 from lavps_jax.training.amortized import AmortizedLoss
-from lavps_jax.types import Params, PRNGKey, Problem, Weights
+from lavps_jax.types import PRNGKey, Weights
 
 NUM_TRAIN_STEPS = 1500
 BATCH_SIZE = 128
@@ -69,7 +74,7 @@ benchmarks/lavps_mixture.py."""
 
 
 @dataclass(frozen=True)
-class Config(mixture_tables.Config):
+class Config(tables.Config):
     """Which problems to measure."""
 
     dims: tuple[tuple[int, int], ...] = tuple((d, d_y) for d in (8, 80) for d_y in (1, 2, 4))
@@ -123,9 +128,9 @@ class StartNetwork(nnx.Module):
 
 
 def amortized_start(d: int) -> Amortized:
-    """A start for images (1, 1, d)."""
+    """A start for images (1, 1, d), without weights."""
     model, _ = split(nnx.eval_shape(lambda: StartNetwork(d, rngs=nnx.Rngs(0))))
-    return Amortized(model, mean_unit="prior_std", guidance=True)
+    return Amortized(None, model, mean_unit="prior_std", guidance=True)
 
 
 class Known(NamedTuple):
@@ -137,41 +142,34 @@ class Known(NamedTuple):
         return self.operator
 
 
-@partial(jax.jit, static_argnames=("start", "num_steps"))
+@partial(jax.jit, static_argnames="num_steps")
 def train(
-    rng_key: PRNGKey,
-    weights: Weights,
-    theta: GaussianMixture,
-    problem: Problem,
-    start: Amortized,
-    num_steps: int,
-) -> Weights:
-    """Weights of a start that knows the prior, the operator and sigma_y of a problem, not its y.
+    rng_key: PRNGKey, start: Amortized, prior: UnitMixture, problem: Problem, num_steps: int
+) -> Amortized:
+    """The start as one that knows the prior, the operator and sigma_y of a problem, not its y.
 
     The loss is `AmortizedLoss`; every block is weighted by 1 / (d + |loss of the block prior|), at
     a draw of its own. Without weights the noisiest blocks, of the largest residuals, decide alone.
     """
     operator: Any = Known(problem.operator)
     sigma_y: Any = problem.sigma_y  # Any number, though a configuration has a float.
-    num_times = MGDM(DENOISER).num_steps
+    num_times = MGDM().num_steps
     loss = AmortizedLoss(
-        DENOISER, start, operator, sigma_y, num_times, 1, num_times - 2, tau_rule="previous"
+        start.replace(weights=None), operator, sigma_y, num_times, 1, num_times - 2, "previous"
     )
-    d = theta.means.shape[-1]
+    d = prior.means.shape[-1]
 
     def of_one(weights: Weights, rng_key: PRNGKey) -> Array:
         keys = jax.random.split(rng_key, 4)
-        component = jax.random.categorical(keys[0], theta.log_weights)
+        component = jax.random.categorical(keys[0], prior.log_weights)
         x_0, noise, eps, eps_weight = jax.random.normal(keys[1], (4, 1, 1, d))
-        x_0 = theta.means[component] + theta.std * x_0
+        x_0 = prior.means[component] + prior.std * x_0
         posed = loss.problem(keys[2], x_0)
         row = loss.row(jax.random.randint(keys[3], (), loss.low_idx, loss.high_idx))
         x_t = add_noise(noise, x_0, row.t, start.schedule)
-        block = make_block(row, DENOISER(theta, x_t, row.t), x_t)
-        params = {"theta": theta}
-        at_prior = ZeroShot()(params, posed, block, eps, None)
-        scale = d + jnp.abs(block_loss(*at_prior, eps_weight, DENOISER, params, posed, block))
-        return loss.on_block(weights, theta, posed, block, eps, None)[0] / scale
+        block = make_block(row, prior(x_t, row.t), x_t)
+        scale = d + jnp.abs(block_loss(*block_prior(block), eps_weight, prior, posed, block))
+        return loss.on_block(weights, prior, posed, block, eps, None)[0] / scale
 
     def of_batch(weights: Weights, rng_key: PRNGKey) -> Array:
         return jax.vmap(of_one, (None, 0))(weights, jax.random.split(rng_key, BATCH_SIZE)).mean()
@@ -186,28 +184,33 @@ def train(
         update, state = optimizer.update(jax.grad(of_batch)(weights, rng_key), state, weights)
         return (optax.apply_updates(weights, update), state), None
 
-    keys = jax.random.split(rng_key, num_steps)
-    return jax.lax.scan(step, (weights, optimizer.init(weights)), keys)[0][0]
+    carry = (start.weights, optimizer.init(start.weights))
+    (weights, _), _ = jax.lax.scan(step, carry, jax.random.split(rng_key, num_steps))
+    return start.replace(weights=weights)
 
 
-@dataclass(frozen=True)
-class PerfectDenoiser:
-    """E[x_0 | x_t, y] itself; its weights are the posterior in its basis, and the basis (d, d)."""
+class PerfectDenoiser(SupervisedDenoiser):
+    """E[x_0 | x_t, y] itself.
 
-    schedule: Schedule = Schedule()
+    Attributes:
+      weights: the posterior in its basis, and the basis, float (d, d).
+    """
 
-    def __call__(
-        self, weights: tuple[GaussianMixture, Array], x_t: Array, problem: Problem, t: Array
-    ) -> Array:
-        posterior, basis = weights
+    weights: tuple[GaussianMixture, Array]
+    model: Any = static(default=None)
+
+    def prepare(self, problem: Problem) -> tuple[()]:
+        return ()
+
+    def __call__(self, x_t, problem, prepared, t):
+        posterior, basis = self.weights
         product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-        x_0 = GaussianMixtureDenoiser(self.schedule)(posterior, product(x_t, basis), t)
-        return product(x_0, basis.T)
+        return product(posterior(product(x_t, basis), t), basis.T)
 
 
 @dataclass(frozen=True)
 class Row:
-    """MGDM with a start other than its own.
+    """LAVPS all along the grid.
 
     Attributes:
       num_inner_steps: K.
@@ -220,11 +223,15 @@ class Row:
     start: Literal["known", "elsewhere", "perfect"]
     best_of: bool = False
 
-    def sampler(self, amortized: Start) -> MGDM:
-        """With this start where it is not the perfect denoiser's."""
-        perfect: Any = PerfectDenoiser()
-        start = SupervisedStart(perfect) if self.start == "perfect" else amortized
-        return mgdm(self.num_inner_steps, 0.1, BestOf(start, ZeroShot()) if self.best_of else start)
+    def sampler(self, start: Amortized | SupervisedStart) -> LAVPS:
+        """With this start."""
+        return LAVPS(
+            start,
+            best_of=self.best_of,
+            inner_low_noise=Inner(self.num_inner_steps, 0.1, "image"),
+            high_idx=LAVPS.num_steps - 2,
+            tau_rule="previous",
+        )
 
 
 ROWS: Mapping[str, Row] = {
@@ -239,42 +246,48 @@ ROWS: Mapping[str, Row] = {
 
 
 def methods(d: int) -> Mapping[str, Sampler]:
-    """All rows, of problems of size d; some are those of `gaussian_mixture`."""
-    start = amortized_start(d)
+    """All rows, of problems of size d; some are those of `gaussian_mixture`. What a start knows of
+    a problem is left out."""
+    perfect, amortized = SupervisedStart(PerfectDenoiser(None)), amortized_start(d)  # type: ignore[arg-type]
     zero_shot = (f"MGDM K={steps}, lr 0.1" for steps in (1, 3, 5))
     others = {name: METHODS[name] for name in ("exact posterior denoiser, 100 steps", *zero_shot)}
-    return others | {name: row.sampler(start) for name, row in ROWS.items()}
+    return others | {
+        name: row.sampler(perfect if row.start == "perfect" else amortized)
+        for name, row in ROWS.items()
+    }
 
 
 class TrainedProblems(Problems):
-    """The methods compiled for problems of one size, with networks for each of them."""
+    """Random problems of one size, with networks for each of them, and the methods on them."""
 
-    def __init__(self, config: mixture_tables.Config, d: int, d_y: int):
+    def __init__(self, config: tables.Config, d: int, d_y: int):
         super().__init__(config, d, d_y, methods(d))
-        self.start = amortized_start(d)
-        self.untrained = split(StartNetwork(d, rngs=nnx.Rngs(config.seed)))[1]
+        weights = split(StartNetwork(d, rngs=nnx.Rngs(config.seed)))[1]
+        self.untrained = amortized_start(d).replace(weights=weights)
 
-    def params(self, number: int, case: Case, target: Posterior) -> Mapping[str, Params]:
-        params = super().params(number, case, target)
-        starts = {row.start for name, row in ROWS.items() if name in self.methods}
-        phi = {start: self._phi(start, number, case, target) for start in starts}
+    def samplers(self, number: int, case: Case, target: Posterior) -> Mapping[str, Sampler]:
+        kinds = {row.start for name, row in ROWS.items() if name in self.methods}
+        starts = {kind: self._start(kind, number, case, target) for kind in kinds}
         return {
-            name: given | {"phi": phi[ROWS[name].start]} if name in ROWS else given
-            for name, given in params.items()
+            name: one.replace(amortized=starts[ROWS[name].start]) if name in ROWS else one
+            for name, one in self.methods.items()
         }
 
-    def _phi(self, start: str, number: int, case: Case, target: Posterior) -> Any:
-        if start == "perfect":
-            return posterior_mixture(target), jnp.asarray(target.basis, jnp.float32)
-        elsewhere = start == "elsewhere"
+    def _start(
+        self, kind: str, number: int, case: Case, target: Posterior
+    ) -> Amortized | SupervisedStart:
+        if kind == "perfect":
+            basis = jnp.asarray(target.basis, jnp.float32)
+            return SupervisedStart(PerfectDenoiser((posterior_mixture(target), basis)))
+        elsewhere = kind == "elsewhere"
         rng = np.random.default_rng([self.config.seed, self.d, self.d_y, number, 1 + elsewhere])
         learned = draw_case(rng, self.d, self.d_y) if elsewhere else case
-        key, theta = jax.random.key(rng.integers(2**32)), prior_mixture(case)
-        return train(key, self.untrained, theta, as_problem(learned), self.start, NUM_TRAIN_STEPS)
+        key, prior = jax.random.key(rng.integers(2**32)), prior_mixture(case)
+        return train(key, self.untrained, prior, as_problem(learned), NUM_TRAIN_STEPS)
 
 
-COSTS = {name: one.cost() for name, one in methods(2).items()}
-TABLE = mixture_tables.MixtureTable(TITLE, ABOUT, COSTS, TrainedProblems)
+COSTS = {name: one.cost(Schedule()) for name, one in methods(2).items()}
+TABLE = tables.MixtureTable(TITLE, ABOUT, COSTS, TrainedProblems)
 
 
 def main(config: Config) -> None:

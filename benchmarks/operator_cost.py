@@ -21,15 +21,15 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.operators import all_families
-from benchmarks.record import earlier, record
+from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
 from lavps_jax.diffusion.denoisers import EDMDenoiser
 from lavps_jax.networks import split
 from lavps_jax.networks.sizes import FFHQ256
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.likelihoods import log_likelihood, simulate
-from lavps_jax.runs.build import load_prior
+from lavps_jax.problems.problem import log_likelihood, simulate
+from lavps_jax.runs.loading import load_prior
 from lavps_jax.samplers import MGDM, Inner
 from lavps_jax.samplers.base import State
 
@@ -55,10 +55,10 @@ def seconds(fn: Callable[..., Any], *args: Any) -> float:
     return best
 
 
-def denoiser_of(side: int) -> tuple[EDMDenoiser, Any, tuple[int, int, int]]:
-    """A prior for images of this side, its weights, and their shape."""
+def prior_of(side: int) -> tuple[EDMDenoiser, tuple[int, int, int]]:
+    """A prior for images of this side, and their shape."""
     if side == 32:
-        return *load_prior("pretrained/fashion_mnist/prior"), (32, 32, 1)
+        return load_prior("fashion_mnist"), (32, 32, 1)
     model, weights = split(nnx.eval_shape(lambda: FFHQ256.build(nnx.Rngs(0))))
     draw = np.random.default_rng(0).standard_normal
 
@@ -67,29 +67,24 @@ def denoiser_of(side: int) -> tuple[EDMDenoiser, Any, tuple[int, int, int]]:
         # Temperatures of attention are vectors, and have a square root.
         return jnp.asarray(np.abs(values) if values.ndim == 1 else values)
 
-    theta = jax.tree.map(fill, weights)
-    return EDMDenoiser(model), theta, (side, side, 3)
+    return EDMDenoiser(jax.tree.map(fill, weights), model), (side, side, 3)
 
 
 def step_seconds(side: int) -> tuple[float, tuple[int, int, int]]:
     """Of one step of MGDM with one gradient step, denoising, and the shape of the images."""
-    denoiser, theta, x_shape = denoiser_of(side)
-    sampler = MGDM(denoiser, Inner(1), Inner(1), high_idx=20)
-    problem = simulate(
-        jax.random.key(0),
-        jnp.zeros(x_shape),
-        families.Identity().draw(jax.random.key(0), x_shape),
-        0.05,
-    )
-    segment = sampler.plan()[-1]
+    prior, x_shape = prior_of(side)
+    sampler = MGDM(inner_low_noise=Inner(1))
+    operator = families.Identity().draw(jax.random.key(0), x_shape)
+    problem = simulate(jax.random.key(0), jnp.zeros(x_shape), operator, 0.05)
+    segment = sampler.plan(prior.schedule)[-1]
     row = jax.tree.map(lambda leaf: leaf[0], segment.rows)
     noise = sampler.noise(jax.random.key(1), x_shape, segment)
     state = State(jnp.zeros(x_shape), jnp.zeros(x_shape))
 
-    def step(theta, noise, state, problem, row):
-        return sampler.step(noise, state, {"theta": theta}, problem, segment, row)
+    def step(noise, state, prior, problem, row):
+        return sampler.step(noise, state, prior, problem, segment, row)
 
-    return seconds(step, theta, noise, state, problem, row), x_shape
+    return seconds(step, noise, state, prior, problem, row), x_shape
 
 
 def operator_seconds(family: OperatorFamily, x_shape: tuple[int, int, int]) -> float:

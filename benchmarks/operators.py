@@ -22,13 +22,14 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.record import current_commit, earlier, record
+from benchmarks.reporting.record import current_commit, earlier, record
 from lavps_jax.config import cli
-from lavps_jax.config.settings import LAVPSConfig, SampleConfig, load_preset
+from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.errors import UserError
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.runs.sampling import run_sampling
+from lavps_jax.samplers import LAVPS
 
 PRECISE = ("denoising",)
 """Where y is close to the image already: cheap settings end further from it than y is. MGDM as in
@@ -97,14 +98,14 @@ def measure(config: Config, name: str, family: OperatorFamily) -> dict[str, Any]
     """Mean scores of the naive start and of both samplers."""
     preset: SampleConfig = load_preset("configs/fashion_mnist.py")
     lavps, (mgdm, _) = preset.sampler, preset.compare_with
-    assert isinstance(lavps, LAVPSConfig)
+    assert isinstance(lavps, LAVPS)
     # Cheap settings: starts are compared in 14 blocks, and MGDM takes a quarter of the steps.
-    lavps = dataclasses.replace(lavps, high_idx=15)
-    inner = dataclasses.replace(lavps.inner, num_inner_steps=3)
+    lavps = lavps.replace(high_idx=15)
+    inner = lavps.inner.replace(num_inner_steps=3)
     if name in PRECISE:
-        lavps = dataclasses.replace(lavps, inner_low_noise=inner)
+        lavps = lavps.replace(inner_low_noise=inner)
     else:
-        mgdm = dataclasses.replace(mgdm, num_steps=25, inner_low_noise=inner, high_idx=12)  # type: ignore[arg-type]
+        mgdm = mgdm.replace(num_steps=25, inner_low_noise=inner)
     run = dataclasses.replace(
         preset,
         operator=family,

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.record import record
+from benchmarks.reporting.record import record
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.record import current_commit, earlier, record
+from benchmarks.reporting.record import current_commit, earlier, record
 from lavps_jax.aot import Needs, least_times, sampling_needs, training_needs
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig, TrainConfig, load_preset

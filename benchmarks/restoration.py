@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks.intervals import paired_interval, paired_p_value
-from benchmarks.record import earlier, record
+from benchmarks.reporting.intervals import paired_interval, paired_p_value
+from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.data import TfdsData

@@ -23,9 +23,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture, lavps_mixture
-from benchmarks.record import check_report, record, stored_by_this_code
-from benchmarks.report import redraw_report, write_report
-from benchmarks.suites import PRETRAINED, SUITES, Point, Suite, points_of
+from benchmarks.comparison.report import redraw_report, write_report
+from benchmarks.comparison.suites import PRETRAINED, SUITES, Point, Suite, points_of
+from benchmarks.reporting.record import check_report, record, stored_by_this_code
 from lavps_jax.compare_sets import Network, distances, features_of, networks, samples_of
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig
@@ -209,7 +209,7 @@ def measure(
         prior=f"{PRETRAINED}/prior",
         data=ShippedData(pad_to=32),
         operator=operator,
-        sampler=point.sampler,
+        sampler=point.sampler,  # type: ignore[arg-type]
         out_dir=str(folder),
         num_images=suite.num_images,
         num_particles=suite.num_particles,

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import PRESET, ROOT, finish, free_port
-from benchmarks.record import earlier, record
+from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
 from lavps_jax.errors import UserError, check_at_least
 
@@ -37,7 +37,7 @@ TRAIN = """TrainConfig(load_preset("configs/fashion_mnist_prior.py").task,
         batch_size={images}, num_train_steps={amount}, log_every=5, validate_every=10**6,
         checkpoint_every=10**6, num_validation_images=8)"""
 SAMPLE = """SampleConfig({prior!r}, SyntheticData(256, (32, 32, 1)), RandomPixels(0.4, 0.6),
-        DPSConfig(num_steps=50), {out!r}, num_images={amount}, num_particles=1, batch_size=4)"""
+        DPS(num_steps=50), {out!r}, num_images={amount}, num_particles=1, batch_size=4)"""
 
 
 @dataclass(frozen=True)

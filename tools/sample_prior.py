@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lavps_jax.config import cli
-from lavps_jax.config.settings import PriorTask
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import on_disk
 from lavps_jax.operators import Identity
-from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.runs.build import load_network, load_prior
+from lavps_jax.problems.problem import Problem
+from lavps_jax.runs.loading import load_prior, network_shape
 from lavps_jax.runs.pictures import save_png
-from lavps_jax.samplers import DDIM, make_sample_fn
+from lavps_jax.samplers import DDIM, sample
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,13 @@ def main(arguments: list[str]) -> None:
     out = on_disk(config.out, "out")
     if out.exists():
         raise UserError("out", out, "choose a new name, this one exists")
-    denoiser, theta = load_prior(config.prior)
-    task = load_network(config.prior)[2].task
-    assert isinstance(task, PriorTask)
-    x_shape = (config.size, config.size, task.network.in_channels)
-    sampler = DDIM(denoiser, num_steps=config.num_steps, schedule=denoiser.schedule)
+    x_shape = (config.size, config.size, network_shape(config.prior).channels)
     # DDIM of a prior does not look at the measurement.
-    problem = make_problem(jnp.zeros(x_shape), Identity(x_shape=x_shape), 1.0)
-    sample_fn = make_sample_fn(sampler, num_particles=config.num_rows**2)
-    problems = jax.tree.map(lambda leaf: leaf[None], problem)
-    key, index = jax.random.key(config.seed), jnp.zeros(1, jnp.int32)
-    x_0 = np.asarray(sample_fn(key, index, {"theta": theta}, problems, sampler.plan()).x_0[0])
-    rows = x_0.reshape(config.num_rows, config.num_rows, *x_shape)
+    problem = Problem(jnp.zeros(x_shape), Identity(x_shape=x_shape), 1.0)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    prior, sampler = load_prior(config.prior), DDIM(num_steps=config.num_steps)
+    x_0 = sample(key, sampler, prior, problem, num_particles=config.num_rows**2).x_0
+    rows = np.asarray(x_0).reshape(config.num_rows, config.num_rows, *x_shape)
     save_png(out, np.concatenate(np.concatenate(rows, axis=1), axis=1))
     print(out)
 

@@ -7,17 +7,18 @@ import json
 
 import pytest
 
-from benchmarks import full_size_speed, record
-from lavps_jax.config.settings import DPSConfig, InnerConfig, MGDMConfig, PriorTask, load_preset
+from benchmarks import full_size_speed
+from benchmarks.reporting import record
+from lavps_jax.config.settings import PriorTask, load_preset
 from lavps_jax.errors import UserError
-from lavps_jax.samplers import MGDM
+from lavps_jax.samplers import DPS, LAVPS, MGDM, Inner
 
 
 def small_preset(path: str):
     preset = load_preset(path.replace("small", "fashion_mnist"))
     if path == "configs/small.py":  # LAVPS itself takes long to compile.
-        few = MGDMConfig(num_steps=6, high_idx=2, inner_low_noise=InnerConfig(1))
-        return dataclasses.replace(preset, sampler=few, compare_with=(DPSConfig(num_steps=12),))
+        few = MGDM(num_steps=6, high_idx=2, inner_low_noise=Inner(1))
+        return dataclasses.replace(preset, sampler=few, compare_with=(DPS(num_steps=12),))
     if path == "configs/small_prior.py":
         network = preset.task.network
         levels = tuple(dataclasses.replace(level, depth=1) for level in network.levels)
@@ -29,11 +30,12 @@ def small_preset(path: str):
 
 def test_the_sampler_of_a_preset_has_its_amortized_start(monkeypatch):
     monkeypatch.setattr(full_size_speed, "load_preset", small_preset)
-    models, params = full_size_speed.networks("small")
+    networks = full_size_speed.networks("small")
     preset = load_preset("configs/fashion_mnist.py")
-    sampler = full_size_speed.sampler_of("small", preset.sampler, models)
-    assert isinstance(sampler, MGDM) and sampler.cost().amortized_calls > 0
-    assert set(params) == {"theta", "phi"}
+    sampler, prior = full_size_speed.in_place("small", preset.sampler, networks)
+    assert isinstance(sampler, LAVPS) and sampler.cost(prior.schedule).amortized_calls > 0
+    assert sampler.amortized.weights is networks["amortized"][1]
+    assert prior.weights is networks["prior"][1]
 
 
 def test_rows_are_measured_once(tmp_path, monkeypatch, capsys):

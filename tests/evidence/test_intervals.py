@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.intervals import Interval, holm, mean_interval, paired_interval, paired_p_value
-from benchmarks.rankings import rank
+from benchmarks.comparison.rankings import rank
+from benchmarks.reporting.intervals import (
+    Interval,
+    holm,
+    mean_interval,
+    paired_interval,
+    paired_p_value,
+)
 
 
 def rows(values):

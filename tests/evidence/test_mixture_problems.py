@@ -12,18 +12,22 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from benchmarks import gaussian_mixture, mixture_tables, record
-from benchmarks.mixture_problems import (
-    UnitMixtureDenoiser,
+from benchmarks import gaussian_mixture
+from benchmarks.mixtures import tables
+from benchmarks.mixtures.problems import (
+    UnitMixture,
     as_problem,
     draw_case,
     exact_samples,
-    mixture,
     posterior,
+    prior_mixture,
     scores,
 )
-from benchmarks.record import origin_of
-from lavps_jax.diffusion.denoisers import GaussianMixtureDenoiser, add_noise
+from benchmarks.reporting import record
+from benchmarks.reporting.record import origin_of
+from lavps_jax.diffusion.bridges import add_noise
+from lavps_jax.diffusion.conditioning import estimate
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 
@@ -48,16 +52,18 @@ def test_the_posterior_is_prior_times_likelihood():
 @pytest.mark.parametrize("d", [8, 800])
 def test_the_fast_denoiser_is_the_exact_one(d):
     case = draw_case(np.random.default_rng(0), d, 1)
-    theta = mixture(case.means, case.log_weights, np.ones(()))
+    fast = prior_mixture(case)
+    assert isinstance(fast, UnitMixture)
+    exact = GaussianMixture(fast.means, fast.log_weights, fast.std)
     rng = np.random.default_rng(1)
     x_0 = jnp.asarray(case.means[7] + rng.standard_normal(d), jnp.float32)[None, None]
     told = 0.0
     for t in (1, 100, 400, 800, 1000):
         eps = jnp.asarray(rng.standard_normal((1, 1, d)), jnp.float32)
-        given = theta, add_noise(eps, x_0, jnp.asarray(t), Schedule()), jnp.asarray(t)
-        exact = GaussianMixtureDenoiser()(*given)
-        np.testing.assert_allclose(UnitMixtureDenoiser()(*given), exact, atol=2e-3)
-        told = max(told, float(np.ptp(exact - given[1])))
+        x_t = add_noise(eps, x_0, jnp.asarray(t), Schedule())
+        mean = exact(x_t, jnp.asarray(t))
+        np.testing.assert_allclose(fast(x_t, jnp.asarray(t)), mean, atol=2e-3)
+        told = max(told, float(np.ptp(mean - x_t)))
     assert told > 5
 
 
@@ -98,11 +104,11 @@ def test_chains_that_start_from_the_noised_mixture_reach_the_floor(monkeypatch):
 
 @pytest.mark.parametrize("name, time", [("DDRM", 999), ("DAPS", 954), ("DPS, step size 2", 999)])
 def test_chains_start_from_the_noised_mixture(name, time):
-    theta = mixture(np.array([[40.0] * 8, [-20.0] * 8]), np.log([0.3, 0.7]), np.ones(()))
-    params = {"theta": theta}
-    sampler = gaussian_mixture.FromMarginal(gaussian_mixture.METHODS[name])
+    means = np.array([[40.0] * 8, [-20.0] * 8])
+    prior = prior_mixture(CASE._replace(means=means, log_weights=np.log([0.3, 0.7])))
+    sampler = gaussian_mixture.from_marginal(gaussian_mixture.METHODS[name])
     eps = RNG.standard_normal((4000, 1, 1, 8)).astype(np.float32)
-    start = jax.vmap(lambda one: sampler.init(one, params, as_problem(CASE)).x_t)(eps)
+    start = jax.vmap(lambda one: sampler.init(one, prior, as_problem(CASE)).x_t)(eps)
     alpha_bar = float(Schedule().alpha_bar[time])
     one_step = start[:, 0, 0] / alpha_bar**0.5
     of_mixture = 0.3 * 40 - 0.7 * 20
@@ -113,11 +119,10 @@ def test_chains_start_from_the_noised_mixture(name, time):
 
 
 def test_reddiff_is_no_chain():
-    sampler = gaussian_mixture.FromMarginal(gaussian_mixture.METHODS["RED-diff"])
-    theta = mixture(CASE.means, CASE.log_weights, np.ones(()))
+    sampler = gaussian_mixture.from_marginal(gaussian_mixture.METHODS["RED-diff"])
     problem = as_problem(CASE)
-    state = sampler.init(jnp.ones((1, 1, 8)), {"theta": theta}, problem)
-    np.testing.assert_array_equal(state.x_0, problem.x_pinv)
+    state = sampler.init(jnp.ones((1, 1, 8)), prior_mixture(CASE), problem)
+    np.testing.assert_array_equal(state.x_0, estimate(problem))
     assert (state.x_t == 1).all()
 
 
@@ -141,9 +146,7 @@ def test_the_suite_goes_on_where_it_was(tmp_path, monkeypatch):
     # Carried to another machine, for a size that comes first in the report.
     monkeypatch.undo()
     here, there = "cores (", "cores there ("
-    monkeypatch.setattr(
-        mixture_tables, "origin_of", lambda one: origin_of(one).replace(here, there)
-    )
+    monkeypatch.setattr(tables, "origin_of", lambda one: origin_of(one).replace(here, there))
     gaussian_mixture.main(dataclasses.replace(small, dims=((2, 1),)))
     results = json.loads((tmp_path / "found.json").read_text())["results"]
     assert results["problems"]["8,1"] == json.loads(first)["results"]["problems"]["8,1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import conversion, operators, pods, restoration, run, weak_scaling
-from benchmarks.record import check_report, earlier, record
+from benchmarks.reporting.record import check_report, earlier, record
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK
 
@@ -58,11 +58,11 @@ def test_a_report_does_not_replace_what_no_report_wrote(tmp_path, name):
 
 
 def test_the_files_that_operators_read_replace_no_others(tmp_path):
-    operators.families(tmp_path / "new")
-    operators.families(tmp_path / "new")
+    operators.all_families(tmp_path / "new")
+    operators.all_families(tmp_path / "new")
     (tmp_path / "mask.png").write_bytes(b"my mask")
     with pytest.raises(UserError, match="pictures: got .*mask.png; give another folder"):
-        operators.families(tmp_path)
+        operators.all_families(tmp_path)
     assert (tmp_path / "mask.png").read_bytes() == b"my mask"
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gaussian_mixture, lavps_mixture, record
+from benchmarks import gaussian_mixture, lavps_mixture
 from benchmarks import run as suite_run
-from benchmarks.report import _evaluations, redraw_report, write_report
-from benchmarks.suites import BUDGETS, SUITES, points_of
+from benchmarks.comparison.report import _evaluations, redraw_report, write_report
+from benchmarks.comparison.suites import BUDGETS, SUITES, points_of
+from benchmarks.reporting import record
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
-from lavps_jax.runs.build import build_sampler, load_prior
+from lavps_jax.runs.build import build_sampler
 from lavps_jax.runs.pictures import save_png
 
 ROOT = Path(__file__).parents[2]
@@ -224,13 +226,14 @@ def test_reports_do_not_count_as_changes_of_the_code(tmp_path):
         return done.stdout.strip()
 
     def commit():
-        return run(sys.executable, "-c", "from benchmarks import record as r; "
+        return run(sys.executable, "-c", "from benchmarks.reporting import record as r; "
                    "print(r.current_commit())")  # fmt: skip
 
-    code, report = tmp_path / "benchmarks" / "record.py", tmp_path / "docs" / "results" / "a.md"
+    code = tmp_path / "benchmarks/reporting/record.py"
+    report = tmp_path / "docs" / "results" / "a.md"
     for file in (code, report):
         file.parent.mkdir(parents=True)
-    shutil.copyfile(ROOT / "benchmarks" / "record.py", code)
+    shutil.copyfile(ROOT / "benchmarks/reporting/record.py", code)
     report.write_text("1")
     run("git", "init", "-q")
     run("git", "add", "-A")
@@ -255,14 +258,13 @@ def test_every_point_has_a_folder_of_its_own():
 
 def test_budgets_are_kept():
     """And every method has as many settings as the others, the first of them its own default."""
-    denoiser, theta = load_prior("pretrained/fashion_mnist/prior")
     for task, operator in SUITES["budgets"].tasks.items():
         costs = {}
         for point in points_of("budgets", task, search=True):
-            sampler, _ = build_sampler(
-                point.sampler, denoiser, theta, (32, 32, 1), operator=operator, sigma_y=0.05
+            sampler = build_sampler(
+                point.sampler, Schedule(), (32, 32, 1), operator=operator, sigma_y=0.05
             )
-            cost = sampler.cost()
+            cost = sampler.cost(Schedule())
             evaluations = cost.network_calls + 2 * cost.vjps
             costs.setdefault(point.method, []).append(evaluations)
         assert all(max(one) <= BUDGETS[-1] for one in costs.values())

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.figures import interval_figure
-from benchmarks.intervals import mean_interval
-from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from benchmarks.reporting.figures import interval_figure
+from benchmarks.reporting.intervals import mean_interval
+from benchmarks.reporting.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import write_file
 from lavps_jax.samplers.base import Cost

@@ -8,42 +8,35 @@ sigma_y = max(s) times a uniform number, here at least 0.01.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
-from lavps_jax.diffusion.denoisers import GaussianMixture
-from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.metrics.images import interval_coverage, sliced_wasserstein
 from lavps_jax.operators import from_matrix
-from lavps_jax.problems.likelihoods import make_problem
-from lavps_jax.types import Problem
+from lavps_jax.problems.problem import Problem
 
 
-@dataclass(frozen=True)
-class UnitMixtureDenoiser:
-    """`GaussianMixtureDenoiser` of components of variance one, by products of matrices: many times
-    faster where there are many samples and dimensions.
+class UnitMixture(GaussianMixture):
+    """A mixture whose components have variance one, by products of matrices: many times faster
+    where there are many samples and dimensions.
 
     The noised components have variance one, too: with a = sqrt(alpha_bar) the posterior of the
     component is proportional to w_k exp(a m_k x_t - a^2 |m_k|^2 / 2), and with m its mean,
     E[x_0 | x_t] = m + a (x_t - a m).
     """
 
-    schedule: Schedule = Schedule()
-
-    def __call__(self, theta: GaussianMixture, x_t: Array, t: Int[Array, ""]) -> Array:
+    def __call__(self, x_t, t, label=None):
         """E[x_0 | x_t], of the shape of x_t."""
         a = jnp.asarray(self.schedule.alpha_bar**0.5, x_t.dtype)[t]
-        means = theta.means.reshape(len(theta.means), -1)
+        means = self.means.reshape(len(self.means), -1)
         product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         fit = a * product(means, x_t.reshape(-1)) - a**2 * jnp.sum(means**2, axis=1) / 2
-        mean = product(jax.nn.softmax(theta.log_weights + fit), means).reshape(x_t.shape)
+        mean = product(jax.nn.softmax(self.log_weights + fit), means).reshape(x_t.shape)
         return mean + a * (x_t - a * mean)
 
 
@@ -121,25 +114,23 @@ def exact_samples(rng: np.random.Generator, target: Posterior, count: int) -> np
 def as_problem(case: Case) -> Problem:
     """The measurement as samplers take it, in float32."""
     operator = from_matrix(case.a, (1, 1, case.a.shape[1]))
-    return make_problem(jnp.asarray(case.y, jnp.float32), operator, case.sigma_y)
+    return Problem(jnp.asarray(case.y, jnp.float32), operator, case.sigma_y)
 
 
-def mixture(means: np.ndarray, log_weights: np.ndarray, std: np.ndarray) -> GaussianMixture:
-    """Components over images (1, 1, d), in float32; std is a number or (1, 1, d)."""
-    image_means = jnp.asarray(means, jnp.float32)[:, None, None]
-    return GaussianMixture(
-        image_means, jnp.asarray(log_weights, jnp.float32), jnp.asarray(std, jnp.float32)
-    )
-
-
-def prior_mixture(case: Case) -> GaussianMixture:
+def prior_mixture(case: Case) -> UnitMixture:
     """The prior of a problem over images (1, 1, d), in float32."""
-    return mixture(case.means, case.log_weights, np.ones(()))
+    return UnitMixture(*_components(case.means, case.log_weights, np.ones(())))
 
 
 def posterior_mixture(target: Posterior) -> GaussianMixture:
     """The posterior over images (1, 1, d) in its own basis, in float32."""
-    return mixture(target.means, target.log_weights, target.std[None, None])
+    std = target.std[None, None]
+    return GaussianMixture(*_components(target.means, target.log_weights, std))
+
+
+def _components(means: np.ndarray, *others: np.ndarray) -> list[jax.Array]:
+    """Means as images (1, 1, d), and the others as they are, in float32."""
+    return [jnp.asarray(one, jnp.float32) for one in (means[:, None, None], *others)]
 
 
 def scores(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.intervals import Interval, holm, mean_interval, paired_p_value
+from benchmarks.reporting.intervals import Interval, holm, mean_interval, paired_p_value
 
 __all__ = ["RANKED_FROM", "Entry", "Ranked", "rank"]
 

@@ -11,32 +11,31 @@ of their own.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lavps_jax.config.settings import (
-    DAPSConfig,
-    DDNMConfig,
-    DDRMConfig,
-    DiffPIRConfig,
-    DINGConfig,
-    DPSConfig,
-    FastDIPSConfig,
-    GuessAndGuideConfig,
-    InnerConfig,
-    LAVPSConfig,
-    MGDMConfig,
-    MGPSConfig,
-    OneStepConfig,
-    PiGDMConfig,
-    REDDiffConfig,
-    SamplerConfig,
-    SupervisedConfig,
-    load_preset,
-)
+from lavps_jax.config.samplers import AnySampler
+from lavps_jax.config.settings import load_preset
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
+from lavps_jax.samplers import (
+    DAPS,
+    DDNM,
+    DDRM,
+    DING,
+    DPS,
+    LAVPS,
+    MGDM,
+    MGPS,
+    DiffPIR,
+    FastDIPS,
+    GuessAndGuide,
+    Inner,
+    OneStep,
+    PiGDM,
+    REDDiff,
+    Supervised,
+)
 
 __all__ = ["SUITES", "Point", "Suite", "points_of"]
 
@@ -54,7 +53,7 @@ class Point:
 
     method: str
     budget: str
-    sampler: SamplerConfig
+    sampler: AnySampler
 
     @property
     def name(self) -> str:
@@ -67,7 +66,7 @@ class Point:
         return "_".join(kept.split())
 
 
-ONE_STEP = Point("One step (DAVI)", "", OneStepConfig("benchmarks/weights/one_step"))
+ONE_STEP = Point("One step (DAVI)", "", OneStep("benchmarks/weights/one_step"))
 """A generator, trained on motion blur."""
 EPS = "benchmarks/weights/pivot"
 """A denoiser that sees the pivot of a measurement, trained on the three tasks and Gaussian blur."""
@@ -133,26 +132,16 @@ def points_of(suite: str, task: str, search: bool = False) -> list[Point]:
             return _images(task)
 
 
-def _inner(num_inner_steps: int, learning_rate: float = 0.5) -> InnerConfig:
-    return InnerConfig(num_inner_steps, learning_rate, "prior_std")
-
-
-def _mgdm(num_steps: int, num_inner_steps: int) -> MGDMConfig:
+def _mgdm(num_steps: int, num_inner_steps: int) -> MGDM:
     """As in configs/fashion_mnist.py: the inner steps in the half of the grid with less noise."""
-    return MGDMConfig(
-        inner=_inner(1),
-        inner_low_noise=_inner(num_inner_steps),
-        num_steps=num_steps,
-        high_idx=num_steps // 2,
-        tau_rule="midpoint",
-    )
+    return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=num_steps)
 
 
-def _lavps(task: str, num_inner_steps: int) -> LAVPSConfig:
+def _lavps(task: str, num_inner_steps: int) -> LAVPS:
     """As in the task's preset, but for K."""
     sampler = load_preset(PRESETS[task]).sampler
-    inner = dataclasses.replace(sampler.inner_low_noise, num_inner_steps=num_inner_steps)
-    return dataclasses.replace(sampler, inner_low_noise=inner)
+    inner = sampler.inner_low_noise.replace(num_inner_steps=num_inner_steps)
+    return sampler.replace(inner_low_noise=inner)
 
 
 def _budgets(task: str, search: bool) -> list[Point]:
@@ -161,17 +150,13 @@ def _budgets(task: str, search: bool) -> list[Point]:
     Without a search, the first one: the default, or, of n and K of MGDM, the best in PSNR on
     16 images of the half that settings are chosen on.
     """
-    lavps, slower = _lavps(task, 1), _inner(1, 0.3)
-    step_size, strength = DPSConfig().step_size, DiffPIRConfig().strength
-    penalty = FastDIPSConfig().penalty
+    lavps, slower = _lavps(task, 1), Inner(1, 0.3)
+    step_size, strength = DPS().step_size, DiffPIR().strength
+    penalty = FastDIPS().penalty
     settings = [
         Point("LAVPS", "K = 1", lavps),
         Point("LAVPS", "K = 0", _lavps(task, 0)),
-        Point(
-            "LAVPS",
-            "K = 1, rate .3",
-            dataclasses.replace(lavps, inner=slower, inner_low_noise=slower),
-        ),  # fmt: skip
+        Point("LAVPS", "K = 1, rate .3", lavps.replace(inner=slower, inner_low_noise=slower)),
         *(
             Point("MGDM", f"n = {n}, K = {k}", _mgdm(n, k))
             for n, k in ((17, 3), (27, 1), (7, 10), (25, 10), (59, 3), (100, 1))
@@ -180,19 +165,19 @@ def _budgets(task: str, search: bool) -> list[Point]:
     # Evaluations are n - 1, and two more for each of n - 2 derivatives.
     for n in ((budget + 5) // 3 for budget in BUDGETS):
         settings += [
-            Point("DPS", f"n = {n}, step x {factor:g}", DPSConfig(n, step_size * factor))
+            Point("DPS", f"n = {n}, step x {factor:g}", DPS(n, step_size * factor))
             for factor in (1, 0.5, 2)
         ]
         settings += [
-            Point("PiGDM", f"n = {n}, eta {eta:g}", PiGDMConfig(n, eta)) for eta in (1.0, 0.85, 0.5)
+            Point("PiGDM", f"n = {n}, eta {eta:g}", PiGDM(n, eta)) for eta in (1.0, 0.85, 0.5)
         ]
     for n in (budget + 1 for budget in BUDGETS):
         settings += [
-            Point("DiffPIR", f"n = {n}, lambda x {factor:g}", DiffPIRConfig(n, strength * factor))
+            Point("DiffPIR", f"n = {n}, lambda x {factor:g}", DiffPIR(n, strength * factor))
             for factor in (1, 0.5, 2)
         ]
         settings += [
-            Point("FAST-DIPS", f"n = {n}, rho {rho:g}", FastDIPSConfig(n, penalty=rho))
+            Point("FAST-DIPS", f"n = {n}, rho {rho:g}", FastDIPS(n, penalty=rho))
             for rho in (penalty, penalty / 2, penalty * 2)
         ]  # fmt: skip
     return settings if search else settings[::3]
@@ -204,30 +189,29 @@ def _images(task: str) -> list[Point]:
     points += [
         Point("MGDM", f"n = {n}, K = {k}", _mgdm(n, k)) for n, k in ((50, 3), (100, 3), (100, 10))
     ]
-    points += [Point("DPS", f"n = {n}", DPSConfig(n)) for n in (25, 100)]
-    points += [Point("PiGDM", f"n = {n}", PiGDMConfig(n)) for n in (25, 100)]
-    points += [Point("DDNM+", f"n = {n}", DDNMConfig(n)) for n in (25, 100)]
+    points += [Point("DPS", f"n = {n}", DPS(n)) for n in (25, 100)]
+    points += [Point("PiGDM", f"n = {n}", PiGDM(n)) for n in (25, 100)]
+    points += [Point("DDNM+", f"n = {n}", DDNM(n)) for n in (25, 100)]
     # Time travel: every five steps are run four times.
-    points += [Point("DDNM+", "n = 25, 4 times", DDNMConfig(25, travel_length=5, num_travels=4))]
-    points += [Point("DDRM", f"n = {n}", DDRMConfig(n)) for n in (21, 101)]
-    points += [Point("DiffPIR", f"n = {n}", DiffPIRConfig(n)) for n in (25, 100)]
-    points += [Point("RED-diff", f"n = {n}", REDDiffConfig(n)) for n in (100, 1000)]
+    points += [Point("DDNM+", "n = 25, 4 times", DDNM(25, travel_length=5, num_travels=4))]
+    points += [Point("DDRM", f"n = {n}", DDRM(n)) for n in (21, 101)]
+    points += [Point("DiffPIR", f"n = {n}", DiffPIR(n)) for n in (25, 100)]
+    points += [Point("RED-diff", f"n = {n}", REDDiff(n)) for n in (100, 1000)]
     step = 0.5 if task == "motion blur" else 1.0  # As in the authors' configurations.
-    points += [Point("DAPS", f"n = {n}", DAPSConfig(n, step_size=step)) for n in (20, 100)]
+    points += [Point("DAPS", f"n = {n}", DAPS(n, step_size=step)) for n in (20, 100)]
     steps = (100, 300) if task == "motion blur" else (100,)  # 300 are its authors', and dear.
-    points += [Point("MGPS", f"n = {n}", MGPSConfig(num_steps=n)) for n in steps]
-    points += [Point("DING", f"n = {n}", DINGConfig(n)) for n in (25, 50)]
-    points += [Point("FAST-DIPS", f"n = {n}", FastDIPSConfig(n)) for n in (25, 50, 100)]
+    points += [Point("MGPS", f"n = {n}", MGPS(num_steps=n)) for n in steps]
+    points += [Point("DING", f"n = {n}", DING(n)) for n in (25, 50)]
+    points += [Point("FAST-DIPS", f"n = {n}", FastDIPS(n)) for n in (25, 50, 100)]
     points += [
-        Point("Guess & Guide", f"guided every {k}", GuessAndGuideConfig(guide_every=k))
-        for k in (3, 1)
+        Point("Guess & Guide", f"guided every {k}", GuessAndGuide(guide_every=k)) for k in (3, 1)
     ]
-    points += [Point("EPS", f"n = {n}", SupervisedConfig(EPS, n)) for n in (10, 25, 100)]
+    points += [Point("EPS", f"n = {n}", Supervised(EPS, n)) for n in (10, 25, 100)]
     if task == "motion blur":
-        start = dataclasses.replace(_lavps(task, 1), amortized=SUPERVISED["Palette"])
+        start = _lavps(task, 1).replace(amortized=SUPERVISED["Palette"])
         points += [Point("LAVPS, Palette's start", "K = 1", start)]
         points += [
-            Point(method, f"n = {n}", SupervisedConfig(denoiser, n))
+            Point(method, f"n = {n}", Supervised(denoiser, n))
             for method, denoiser in SUPERVISED.items()
             for n in (10, 25, 100)
         ]
@@ -240,10 +224,10 @@ def _robustness() -> list[Point]:
     return [
         Point("LAVPS", "K = 1", _lavps("motion blur", 1)),
         Point("MGDM", "n = 100, K = 3", _mgdm(100, 3)),
-        Point("DPS", "n = 100", DPSConfig()),
-        Point("DiffPIR", "n = 25", DiffPIRConfig(25)),
-        Point("FAST-DIPS", "n = 25", FastDIPSConfig(25)),
-        *(Point(method, "n = 100", SupervisedConfig(path)) for method, path in SUPERVISED.items()),
+        Point("DPS", "n = 100", DPS()),
+        Point("DiffPIR", "n = 25", DiffPIR(25)),
+        Point("FAST-DIPS", "n = 25", FastDIPS(25)),
+        *(Point(method, "n = 100", Supervised(path)) for method, path in SUPERVISED.items()),
         ONE_STEP,
-        Point("EPS", "n = 25", SupervisedConfig(EPS, 25)),
+        Point("EPS", "n = 25", Supervised(EPS, 25)),
     ]

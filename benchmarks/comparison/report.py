@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.figures import Mark, pareto_figure, robustness_figure
-from benchmarks.intervals import Interval, mean_interval, paired_interval
-from benchmarks.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from benchmarks.rankings import RANKED_FROM, Entry, Ranked, rank
-from benchmarks.record import origin_of
-from benchmarks.report_words import ABOUT, ABOUT_SETS, NO_RANKING, SETTINGS, TITLES, TRAINED
-from benchmarks.suites import BUDGETS, SUITES, points_of
+from benchmarks.comparison.rankings import RANKED_FROM, Entry, Ranked, rank
+from benchmarks.comparison.suites import BUDGETS, SUITES, points_of
+from benchmarks.comparison.words import ABOUT, ABOUT_SETS, NO_RANKING, SETTINGS, TITLES, TRAINED
+from benchmarks.reporting.figures import Mark, pareto_figure, robustness_figure
+from benchmarks.reporting.intervals import Interval, mean_interval, paired_interval
+from benchmarks.reporting.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from benchmarks.reporting.record import origin_of
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import write_file
 from lavps_jax.io.strict_json import to_text

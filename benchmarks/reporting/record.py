@@ -29,7 +29,7 @@ __all__ = [
 
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return subprocess.run(command, capture_output=True, text=True, cwd=root).stdout.strip()
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
-from benchmarks.intervals import Interval
+from benchmarks.reporting.intervals import Interval
 
 __all__ = ["Mark", "interval_figure", "pareto_figure", "robustness_figure"]
 

@@ -10,8 +10,14 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from benchmarks.mixture_report import write_mixture_report
-from benchmarks.record import check_report, origin_of, provenance, record, stored_by_this_code
+from benchmarks.mixtures.report import write_mixture_report
+from benchmarks.reporting.record import (
+    check_report,
+    origin_of,
+    provenance,
+    record,
+    stored_by_this_code,
+)
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.samplers.base import Cost
 
