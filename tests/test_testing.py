@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from lavps_jax.operators import (
     FunctionOperator,
@@ -15,6 +14,7 @@ from lavps_jax.operators import (
     cropped,
     nonlinear_operator,
 )
+from lavps_jax.pytrees import static
 from lavps_jax.testing import _inherits_pinv, check_operator, operator_findings
 
 X_SHAPE = (8, 12, 3)
@@ -88,7 +88,7 @@ class WrongShape(Identity):
 class Raising(Identity):
     """Plain mistakes in `method`, a static field."""
 
-    method: str = struct.field(pytree_node=False)
+    method: str = static()
 
     def _mistake(self, name):
         if name == self.method:
