@@ -61,7 +61,14 @@ class Problem(Node):
 
     @property
     def sigma_y(self) -> Float[Array, ""]:
-        """Standard deviation of the noise, typical where it is not the same everywhere."""
+        """Standard deviation of the noise, typical where it is not the same everywhere.
+
+        Raises:
+          UserError: of a stack of problems, whose numbers would pass for a noise map.
+        """
+        if jnp.shape(self.y) != self.y_shape:
+            remedy = "give one: jax.vmap(lambda problem: problem.sigma_y)(problems)"
+            raise UserError("problem", f"a stack, y of shape {jnp.shape(self.y)}", remedy)
         return self.noise.typical_std(self.y, self.seen)
 
     @property

@@ -62,6 +62,11 @@ class Measured(NamedTuple):
         """(H, W, C) of what is sampled."""
         return self.problems.operator.x_shape
 
+    @property
+    def sigma_y(self) -> np.ndarray:
+        """Standard deviations of the noise of all problems, typical ones of photons, float (B,)."""
+        return np.asarray(_sigma_y(self.problems))
+
     def shown(self, x: np.ndarray) -> np.ndarray:
         """The measured part of images (..., H, W, C), without what only networks need around it."""
         operator = self.problems.operator
@@ -185,6 +190,11 @@ class Simulation(Measurements):
             labels = [self._source.label(int(i)) for i in index]
         problems = self._measure(seeds, jnp.asarray(images), operators)
         return Measured(problems, seeds, names, images, labels)
+
+
+@jax.jit
+def _sigma_y(problems: Problem):
+    return jax.vmap(lambda problem: problem.sigma_y)(problems)
 
 
 @jax.jit

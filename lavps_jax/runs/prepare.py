@@ -164,7 +164,6 @@ def _look_at(run: Run, batches: Sequence[int]) -> list[float]:
         return jnp.stack([jnp.all(jnp.isfinite(gradient(x))) for x in images]).all()
 
     check, noise = jax.jit(jax.vmap(finite)), []
-    sigma_y = jax.jit(jax.vmap(lambda problem: problem.sigma_y))
     for number in batches:
         measured = run.measured(number)
         found = np.asarray(check(measured.problems))
@@ -174,7 +173,7 @@ def _look_at(run: Run, batches: Sequence[int]) -> list[float]:
             remedy = "mend its forward: check_operator of lavps_jax.testing says where"
             raise UserError("operator", f"{operator} without a finite gradient ({name})", remedy)
         run.sums[number] = sums_of(measured.problems)
-        noise += [float(one) for one in np.asarray(sigma_y(measured.problems))]
+        noise += measured.sigma_y.tolist()
     return noise
 
 

@@ -52,8 +52,7 @@ def measured_batch(run: Run, number: int, measured: Measured) -> Batch:
     rows = slice(len(measured.names))
     facts = {"sums": run.sums[number], "num_observed": num_observed(measured)[rows]}
     if run.estimates_noise:
-        sigma_y = jax.vmap(lambda problem: problem.sigma_y)(measured.problems)
-        facts["sigma_y"] = np.asarray(sigma_y)[rows]
+        facts["sigma_y"] = measured.sigma_y[rows]
     naive = np.asarray(_naive(measured.problems))[:, None]
     scores = sample_scores(naive, measured, _lpips_nets(run.config))
 

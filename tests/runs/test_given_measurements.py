@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from given_arrays import CS, MASK, given, load, saved
+from given_arrays import CS, MASK, load, saved
 from PIL import Image
 
 from lavps_jax.diffusion.conditioning import estimate
 from lavps_jax.errors import UserError
 from lavps_jax.operators import Cropped, LinearOperator, families
-from lavps_jax.problems.noise import PoissonNoise
+from lavps_jax.problems import Poisson
 
 RNG = np.random.default_rng(0)
 Y = RNG.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
@@ -22,7 +22,7 @@ def test_measurements_are_taken_as_they_are(tmp_path):
     measured = load(saved(tmp_path, y=Y, x_0=x_0), families.Identity(), 0.1)
     np.testing.assert_array_equal(measured.problems.y, Y)
     np.testing.assert_allclose(measured.x_0, x_0, rtol=1e-6)
-    np.testing.assert_allclose(measured.problems.sigma_y, [0.1] * 3, rtol=1e-6)
+    np.testing.assert_allclose(measured.sigma_y, [0.1] * 3, rtol=1e-6)
     assert measured.names == [f"observation-{i:05d}" for i in range(3)]
     assert load(saved(tmp_path, y=Y), families.Identity(), 0.1).x_0 is None
 
@@ -68,7 +68,7 @@ def test_the_noise_of_each_file_is_estimated_with_its_own_grey_levels(tmp_path):
     fine = np.round(32767.5 * (1 + 0.0005 * noise[1])).astype(np.uint16)
     Image.fromarray(coarse).save(tmp_path / "coarse.png")
     Image.fromarray(fine).save(tmp_path / "fine.png")
-    found = load(str(tmp_path), families.Identity(), "estimate").problems.sigma_y
+    found = load(str(tmp_path), families.Identity(), "estimate").sigma_y
     np.testing.assert_allclose(found, [0.02, 0.0005], rtol=0.1)
 
 
@@ -332,17 +332,18 @@ def test_noise_is_estimated_or_counted(tmp_path):
     draws = np.random.default_rng(1).normal(size=(2, 192, 192, 1))
     y = -0.3 + draws * [[[[0.02]]], [[[0.2]]]]
     path = saved(tmp_path, y=y.astype(np.float32))
-    found = load(path, families.Identity(), "estimate").problems.sigma_y
+    found = load(path, families.Identity(), "estimate").sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.06)
-    counted = load(path, families.Identity(), poisson_peak=50.0).problems
-    assert isinstance(counted.noise, PoissonNoise)
-    np.testing.assert_allclose(counted.noise.peak, [50, 50])
+    counted = load(path, families.Identity(), poisson_peak=50.0)
+    noise = counted.problems.noise
+    assert isinstance(noise, Poisson)
+    np.testing.assert_allclose(noise.peak, [50, 50])
     # sqrt of the mean count, 17.5, in units of 25 photons.
     np.testing.assert_allclose(counted.sigma_y, 17.5**0.5 / 25, rtol=0.05)
     hidden = np.zeros((192, 192, 1))
     hidden[:, :120] = 1
     path = saved(tmp_path, y=y.astype(np.float32), mask=hidden)
-    found = load(path, families.RandomPixels(), "estimate").problems.sigma_y
+    found = load(path, families.RandomPixels(), "estimate").sigma_y
     np.testing.assert_allclose(found, [0.02, 0.2], rtol=0.08)
     with pytest.raises(UserError, match="sigma_y: got estimate"):
         white = saved(tmp_path, y=np.ones((1, 8, 8, 1), np.float32))
@@ -388,30 +389,3 @@ def test_a_grey_photo_stored_in_colours_is_grey(tmp_path, channels):
     assert measured.names == ["grey"] and measured.problems.y.shape == (1, 8, 8, 1)
     x = RNG.uniform(-1, 1, (1, 2, 8, 8, channels))
     np.testing.assert_allclose(measured.joined(x), x[0].mean(-1, keepdims=True))
-
-
-def test_batches_have_whole_pictures(tmp_path):
-    pixels = RNG.integers(0, 256, (3, 8, 8, 3), np.uint8)
-    for k, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / f"{k}.png")
-    for size, rows in ((1, 3), (5, 3), (6, 6)):
-        run = given(str(tmp_path), families.Identity(), channels=1, batch_size=size)
-        batches = [run.batch(k) for k in range(run.num_batches)]
-        assert {len(one.problems.y) for one in batches} == {rows}
-        assert [name for one in batches for name in one.names] == run.names
-        assert [len(one.files) for one in batches] == [len(one.names) // 3 for one in batches]
-        y = np.concatenate([one.problems.y[: len(one.names)] for one in batches])
-        found = y.reshape(3, 3, 8, 8).transpose(0, 2, 3, 1)
-        np.testing.assert_allclose(found, pixels / 127.5 - 1, atol=1e-6)
-
-
-def test_a_folder_of_colour_images_is_restored_channel_by_channel(tmp_path):
-    for name in ("a", "b"):
-        pixels = RNG.integers(0, 256, (8, 8, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    measured = load(str(tmp_path), families.Identity(), channels=1)
-    assert measured.names[3:] == ["b.png-red", "b.png-green", "b.png-blue"]
-    assert measured.pictures() == [slice(0, 3), slice(3, 6)]
-    np.testing.assert_allclose(
-        measured.joined(np.asarray(measured.problems.y[3:])), measured.files[1].pixels
-    )

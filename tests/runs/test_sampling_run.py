@@ -60,6 +60,12 @@ from lavps_jax.samplers import (
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
 
 
+def amortized_task(prior, **changes) -> AmortizedTask:
+    """A start for the operator that runs here have by default, on a small grid."""
+    network, known = AmortizedNetworkConfig(NETWORK), families.RandomPixels(0.4, 0.6)
+    return AmortizedTask(network, prior, known, num_steps=12, high_idx=6, **changes)
+
+
 def train(run_dir, task, num_train_steps) -> str:
     """Folder of the exported network."""
     steps = num_train_steps
@@ -107,14 +113,7 @@ def sample(out, prior, sampler, **changes):
 
 def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
     # Before training the network returns d_mu = d_rho = 0.
-    task = AmortizedTask(
-        AmortizedNetworkConfig(NETWORK),
-        prior,
-        families.RandomPixels(0.4, 0.6),
-        num_steps=12,
-        high_idx=6,
-        tau_rule="midpoint",
-    )
+    task = amortized_task(prior, tau_rule="midpoint")
     amortized = untrained(tmp_path / "silent", task)
     shared = {"num_steps": 12, "high_idx": 6, "tau_rule": "midpoint",
               "inner_low_noise": Inner(2)}  # fmt: skip
@@ -132,14 +131,7 @@ def test_lavps_with_a_network_that_says_nothing_is_mgdm(prior, tmp_path):
 
 
 def test_an_unknown_operator_or_noise_makes_lavps_compare_its_starts(prior, tmp_path, capsys):
-    task = AmortizedTask(
-        AmortizedNetworkConfig(NETWORK),
-        prior,
-        families.RandomPixels(0.4, 0.6),
-        num_steps=12,
-        high_idx=6,
-        tau_rule="previous",
-    )
+    task = amortized_task(prior, tau_rule="previous")
     lavps = LAVPS(amortized=untrained(tmp_path / "silent", task), num_steps=12, high_idx=6,
                         tau_rule="previous")  # fmt: skip
     schedule = load_prior(prior).schedule
@@ -389,14 +381,7 @@ def test_samplers_of_one_kind_get_names_of_their_own(prior, tmp_path):
 
 
 def test_an_amortized_network_is_used_on_its_own_grid_only(prior, tmp_path):
-    task = AmortizedTask(
-        AmortizedNetworkConfig(NETWORK),
-        prior,
-        families.RandomPixels(0.4, 0.6),
-        num_steps=12,
-        high_idx=6,
-        tau_rule="midpoint",
-    )
+    task = amortized_task(prior, tau_rule="midpoint")
     amortized = untrained(tmp_path / "silent", task)
     for wrong, words in (
         (LAVPS(amortized=amortized, num_steps=20, best_of=False), "num_steps: got 20; use 12"),
