@@ -65,12 +65,9 @@ class Supervised(Sampler):
     def init(self, eps, prior, problem) -> State:
         """x_T ~ N(0, I) and its denoised image; the memory is what the network sees of y."""
         prepared, last = self.network.prepare(problem), self.network.schedule.num_times - 1
-        return State(eps, self._predict(eps, problem, prepared, jnp.asarray(last)), prepared)
+        return State(eps, self.network(eps, problem, prepared, jnp.asarray(last)), prepared)
 
     def step(self, noise: Array, state, prior, problem, segment, row: DDIMRow) -> State:
         """The bridge to t_prev, and the prediction there."""
         x_t = bridge_draw(noise, row.bridge, state.x_t, state.x_0)
-        return State(x_t, self._predict(x_t, problem, state.memory, row.t_prev), state.memory)
-
-    def _predict(self, x_t: Array, problem: Problem, prepared: Any, t: Array) -> Array:
-        return self.network(x_t, problem, prepared, t)
+        return State(x_t, self.network(x_t, problem, state.memory, row.t_prev), state.memory)
