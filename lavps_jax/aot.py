@@ -58,15 +58,6 @@ from lavps_jax.training.sharding import (
 from lavps_jax.training.step import begin_carry, init_train_state, make_train_step
 from lavps_jax.types import Weights
 
-__all__ = [
-    "Needs",
-    "compiled",
-    "least_times",
-    "needs_of",
-    "sampling_needs",
-    "training_needs",
-]
-
 
 @dataclass(frozen=True)
 class Config:

@@ -41,8 +41,6 @@ from lavps_jax.metrics.clip_vision import clip_embedding, clip_weights
 from lavps_jax.metrics.lpips import load_lpips_weights, lpips_features
 from lavps_jax.metrics.set_distances import frechet_distance, kernel_distance
 
-__all__ = ["Features", "Images", "Network", "distances", "features_of", "networks", "samples_of"]
-
 BATCH_SIZE = 16
 DISTANCES: dict[str, dict[str, Callable[[Any, Any], float]]] = {
     "alexnet": {"frechet_alexnet": frechet_distance, "kernel_alexnet": kernel_distance},

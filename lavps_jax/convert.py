@@ -37,8 +37,6 @@ from lavps_jax.io.weights import write_weights
 from lavps_jax.networks import split
 from lavps_jax.runs.loading import load_network
 
-__all__ = ["Config", "from_orbax", "from_torch", "to_torch"]
-
 MADE_BY = "made_by"
 """Key of a checkpoint under which it says that it was made here."""
 _CHUNK = 1 << 20

@@ -13,18 +13,6 @@ import numpy as np
 from jax.core import Tracer
 from PIL import Image
 
-__all__ = [
-    "UNREADABLE",
-    "UserError",
-    "check_at_least",
-    "check_choices",
-    "check_fraction",
-    "check_positive",
-    "check_seed",
-    "did_you_mean",
-    "first_words",
-]
-
 UNREADABLE = (
     OSError,
     EOFError,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig, TrainConfig
 
-__all__ = ["sample", "train"]
-
 # Each imports what it runs by itself: neither waits for the libraries of the other.
 
 

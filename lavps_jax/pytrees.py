@@ -7,8 +7,6 @@ from typing import Any, Self, dataclass_transform
 
 import jax
 
-__all__ = ["Node", "static"]
-
 
 def static(*, default: Any = dataclasses.MISSING, kw_only: Any = dataclasses.MISSING) -> Any:
     """A field of a `Node` that is no leaf: a hashable value that decides the program.

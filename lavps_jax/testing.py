@@ -19,8 +19,6 @@ from lavps_jax.errors import first_words
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.types import PRNGKey
 
-__all__ = ["check_operator", "operator_findings"]
-
 
 def check_operator(
     rng_key: PRNGKey,

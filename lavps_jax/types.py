@@ -6,8 +6,6 @@ from typing import Any
 
 from jaxtyping import Array
 
-__all__ = ["PRNGKey", "Weights"]
-
 PRNGKey = Array
 Weights = Any
 """A pytree of arrays."""

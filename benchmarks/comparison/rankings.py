@@ -9,8 +9,6 @@ import numpy as np
 
 from benchmarks.reporting.intervals import Interval, holm, mean_interval, paired_p_value
 
-__all__ = ["RANKED_FROM", "Entry", "Ranked", "rank"]
-
 Entry = Mapping[str, Any]
 """One sampler on one task, as metrics.json has it, with its "method" and "budget"."""
 

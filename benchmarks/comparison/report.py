@@ -23,8 +23,6 @@ from lavps_jax.io.storage import write_file
 from lavps_jax.io.strict_json import to_text
 from lavps_jax.runs.pictures import contact_sheet
 
-__all__ = ["redraw_report", "write_report"]
-
 QUALITY = "lpips_alex"
 YARDSTICK = "MGDM"
 """Whose last point the others are compared with, image by image."""

@@ -37,8 +37,6 @@ from lavps_jax.samplers import (
     Supervised,
 )
 
-__all__ = ["SUITES", "Point", "Suite", "points_of"]
-
 PRETRAINED = "pretrained/fashion_mnist"
 SUPERVISED = {
     "Palette": "benchmarks/weights/palette",

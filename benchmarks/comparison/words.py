@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ABOUT", "ABOUT_SETS", "NO_RANKING", "SETTINGS", "TITLES", "TRAINED"]
-
 TITLES = {
     "budgets": "Which sampler is best at equal budgets",
     "images": "How good a sample is for its cost",

@@ -13,8 +13,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.io.storage import write_file
 from lavps_jax.samplers.base import Cost
 
-__all__ = ["write_mixture_report"]
-
 Found = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
 """By "d,d_y": of every problem, the scores of every row."""
 

@@ -21,8 +21,6 @@ from benchmarks.reporting.record import (
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.samplers.base import Cost
 
-__all__ = ["WIDE", "Config", "MixtureTable", "ProblemsOfSize"]
-
 WIDE = 800
 """From this d on, chains start from the noised mixture."""
 _UNSETTLED = ("dims", "num_problems", "num_wide_problems", "out")

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 from benchmarks.reporting.intervals import Interval
 
-__all__ = ["Mark", "interval_figure", "pareto_figure", "robustness_figure"]
-
 STYLE: Any = {
     "svg.hashsalt": "lavps",  # The same figure is the same file.
     "font.size": 9,

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Interval", "holm", "mean_interval", "paired_interval", "paired_p_value"]
-
 _NUM_RESAMPLES = 2000
 _LEAST_ERROR = 0.3
 """Of a resample, over that of the values."""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Block", "Figure", "Heading", "Table", "Text", "to_html", "to_markdown"]
-
 
 @dataclass(frozen=True)
 class Heading:

@@ -16,16 +16,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.io.storage import on_disk, write_file
 from lavps_jax.io.strict_json import to_text
 
-__all__ = [
-    "check_report",
-    "current_commit",
-    "earlier",
-    "origin_of",
-    "provenance",
-    "record",
-    "stored_by_this_code",
-]
-
 
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]

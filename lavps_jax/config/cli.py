@@ -26,8 +26,6 @@ from lavps_jax.distributed.memory import LESS_MEMORY
 from lavps_jax.errors import UserError, did_you_mean, first_words
 from lavps_jax.io.storage import absolute, as_path, on_disk, reached
 
-__all__ = ["fail", "from_flags", "main", "parse"]
-
 Config = TypeVar("Config")
 
 _PROGRAMS = {

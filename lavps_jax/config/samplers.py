@@ -21,8 +21,6 @@ from lavps_jax.samplers import (
     Supervised,
 )
 
-__all__ = ["AnySampler"]
-
 # LAVPS first: it is an MGDM too, and a command line takes the first kind that fits.
 AnySampler = (
     LAVPS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import tyro
+from etils import epy
 
 from lavps_jax import data, networks, operators
 from lavps_jax.config.samplers import AnySampler
@@ -34,18 +34,8 @@ from lavps_jax.operators.families.base import Family
 from lavps_jax.problems.poisson import LARGEST_PEAK
 from lavps_jax.samplers import Inner
 
-__all__ = [
-    "AmortizedTask",
-    "SupervisedTask",
-    "OneStepTask",
-    "OptimizerConfig",
-    "PriorTask",
-    "SampleConfig",
-    "TrainConfig",
-    "from_json",
-    "load_preset",
-    "to_json",
-]
+with epy.lazy_imports():  # Only a command line needs it, and it takes long to import.
+    import tyro
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from lavps_jax.networks import (
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.training.amortized import BlockWeight
 
-__all__ = ["AmortizedTask", "SupervisedTask", "OneStepTask", "PriorTask"]
-
 
 @dataclass(frozen=True)
 class PriorTask:

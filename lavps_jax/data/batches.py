@@ -21,8 +21,6 @@ from lavps_jax.data.crops import Crops
 from lavps_jax.data.images import ImageSource, to_float
 from lavps_jax.errors import UserError
 
-__all__ = ["batch_indices", "load_ahead", "load_batch", "load_labels", "view_numbers"]
-
 Batch = TypeVar("Batch")
 
 _NUM_THREADS = min(4, os.cpu_count() or 1)

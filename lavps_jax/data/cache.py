@@ -11,8 +11,6 @@ import numpy as np
 from lavps_jax.data.crops import Crops
 from lavps_jax.data.images import ArraySource, ImageSource
 
-__all__ = ["cached"]
-
 
 def cached(source: ImageSource, *, limit_bytes: int = 2**30) -> ImageSource:
     """The same images, which are kept in memory as they are read, up to `limit_bytes` in all.

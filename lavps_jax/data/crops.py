@@ -9,8 +9,6 @@ from jaxtyping import UInt8, UInt64
 
 from lavps_jax.data.images import ImageSource, array_of, picture_of
 
-__all__ = ["Crops"]
-
 
 @dataclass(frozen=True, eq=False)
 class Crops:

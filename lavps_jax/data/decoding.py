@@ -21,8 +21,6 @@ from PIL import Image, ImageCms
 
 from lavps_jax.errors import UNREADABLE, UserError, first_words
 
-__all__ = ["WHITE_LEVEL", "Decoded", "decode", "decode_bytes", "decoded_shape"]
-
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = (0, 4)

@@ -14,8 +14,6 @@ from lavps_jax.data.decoding import WHITE_LEVEL, Decoded, decode
 from lavps_jax.data.value_range import DEPTHS, ValueRange, range_of
 from lavps_jax.errors import UserError
 
-__all__ = ["ImageFile", "in_8_bits", "read_image", "read_kernel", "read_mask", "write_image"]
-
 _LUMA = np.array([0.299, 0.587, 0.114])
 """ITU-R BT.601, as in JPEG."""
 

@@ -17,8 +17,6 @@ from lavps_jax.data.images import ImageSource, check_size, checked_index, fitted
 from lavps_jax.data.value_range import ValueRange, check_value_range
 from lavps_jax.errors import UserError, check_choices
 
-__all__ = ["FolderData"]
-
 
 @dataclass(frozen=True)
 class FolderData:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from lavps_jax.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "files_below", "image_files", "is_folder", "shown_name"]
-
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 """What is taken for an image in a folder, in lower case."""
 

@@ -11,20 +11,6 @@ from PIL import Image, ImageOps
 
 from lavps_jax.errors import UserError
 
-__all__ = [
-    "ArraySource",
-    "ImageSource",
-    "array_of",
-    "check_padding",
-    "check_size",
-    "checked_index",
-    "fitted",
-    "pad_image",
-    "picture_of",
-    "to_float",
-    "to_uint8",
-]
-
 
 class ImageSource(Protocol):
     """Images of one shape, in a fixed order, read one at a time."""

@@ -28,8 +28,6 @@ from lavps_jax.data.images import (
 )
 from lavps_jax.errors import UNREADABLE, UserError, first_words
 
-__all__ = ["DataConfig", "FolderData", "ShippedData", "SyntheticData", "TfdsData", "shipped"]
-
 
 @dataclass(frozen=True)
 class TfdsData:

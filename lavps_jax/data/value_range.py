@@ -7,8 +7,6 @@ from jaxtyping import Num
 
 from lavps_jax.errors import UserError
 
-__all__ = ["DEPTHS", "ValueRange", "check_value_range", "range_of"]
-
 ValueRange = tuple[float, float]
 """(the number of black, the number of white)."""
 

@@ -11,15 +11,6 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.schedules import Schedule
 
-__all__ = [
-    "BridgeCoefficients",
-    "add_noise",
-    "bridge_coefficients",
-    "bridge_draw",
-    "bridges_between",
-    "levels",
-]
-
 
 class BridgeCoefficients(NamedTuple):
     """q(x_t | x_s, x_l) = N(c_l x_l + c_s x_s, std^2 I): float64 on the host, float32 in a run."""

@@ -10,8 +10,6 @@ from lavps_jax.networks import InverseRule, Measurement
 from lavps_jax.operators import Blur, CircularBlur, LinearOperator
 from lavps_jax.problems.problem import Problem
 
-__all__ = ["as_measurement", "estimate", "pseudo_inverse"]
-
 
 def estimate(problem: Problem) -> Float[Array, "H W C"]:
     """A rough image from y: A^+ y, regularised, float (H, W, C).

@@ -13,8 +13,6 @@ from lavps_jax.networks.tiled import Model
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import Weights
 
-__all__ = ["SIGMA_DATA", "Denoiser", "EDMDenoiser", "Preconditioning", "edm_preconditioning"]
-
 SIGMA_DATA = 0.5
 """Standard deviation of images that the preconditioning assumes (Karras et al. 2022)."""
 

@@ -8,8 +8,6 @@ from jaxtyping import Array, Float
 
 from lavps_jax.diffusion.denoisers import Denoiser
 
-__all__ = ["GaussianMixture"]
-
 
 class GaussianMixture(Denoiser):
     """The prior p(x_0) = sum_k exp(log_weights[k]) N(means[k], diag std^2), over any one shape.

@@ -21,8 +21,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators import LinearOperator
 from lavps_jax.problems.problem import Problem
 
-__all__ = ["Pivot", "pivot"]
-
 _NUM_PROBES = 4
 
 

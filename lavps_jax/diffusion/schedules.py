@@ -12,8 +12,6 @@ import numpy as np
 
 from lavps_jax.errors import UserError
 
-__all__ = ["Schedule", "time_grid"]
-
 _SMALLEST_ALPHA_BAR = 1e-6
 
 

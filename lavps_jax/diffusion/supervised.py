@@ -17,8 +17,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import Weights
 
-__all__ = ["SupervisedDenoiser"]
-
 
 class SupervisedDenoiser(Node):
     """E[x_0 | x_t, y] from a supervised network that sees A^+ y, or more of the measurement.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from math import prod
 
-__all__ = ["bytes_sent"]
-
 _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )

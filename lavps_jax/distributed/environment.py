@@ -11,8 +11,6 @@ from typing import Any
 
 import jax
 
-__all__ = ["describe_code", "describe_machine"]
-
 
 def describe_machine() -> dict[str, Any]:
     """{"devices", "processor", "cores", "jax"}, for cards and records."""

@@ -9,8 +9,6 @@ import jax
 
 from lavps_jax.errors import UserError
 
-__all__ = ["LESS_MEMORY", "available_bytes", "check_memory", "required_bytes"]
-
 LESS_MEMORY = (
     "lower batch_size; in sampling, lower num_particles, give --tile or --compute-dtype bfloat16; "
     "in training, raise num_microbatches or fsdp, or give --remat layers"

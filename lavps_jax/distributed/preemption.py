@@ -9,8 +9,6 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-__all__ = ["StopRequest"]
-
 
 class StopRequest:
     """Takes SIGTERM, with which batch systems announce that a machine goes, while it is entered.

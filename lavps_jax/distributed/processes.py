@@ -19,8 +19,6 @@ from jax.experimental import multihost_utils
 from lavps_jax.distributed.environment import describe_code
 from lavps_jax.errors import UserError
 
-__all__ = ["check_agreement", "connect", "is_first", "on_any", "wait_for_all"]
-
 TIMEOUT_SECONDS = 300
 """How long a process waits for the others to come."""
 

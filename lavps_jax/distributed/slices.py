@@ -10,8 +10,6 @@ from jax.experimental import topologies
 
 from lavps_jax.errors import UserError, first_words
 
-__all__ = ["CHIPS", "Chip", "compile_only", "devices_of"]
-
 
 class Chip(NamedTuple):
     """What a chip can do, per second where it is a rate.

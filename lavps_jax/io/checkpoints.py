@@ -18,8 +18,6 @@ from lavps_jax.io.checksums import checksums
 from lavps_jax.io.named_arrays import Tree, check_leaves, named_leaves
 from lavps_jax.io.storage import AnyPath, absolute, as_path, check_readable, in_bucket
 
-__all__ = ["TrainingCheckpoints"]
-
 CHECKSUMS = "checksums"
 
 

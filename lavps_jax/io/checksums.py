@@ -11,8 +11,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import UInt32
 
-__all__ = ["checksums"]
-
 
 def checksums(arrays: Mapping[str, Any]) -> UInt32[np.ndarray, " N"]:
     """sum_i (2 i + 1) w_i modulo 2^32 over the words w_i of every array, uint32 (N,), on the host.

@@ -16,8 +16,6 @@ import numpy as np
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import AnyPath
 
-__all__ = ["Tree", "check_leaves", "named_leaves"]
-
 Tree = TypeVar("Tree")
 
 

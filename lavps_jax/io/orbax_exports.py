@@ -14,8 +14,6 @@ from lavps_jax.io.shipped import shipped
 from lavps_jax.io.storage import as_path, check_readable, copy_on_disk, reached
 from lavps_jax.io.weights import DAMAGED, OLD_WEIGHTS, read_card
 
-__all__ = ["read_orbax_export"]
-
 
 def read_orbax_export(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays, as they were stored, by the dotted paths of their leaves; and the card.

@@ -35,16 +35,6 @@ from lavps_jax.io.storage import (
     remove_files,
 )
 
-__all__ = [
-    "MARK",
-    "Purpose",
-    "is_marked",
-    "new_mark",
-    "read_mark",
-    "refuse_existing",
-    "write_directory",
-]
-
 Purpose: TypeAlias = Literal["samples", "an unfinished run", "weights"]
 """What a folder is for; one is not replaced by another."""
 

@@ -19,8 +19,6 @@ from lavps_jax.networks import AmortizedNetworkConfig, HDiTConfig
 from lavps_jax.networks.attention import rotary_frequencies
 from lavps_jax.types import Weights
 
-__all__ = ["from_published", "published_name", "published_prefix", "to_published"]
-
 _LAYER = re.compile(r"^((?:down|up)_levels\.\d+|mid_level)\.(\d+)\.(?!feature_degradation)")
 _FREQUENCIES = "self_attn.pos_emb.freqs"
 _UNUSED = re.compile(r"^(logvar_(fourier|linear)\.|epsilon_net\.)")

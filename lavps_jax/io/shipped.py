@@ -7,8 +7,6 @@ from pathlib import Path
 
 from lavps_jax.errors import UserError
 
-__all__ = ["ROOT", "shipped", "shipped_network"]
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE if (_PACKAGE / "pretrained").is_dir() else _PACKAGE.parent
 """Folder with configs/ and pretrained/, where relative paths in presets begin: the repository, or

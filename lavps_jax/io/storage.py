@@ -20,26 +20,6 @@ from etils import epath
 
 from lavps_jax.errors import UserError, first_words
 
-__all__ = [
-    "AnyPath",
-    "CONNECTIONS",
-    "absolute",
-    "as_path",
-    "check_readable",
-    "copy_on_disk",
-    "files_in",
-    "hidden_beside",
-    "hold",
-    "in_bucket",
-    "is_held",
-    "left_beside",
-    "make_folder",
-    "on_disk",
-    "reached",
-    "remove_files",
-    "write_file",
-]
-
 AnyPath = Any
 """A `pathlib.Path` on disk, an `etils.epath.Path` in a bucket; what both can is used."""
 

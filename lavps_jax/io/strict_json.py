@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any
 
-__all__ = ["to_text"]
-
 
 def to_text(content: Any, indent: int | None = 2) -> str:
     """Plain data as JSON; null stands for a number that is infinite or none (RFC 8259)."""

@@ -21,8 +21,6 @@ from lavps_jax.io.own_folders import write_directory
 from lavps_jax.io.shipped import shipped
 from lavps_jax.io.storage import AnyPath, as_path, copy_on_disk, reached
 
-__all__ = ["export_weights", "load_weights", "read_card", "write_weights"]
-
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 OLD_WEIGHTS = "weights"

@@ -19,8 +19,6 @@ from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError
 
-__all__ = ["CLIPWeights", "clip_embedding", "clip_weights"]
-
 HEAD_SIZE = 64
 """Of all published vision transformers."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

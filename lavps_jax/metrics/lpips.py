@@ -28,17 +28,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.pytrees import Node, static
 
-__all__ = [
-    "LPIPS_MIN_SIDE",
-    "LPIPSNet",
-    "LPIPSWeights",
-    "load_lpips_weights",
-    "lpips",
-    "lpips_enlarges",
-    "lpips_features",
-    "lpips_input",
-]
-
 LPIPSNet = Literal["alexnet", "vgg16"]
 
 LPIPS_MIN_SIDE = 64

@@ -15,8 +15,6 @@ from jaxtyping import Float
 
 from lavps_jax.errors import UserError
 
-__all__ = ["frechet_distance", "kernel_distance"]
-
 CMMD_BANDWIDTH = 10.0
 
 

@@ -22,15 +22,6 @@ from lavps_jax.networks.degradation import Measurement
 from lavps_jax.networks.hdit import HDiTConfig
 from lavps_jax.networks.unet import UNetConfig
 
-__all__ = [
-    "SupervisedNetwork",
-    "SupervisedNetworkConfig",
-    "InverseRule",
-    "MeanUnit",
-    "AmortizedNetwork",
-    "AmortizedNetworkConfig",
-]
-
 MeanUnit = Literal["image", "prior_std"]
 InverseRule = Literal["ridge", "published"]
 

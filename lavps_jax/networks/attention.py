@@ -12,15 +12,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.networks.precision import widened
 
-__all__ = [
-    "axial_positions",
-    "axial_rotation",
-    "global_attention",
-    "neighbourhood_attention",
-    "rotate",
-    "rotary_frequencies",
-]
-
 _MAX_DENSE_TOKENS = 256
 """Up to this many tokens one masked product over the whole grid costs least."""
 _TILE = 8

@@ -11,8 +11,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.networks.initial import normal
 
-__all__ = ["BackboneConfig", "ClassEmbedding", "check_inputs", "require"]
-
 
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
     """Raises `UserError(field, value, remedy)` unless the condition holds."""

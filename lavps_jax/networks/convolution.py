@@ -15,8 +15,6 @@ from jaxtyping import Array, Float
 from lavps_jax.networks.initial import normal
 from lavps_jax.networks.precision import spread, widened
 
-__all__ = ["Conv", "Downsample", "GroupNorm", "Upsample", "convolve"]
-
 
 def convolve(
     x: Float[Array, "H W I"],

@@ -17,8 +17,6 @@ from jaxtyping import Array, Float
 from lavps_jax.networks.layers import Linear, group_patches, ungroup_patches
 from lavps_jax.networks.precision import widened
 
-__all__ = ["FeatureDegradation", "Measurement"]
-
 
 class Measurement(NamedTuple):
     """One observation, as a network sees it.

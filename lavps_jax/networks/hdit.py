@@ -29,8 +29,6 @@ from lavps_jax.networks.layers import (
 )
 from lavps_jax.networks.pure import keep
 
-__all__ = ["GlobalAttention", "HDiT", "HDiTConfig", "LevelConfig", "NeighbourhoodAttention"]
-
 _NUM_AUGMENTATION_INPUTS = 9
 """Augmentation inputs of the published networks. They are always zero here, but their embedding
 is not: cos(0) = 1."""

@@ -7,8 +7,6 @@ import math
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-__all__ = ["normal"]
-
 
 def normal(rng_key: PRNGKeyArray, shape: tuple[int, ...], std: float = 1.0) -> Array:
     """Draws independent N(0, std^2) weights of the default float type.

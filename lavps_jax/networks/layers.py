@@ -24,24 +24,6 @@ from lavps_jax.networks.initial import normal
 from lavps_jax.networks.precision import spread, widened
 from lavps_jax.networks.pure import Buffer
 
-__all__ = [
-    "AdaRMSNorm",
-    "FeedForward",
-    "FourierFeatures",
-    "Linear",
-    "MappingBlock",
-    "MappingNetwork",
-    "PatchOut",
-    "RMSNorm",
-    "SelfAttention",
-    "TokenMerge",
-    "TokenSplit",
-    "dropout",
-    "fold_key",
-    "group_patches",
-    "ungroup_patches",
-]
-
 _EPS = 1e-6
 
 

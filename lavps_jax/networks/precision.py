@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["spread", "widened"]
-
 
 def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x in at least float32: sums over many entries lose too many digits in bfloat16."""

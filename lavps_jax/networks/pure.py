@@ -12,8 +12,6 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lavps_jax.errors import UserError
 
-__all__ = ["Buffer", "ComputeDtype", "PureModel", "Remat", "keep", "split", "trainable_mask"]
-
 ComputeDtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "layers"]
 

@@ -11,8 +11,6 @@ from lavps_jax.networks.hdit import (
     NeighbourhoodAttention,
 )
 
-__all__ = ["FFHQ256", "IMAGENET256", "with_degradation"]
-
 FFHQ256 = HDiTConfig(
     patch_size=4,
     levels=(

@@ -15,8 +15,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel
 from lavps_jax.types import Weights
 
-__all__ = ["TILES_AT_ONCE", "Model", "TiledModel", "Tiles", "tiled"]
-
 TILES_AT_ONCE = 16
 """At most so many tiles are evaluated together, one such group after the other: neither the program
 nor what the network keeps in memory grows with the image."""

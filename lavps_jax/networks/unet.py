@@ -26,8 +26,6 @@ from lavps_jax.networks.unet_layers import (
     timestep_embedding,
 )
 
-__all__ = ["UNet2D", "UNetConfig"]
-
 
 @dataclass(frozen=True)
 class UNetConfig:

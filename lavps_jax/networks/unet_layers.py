@@ -14,8 +14,6 @@ from lavps_jax.networks.convolution import Conv, GroupNorm
 from lavps_jax.networks.layers import Linear, dropout
 from lavps_jax.networks.precision import spread, widened
 
-__all__ = ["AttentionBlock", "ResnetBlock", "TimestepEmbedding", "timestep_embedding"]
-
 
 def timestep_embedding(
     time: Float[Array, ""], features: int, *, flip_sin_to_cos: bool, freq_shift: float

@@ -18,12 +18,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.pytrees import Node, static
 
-__all__ = [
-    "LinearOperator",
-    "MeasurementOperator",
-    "measurement_like",
-]
-
 
 class MeasurementOperator(Node):
     """A differentiable map A of one image, y = A(x); subclasses give `forward`.

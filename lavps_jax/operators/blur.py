@@ -12,16 +12,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = [
-    "Blur",
-    "CircularBlur",
-    "check_kernel",
-    "check_kernel_size",
-    "check_kernel_sum",
-    "gaussian_kernel",
-    "squared_kernel",
-]
-
 
 class Blur(LinearOperator):
     """y[i, j] = sum_{a, b} kernel[a, b] x[i + a - k//2, j + b - k//2], each channel alone.

@@ -10,8 +10,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
 
-__all__ = ["Brightness"]
-
 
 class Brightness(FlatSpectrum):
     """y = sum_c weights[c] x[..., c], (H, W, 1). A A^T = |weights|^2 I.

@@ -13,19 +13,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.operators.spectral import FlatSpectrum, SpectrumFn
 
-__all__ = [
-    "Composition",
-    "LinearComposition",
-    "LinearOneOf",
-    "LinearStack",
-    "OneOf",
-    "SpectralComposition",
-    "Stack",
-    "compose",
-    "one_of",
-    "stack",
-]
-
 
 class Composition(MeasurementOperator):
     """y = second(first(x)); build it with `compose`.

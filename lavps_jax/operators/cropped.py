@@ -10,8 +10,6 @@ from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.operators.spectral import SpectrumFn
 from lavps_jax.pytrees import static
 
-__all__ = ["Cropped", "LinearCropped", "cropped"]
-
 
 class Cropped(MeasurementOperator):
     """y = A(crop(x)); build it with `cropped`.

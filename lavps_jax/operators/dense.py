@@ -14,8 +14,6 @@ from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.separable import Factor, factor
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["Dense", "from_matrix"]
-
 
 class Dense(LinearOperator):
     """y = A x for the pixels of x in one column, (m,); build it with `from_matrix`.

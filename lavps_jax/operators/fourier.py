@@ -10,8 +10,6 @@ from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.inpainting import check_mask
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["FourierSampling"]
-
 
 class FourierSampling(LinearOperator):
     """y = mask * F x, complex (H, W, C), with F the orthonormal Fourier transform (one coil).

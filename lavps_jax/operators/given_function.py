@@ -14,8 +14,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator, measurement_like
 from lavps_jax.pytrees import static
 
-__all__ = ["FunctionOperator", "NonlinearOperator", "linear_operator", "nonlinear_operator"]
-
 ForwardFn = Callable[[Any, Array], Array]
 
 

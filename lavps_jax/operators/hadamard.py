@@ -12,8 +12,6 @@ from jaxtyping import Array, Float, Int
 from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
 
-__all__ = ["ScrambledHadamard", "walsh_hadamard"]
-
 
 class ScrambledHadamard(FlatSpectrum):
     """y = S W P x for every channel, (m, C): shuffled, transformed, subsampled.

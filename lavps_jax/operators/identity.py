@@ -8,8 +8,6 @@ from jaxtyping import Array, Float
 
 from lavps_jax.operators.spectral import FlatSpectrum
 
-__all__ = ["Identity"]
-
 
 class Identity(FlatSpectrum):
     """y = x: every pixel is measured."""

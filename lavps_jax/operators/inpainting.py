@@ -10,8 +10,6 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
 
-__all__ = ["Inpainting", "check_mask"]
-
 
 class Inpainting(FlatSpectrum):
     """y = mask * x. y keeps the image shape, with zeros at the missing pixels.

@@ -12,8 +12,6 @@ from lavps_jax.operators.base import MeasurementOperator
 from lavps_jax.operators.nonlinear import round_through
 from lavps_jax.pytrees import static
 
-__all__ = ["JPEG", "quantization_tables"]
-
 # Tables K.1 (brightness) and K.2 (colour) of ITU-T T.81.
 _BRIGHTNESS = """
 16 11 10 16 24 40 51 61

@@ -9,8 +9,6 @@ from jaxtyping import Array, Float
 from lavps_jax.operators.blur import check_kernel_size
 from lavps_jax.types import PRNGKey
 
-__all__ = ["motion_kernel"]
-
 NUM_TURNS = 8
 """Number of places along the path where the heading is drawn anew; linear in between."""
 TURN_STD = jnp.pi / 2

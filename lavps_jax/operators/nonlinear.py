@@ -10,8 +10,6 @@ from lavps_jax.errors import UserError, check_positive
 from lavps_jax.operators.base import LinearOperator, MeasurementOperator
 from lavps_jax.pytrees import static
 
-__all__ = ["Clipping", "FourierMagnitude", "LightBlur", "ToneCurve", "round_through"]
-
 
 class FourierMagnitude(MeasurementOperator):
     """Phase retrieval: y = |F pad(u)| for every channel, u = (x + 1) / 2 in [0, 1].

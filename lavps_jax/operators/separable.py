@@ -13,8 +13,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import LinearOperator
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["Factor", "Separable", "bicubic_matrix", "factor"]
-
 
 class Factor(NamedTuple):
     """Singular value decomposition U diag(s) V^T of one matrix (h, H), r = min(h, H).

@@ -10,8 +10,6 @@ from jaxtyping import Array, Float
 
 from lavps_jax.operators.base import LinearOperator
 
-__all__ = ["FlatSpectrum", "SpectrumFn", "seen_only"]
-
 SpectrumFn = Callable[[Array], Array]
 """Singular values s >= 0, of any shape, to numbers of that shape; works elementwise."""
 

@@ -11,8 +11,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.spectral import FlatSpectrum
 from lavps_jax.pytrees import static
 
-__all__ = ["SuperResolution"]
-
 
 class SuperResolution(FlatSpectrum):
     """y = mean of x over factor x factor blocks, (H / factor, W / factor, C).

@@ -10,8 +10,6 @@ from lavps_jax.operators.identity import Identity
 from lavps_jax.operators.inpainting import Inpainting
 from lavps_jax.operators.spectral import SpectrumFn, seen_only
 
-__all__ = ["Diagonal", "LinearWeighted", "Weighted", "weighted"]
-
 
 class Weighted(MeasurementOperator):
     """y = weights * A(x), with nothing measured where a weight is zero.

@@ -15,8 +15,6 @@ from lavps_jax.errors import UserError, check_at_least, check_positive
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Custom", "Gaussian", "Noise", "PoissonGaussian", "standard_normal"]
-
 LogProbFn = Callable[[Any, Array, Array], Float[Array, ""]]
 
 

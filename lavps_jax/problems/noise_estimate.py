@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float
 
 from lavps_jax.errors import UserError
 
-__all__ = ["estimate_sigma_y"]
-
 _MOST_STD = 0.4
 """Above it the estimate of clipped values is a tenth too small, and soon far too small."""
 

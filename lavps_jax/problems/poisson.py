@@ -12,8 +12,6 @@ from lavps_jax.errors import UserError, check_positive
 from lavps_jax.problems.noise import Noise
 from lavps_jax.types import PRNGKey
 
-__all__ = ["LARGEST_PEAK", "Poisson"]
-
 LARGEST_PEAK = 1e10
 """Photons of a white pixel: their noise, 2e-6, is 17 times the spacing of float32 numbers at 1."""
 _FAINT = 0.1

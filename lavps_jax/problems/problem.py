@@ -16,16 +16,6 @@ from lavps_jax.problems.noise import Gaussian, Noise
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import PRNGKey
 
-__all__ = [
-    "Problem",
-    "check_light",
-    "homoscedastic",
-    "log_likelihood",
-    "prediction_log_likelihood",
-    "residual_chi2",
-    "simulate",
-]
-
 
 class Problem(Node):
     """One measurement of one image; stack the leaves for a batch of measurements.

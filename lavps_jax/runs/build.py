@@ -19,8 +19,6 @@ from lavps_jax.runs.loading import (
 )
 from lavps_jax.samplers import LAVPS, OneStep, Sampler, Supervised
 
-__all__ = ["build_sampler", "is_trained_on", "network_path"]
-
 
 def network_path(sampler: Sampler) -> str | None:
     """The folder of the exported network that a sampler's settings name; None if it needs none.

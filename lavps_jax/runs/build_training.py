@@ -32,15 +32,6 @@ from lavps_jax.training.losses import Loss, PriorLoss, SupervisedLoss
 from lavps_jax.training.one_step import OneStepLoss
 from lavps_jax.types import Weights
 
-__all__ = [
-    "Trainee",
-    "build_loss",
-    "build_optimizer",
-    "build_trainee",
-    "exported",
-    "one_step_weights",
-]
-
 
 class Trainee(NamedTuple):
     """What a training run trains, with which loss, next to which fixed weights."""

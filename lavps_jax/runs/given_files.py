@@ -13,8 +13,6 @@ from lavps_jax.data.files import ImageFile, read_image
 from lavps_jax.data.value_range import ValueRange
 from lavps_jax.errors import UNREADABLE, UserError
 
-__all__ = ["ImageFiles", "check_finite", "read_npz"]
-
 
 class ImageFiles:
     """Image files of one shape, of which some at a time are in memory.

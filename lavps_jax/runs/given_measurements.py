@@ -32,8 +32,6 @@ from lavps_jax.runs.given_operators import GivenOperators
 from lavps_jax.runs.loading import NetworkShape
 from lavps_jax.runs.measurements import Measured, Measurements
 
-__all__ = ["GivenMeasurements"]
-
 LARGEST = 10.0
 """Measurements are smaller than this times those of a white image; pixels from 0 to 255 are not."""
 

@@ -17,8 +17,6 @@ from lavps_jax.operators import Blur, CircularBlur, MeasurementOperator
 from lavps_jax.operators.blur import check_kernel_sum, squared_kernel
 from lavps_jax.operators.families import OperatorFamily
 
-__all__ = ["GivenOperators"]
-
 
 class GivenOperators:
     """The operator of every measurement, with the given arrays.

@@ -31,21 +31,6 @@ from lavps_jax.networks.tiled import Model, Tiles, tiled
 from lavps_jax.samplers.starts import Amortized, SupervisedStart, TrainedBlocks
 from lavps_jax.types import Weights
 
-__all__ = [
-    "NetworkShape",
-    "amortized_start",
-    "check_image_shape",
-    "check_tile",
-    "load_amortized",
-    "load_generator",
-    "load_network",
-    "load_prior",
-    "load_supervised",
-    "network_shape",
-    "stored_config",
-    "supervised_denoiser",
-]
-
 
 class NetworkShape(NamedTuple):
     """Which images networks take.

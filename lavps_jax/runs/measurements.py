@@ -23,16 +23,6 @@ from lavps_jax.problems.poisson import Poisson
 from lavps_jax.problems.problem import Problem, check_light, simulate
 from lavps_jax.types import PRNGKey
 
-__all__ = [
-    "Measured",
-    "Measurements",
-    "RunKeys",
-    "Simulation",
-    "name_seeds",
-    "run_keys",
-    "with_classes",
-]
-
 
 class Measured(NamedTuple):
     """The measurements of one batch. The last batch of a run is filled up with repeats, so that all

@@ -13,8 +13,6 @@ from PIL import Image
 
 from lavps_jax.data import to_uint8
 
-__all__ = ["StdMap", "contact_sheet", "save_png"]
-
 DPI = 150
 MARGIN = 16
 GAP = 5

@@ -25,8 +25,6 @@ from lavps_jax.runs.measurements import Measured, Measurements, Simulation, with
 from lavps_jax.runs.sampling_job import Processes
 from lavps_jax.samplers import LAVPS, Sampler
 
-__all__ = ["Run", "prepare", "sums_of"]
-
 
 class Run(NamedTuple):
     """What is restored, and by which samplers.

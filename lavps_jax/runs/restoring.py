@@ -33,8 +33,6 @@ from lavps_jax.runs.sampling_outputs import measured_batch, restored_batch
 from lavps_jax.samplers.stepwise import Given, StepPrograms, Turn, compile_steps
 from lavps_jax.types import PRNGKey
 
-__all__ = ["check_finite", "restore_batches"]
-
 
 def restore_batches(run: Run, job: SamplingJob, console: Console, devices: Sequence[Any]) -> None:
     """Measures, restores with every sampler and scores the batches of this process that the job

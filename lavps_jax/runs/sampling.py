@@ -19,8 +19,6 @@ from lavps_jax.runs.restoring import restore_batches
 from lavps_jax.runs.sampling_job import Processes, SamplingJob, detect_processes, job_folder
 from lavps_jax.runs.sampling_outputs import print_table, write_results
 
-__all__ = ["run_sampling"]
-
 
 def run_sampling(
     config: SampleConfig,

@@ -33,15 +33,6 @@ from lavps_jax.io.storage import (
     write_file,
 )
 
-__all__ = [
-    "MEASURED",
-    "Batch",
-    "Processes",
-    "SamplingJob",
-    "detect_processes",
-    "job_folder",
-]
-
 PATIENCE = 3600.0
 """Seconds that process 0 waits for the next batch of another process."""
 _FREE_FIELDS = ("overwrite", "process_index", "process_count")

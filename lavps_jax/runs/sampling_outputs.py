@@ -36,8 +36,6 @@ from lavps_jax.runs.scores import (
     sample_scores,
 )
 
-__all__ = ["measured_batch", "print_table", "restored_batch", "write_results"]
-
 SHEET_ROWS = 16
 """Pictures on the contact sheet: the first ones."""
 

@@ -14,8 +14,6 @@ from lavps_jax.metrics.lpips import LPIPSNet, load_lpips_weights, lpips
 from lavps_jax.problems.problem import residual_chi2
 from lavps_jax.runs.measurements import Measured
 
-__all__ = ["ensemble_scores", "finite_mean", "fit_warnings", "num_observed", "sample_scores"]
-
 _LPIPS_NAMES: dict[LPIPSNet, str] = {"alexnet": "lpips_alex", "vgg16": "lpips_vgg"}
 FAR = 2.0
 """A chi-square this many times too large or too small says that a result means nothing."""

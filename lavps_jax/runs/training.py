@@ -54,8 +54,6 @@ from lavps_jax.training.sharding import (
 from lavps_jax.training.step import TrainState, begin_carry, init_train_state, make_train_step
 from lavps_jax.types import PRNGKey
 
-__all__ = ["batches_of", "run_training"]
-
 _CARRY_SEED = 2
 
 

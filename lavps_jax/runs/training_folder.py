@@ -28,8 +28,6 @@ from lavps_jax.io.storage import (
 )
 from lavps_jax.io.weights import CARD, read_card
 
-__all__ = ["RunLog", "check_run_folder", "claim_run_folder", "exported_card"]
-
 _FREE_FIELDS = (
     "run_dir", "log_every", "validate_every", "checkpoint_every", "keep_last", "max_skipped_steps",
     "num_microbatches", "fsdp", "remat", "coordinator", "process_index", "process_count",

@@ -17,8 +17,6 @@ from lavps_jax.training.losses import PriorLoss
 from lavps_jax.training.sharding import on_all_devices, replicated
 from lavps_jax.types import Weights
 
-__all__ = ["make_validation", "validation_line"]
-
 VALIDATION_SIGMAS = (0.2, 1.0, 5.0)
 """Noise levels at which the denoising error of a prior is reported."""
 _VALIDATION_SEED = 1

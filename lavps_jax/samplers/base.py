@@ -18,18 +18,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import PRNGKey
 
-__all__ = [
-    "Cost",
-    "GridSampler",
-    "Plan",
-    "Sampler",
-    "Segment",
-    "State",
-    "ddim_times",
-    "is_finite",
-    "on_device",
-]
-
 
 class State(NamedTuple):
     """What the next step needs of one particle.

@@ -21,8 +21,6 @@ from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State, on_device
 from lavps_jax.types import PRNGKey
 
-__all__ = ["DAPS", "DAPSNoise", "DAPSRow", "largest_curvature"]
-
 _NUM_POWER_STEPS = 15
 """Of the power iteration for L, which from below is then right to a few percent."""
 

@@ -13,8 +13,6 @@ from lavps_jax.errors import check_at_least, check_fraction
 from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State, ddim_times, on_device
 
-__all__ = ["DDIM", "DDIMRow", "ddim_plan"]
-
 
 class DDIMRow(NamedTuple):
     """One step: from time t to the next lower grid time t_prev.

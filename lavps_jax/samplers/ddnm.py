@@ -15,8 +15,6 @@ from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddi
 from lavps_jax.samplers.ddrm import DDRMRow, ddrm_rows, spectral_step
 from lavps_jax.types import PRNGKey
 
-__all__ = ["DDNM", "DDNMNoise", "DDNMRow"]
-
 
 class DDNMRow(NamedTuple):
     """One step, at the begin of a repeated stretch after a leap back to its noisier end.

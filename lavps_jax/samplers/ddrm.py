@@ -15,8 +15,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import GridSampler, Plan, Segment, State, ddim_times, on_device
 
-__all__ = ["DDRM", "DDRMRow", "ddrm_rows", "spectral_step"]
-
 
 class DDRMRow(NamedTuple):
     """One step.

@@ -11,8 +11,6 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import check_fraction, check_positive
 from lavps_jax.samplers.base import GridSampler, Plan, Segment, State, ddim_times, on_device
 
-__all__ = ["DiffPIR", "DiffPIRRow"]
-
 
 class DiffPIRRow(NamedTuple):
     """One step: t, sigma_t, and x_{t_prev} = c_l x_t + c_s x_0_hat + std noise."""

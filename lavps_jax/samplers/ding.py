@@ -16,8 +16,6 @@ from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddi
 from lavps_jax.samplers.ddim import DDIMRow
 from lavps_jax.types import PRNGKey
 
-__all__ = ["DING", "DINGNoise", "DINGRow"]
-
 
 class DINGRow(NamedTuple):
     """One step.

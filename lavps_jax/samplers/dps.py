@@ -12,8 +12,6 @@ from lavps_jax.errors import check_at_least, check_fraction
 from lavps_jax.samplers.base import Cost, GridSampler, Plan, State
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 
-__all__ = ["DPS"]
-
 
 class DPS(GridSampler):
     """Diffusion posterior sampling (Chung et al., ICLR 2023, arXiv:2209.14687, algorithm 1).

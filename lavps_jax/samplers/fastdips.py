@@ -14,8 +14,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import GridSampler, Plan, Segment, State, ddim_times, on_device
 
-__all__ = ["FastDIPS", "FastDIPSRow", "into_ball"]
-
 
 class FastDIPSRow(NamedTuple):
     """One step.

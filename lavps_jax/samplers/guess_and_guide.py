@@ -17,8 +17,6 @@ from lavps_jax.problems.problem import Problem, log_likelihood
 from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddim_times, on_device
 
-__all__ = ["GuessAndGuide", "GuessAndGuideRow", "optimise"]
-
 
 class GuessAndGuideRow(NamedTuple):
     """One step.

@@ -15,8 +15,6 @@ from lavps_jax.pytrees import Node, static
 from lavps_jax.samplers.starts import Start
 from lavps_jax.samplers.variational import Block, block_loss, draw, fit
 
-__all__ = ["Inner", "LearningRateUnit", "block_draw"]
-
 LearningRateUnit = Literal["image", "prior_std"]
 
 

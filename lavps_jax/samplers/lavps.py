@@ -21,8 +21,6 @@ from lavps_jax.samplers.starts import (
     ZeroShot,
 )
 
-__all__ = ["LAVPS"]
-
 
 class LAVPS(MGDM):
     """Likelihood-guided sampling with amortized variational inference (arXiv:2602.07102).

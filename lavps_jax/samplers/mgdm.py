@@ -29,8 +29,6 @@ from lavps_jax.samplers.mgdm_rows import (
 from lavps_jax.samplers.starts import Start, ZeroShot
 from lavps_jax.types import PRNGKey
 
-__all__ = ["MGDM", "GibbsNoise", "MGDMNoise"]
-
 
 class GibbsNoise(NamedTuple):
     """Standard normal draws of one Gibbs repetition.

@@ -14,8 +14,6 @@ from lavps_jax.diffusion.schedules import Schedule, even_grid_float32
 from lavps_jax.samplers.inner import Inner
 from lavps_jax.samplers.variational import Block
 
-__all__ = ["MGDMRow", "MGDMRows", "TauRule", "block_times", "make_block", "mgdm_rows"]
-
 TauRule = Literal["previous", "midpoint", "three_quarters", "uniform", "mix"]
 
 

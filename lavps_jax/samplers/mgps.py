@@ -21,8 +21,6 @@ from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddi
 from lavps_jax.samplers.variational import draw
 from lavps_jax.types import PRNGKey
 
-__all__ = ["MGPS", "Estimation", "MGPSNoise", "MGPSRow"]
-
 _LAST_UNREFINED = 20
 """No step is refined from this grid index downwards, as the authors have it for 300 steps."""
 

@@ -14,8 +14,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State
 from lavps_jax.types import PRNGKey
 
-__all__ = ["OneStep", "generate"]
-
 
 def generate(
     denoiser: SupervisedDenoiser,

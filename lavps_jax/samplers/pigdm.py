@@ -12,8 +12,6 @@ from lavps_jax.errors import check_fraction
 from lavps_jax.samplers.base import Cost, GridSampler, Plan, Segment, State, ddim_times, on_device
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 
-__all__ = ["PiGDM", "PiGDMRow"]
-
 
 class PiGDMRow(NamedTuple):
     """One step.

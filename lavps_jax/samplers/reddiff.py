@@ -16,8 +16,6 @@ from lavps_jax.problems.problem import Problem, log_likelihood
 from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State, on_device
 
-__all__ = ["REDDiff", "REDDiffRow"]
-
 
 class REDDiffRow(NamedTuple):
     """One step.

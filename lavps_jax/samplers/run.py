@@ -15,8 +15,6 @@ from lavps_jax.problems.problem import Problem, homoscedastic
 from lavps_jax.samplers.base import Plan, Sampler, is_finite
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Samples", "sample"]
-
 
 class Samples(NamedTuple):
     """Posterior samples of one measurement; of a stack of B with B on axis 0.

@@ -19,17 +19,6 @@ from lavps_jax.pytrees import Node, static
 from lavps_jax.samplers.variational import Block, BlockLossFn
 from lavps_jax.types import Weights
 
-__all__ = [
-    "Amortized",
-    "BestOf",
-    "Start",
-    "SupervisedStart",
-    "TrainedBlocks",
-    "ZeroShot",
-    "block_prior",
-    "guidance",
-]
-
 _NUM_CG_STEPS = 10
 """Of `guidance`: a network corrects what they leave."""
 

@@ -22,8 +22,6 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers.base import Plan, Sampler, State, is_finite
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Given", "StepPrograms", "Turn", "compile_steps"]
-
 
 class Given(NamedTuple):
     """What a batch is made of; arrays on one device.

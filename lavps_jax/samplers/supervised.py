@@ -17,8 +17,6 @@ from lavps_jax.pytrees import static
 from lavps_jax.samplers.base import Cost, Plan, Sampler, State
 from lavps_jax.samplers.ddim import DDIMRow, ddim_plan
 
-__all__ = ["Supervised"]
-
 
 class Supervised(Sampler):
     """DDIM with a denoiser E[x_0 | x_t, y], whose samples are of p(x_0 | y) if it has learned it.

@@ -17,8 +17,6 @@ from jaxtyping import Array, Float, Int
 from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.problems.problem import Problem, log_likelihood
 
-__all__ = ["Block", "BlockLossFn", "block_loss", "draw", "fit"]
-
 BlockLossFn = Callable[[Array, Array, Array], Array]
 """(mu, rho, eps) -> negative ELBO, float ()."""
 

@@ -27,8 +27,6 @@ from lavps_jax.samplers.variational import Block, block_loss, draw
 from lavps_jax.training.losses import Loss
 from lavps_jax.types import PRNGKey, Weights
 
-__all__ = ["AmortizedLoss", "BlockWeight", "Chain", "ChainLoss", "block_weight"]
-
 BlockWeight = Literal["none", "expected_residual"]
 
 

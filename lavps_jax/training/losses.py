@@ -15,8 +15,6 @@ from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.problem import simulate
 from lavps_jax.types import PRNGKey, Weights
 
-__all__ = ["Loss", "Metrics", "PriorLoss", "SupervisedLoss", "shown_label"]
-
 Metrics = dict[str, Array]
 
 

@@ -24,8 +24,6 @@ from lavps_jax.problems.problem import log_likelihood, simulate
 from lavps_jax.samplers.one_step import generate
 from lavps_jax.training.losses import Loss
 
-__all__ = ["OneStepLoss", "relative_entropy_draw"]
-
 
 def relative_entropy_draw(
     x: Float[Array, "*shape"],

@@ -21,17 +21,6 @@ from jaxtyping import Array
 from lavps_jax.errors import UserError
 from lavps_jax.training.step import TrainState
 
-__all__ = [
-    "check_batch",
-    "replicated",
-    "global_batch",
-    "make_mesh",
-    "on_all_devices",
-    "batch_sharding",
-    "state_sharding",
-    "weight_sharding",
-]
-
 Tree = TypeVar("Tree")
 
 _AXES = ("data", "fsdp")

@@ -14,8 +14,6 @@ from jaxtyping import Array, Float, Int
 from lavps_jax.training.losses import Loss, Metrics
 from lavps_jax.types import PRNGKey, Weights
 
-__all__ = ["TrainState", "begin_carry", "init_train_state", "make_train_step"]
-
 
 class TrainState(NamedTuple):
     """Everything a training run carries from step to step.

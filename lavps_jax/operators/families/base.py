@@ -9,8 +9,6 @@ from lavps_jax.errors import UserError
 from lavps_jax.operators.base import MeasurementOperator
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Family", "Setting", "check_bounds", "drawn"]
-
 Setting = float | tuple[float, float]
 """A number, or (least, greatest): then it is uniform between them, anew for every draw."""
 

@@ -23,8 +23,6 @@ from lavps_jax.operators.families.base import Family, Setting, check_bounds, dra
 from lavps_jax.operators.motion import motion_kernel
 from lavps_jax.types import PRNGKey
 
-__all__ = ["AnisotropicBlur", "Border", "GaussianBlur", "KernelFile", "MotionBlur"]
-
 Border = Literal["reflect", "circular"]
 _LEAST_STD = 0.01
 """Pixels; a narrower Gaussian is a single pixel."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import tyro
+from etils import epy
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators import combined
@@ -44,7 +44,8 @@ from lavps_jax.operators.families.sampling import (
 )
 from lavps_jax.types import PRNGKey
 
-__all__ = ["Mixture", "OneFamily", "OperatorFamily", "Stack", "Composition"]
+with epy.lazy_imports():  # Only a command line needs it, and it takes long to import.
+    import tyro
 
 OneFamily = (
     RandomBox

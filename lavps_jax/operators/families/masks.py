@@ -15,8 +15,6 @@ from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.inpainting import Inpainting
 from lavps_jax.types import PRNGKey
 
-__all__ = ["CentreBox", "HalfImage", "MaskFile", "Outpainting", "RandomBox", "RandomPixels"]
-
 
 @dataclasses.dataclass(frozen=True)
 class RandomBox(Family):

@@ -14,8 +14,6 @@ from lavps_jax.operators.families.blurs import MotionBlur
 from lavps_jax.operators.nonlinear import Clipping, FourierMagnitude, LightBlur
 from lavps_jax.types import PRNGKey
 
-__all__ = ["JPEG", "HighDynamicRange", "NonlinearBlur", "PhaseRetrieval", "ToneCurve"]
-
 
 @dataclasses.dataclass(frozen=True)
 class PhaseRetrieval(Family):

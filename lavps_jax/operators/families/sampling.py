@@ -18,15 +18,6 @@ from lavps_jax.operators.hadamard import ScrambledHadamard
 from lavps_jax.operators.separable import Separable, bicubic_matrix, factor
 from lavps_jax.types import PRNGKey
 
-__all__ = [
-    "Colorization",
-    "CompressedSensing",
-    "Identity",
-    "FourierLines",
-    "SuperResolution",
-    "SuperResolutionBicubic",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class SuperResolution(Family):
