@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from lavps_jax.diffusion.denoisers import SIGMA_DATA
@@ -49,13 +50,18 @@ def as_measurement(problem: Problem, rule: InverseRule) -> Measurement:
     if not isinstance(operator, LinearOperator):
         name = type(operator).__name__
         raise UserError("operator", name, "give a linear one: this network needs its inverse")
-    sigma_y = problem.sigma_y
+    match rule:
+        case "ridge":
+            inverse = Partial(_ridge, operator, problem.sigma_y**2 / SIGMA_DATA**2)
+        case "published":
+            inverse = Partial(_published_inverse, operator)
+    # Pytrees, not bound methods: the network is a program of its own, and its arguments are arrays.
+    return Measurement(problem.y, Partial(type(operator).forward, operator), inverse)
 
-    def inverse(y: Array) -> Array:
-        match rule:
-            case "ridge":
-                return operator.ridge(y, sigma_y**2 / SIGMA_DATA**2)
-            case "published":
-                return y if isinstance(operator, Blur | CircularBlur) else operator.pinv(y)
 
-    return Measurement(problem.y, operator.forward, inverse)
+def _ridge(operator: LinearOperator, weight: Float[Array, ""], y: Array) -> Float[Array, "H W C"]:
+    return operator.ridge(y, weight)
+
+
+def _published_inverse(operator: LinearOperator, y: Array) -> Float[Array, "H W C"]:
+    return y if isinstance(operator, Blur | CircularBlur) else operator.pinv(y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,24 +51,31 @@ class PureModel:
           UserError: if it is a tree of another structure.
         """
 
-        def evaluate(weights: nnx.State) -> Any:
-            try:
-                network = nnx.merge(self.graphdef, self.rounded(weights))
-            except ValueError as error:
-                found = f"{len(jax.tree.leaves(weights))} arrays"
-                remedy = "give those that came with this network, from split or load_network"
-                raise UserError("weights", found, remedy) from error
-            return network(*inputs, **kwargs)
-
-        if self.remat == "layers":
-            policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
-            evaluate = jax.checkpoint(evaluate, policy=policy)
-        return evaluate(weights)
+        return _evaluate(self, weights, *inputs, **kwargs)
 
     def rounded(self, weights: nnx.State) -> nnx.State:
         """The weights as the network computes with them: its outputs are the same for these, which
         take half the memory in bfloat16."""
         return _rounded(weights) if self.compute_dtype == "bfloat16" else weights
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(model: PureModel, weights: nnx.State, *inputs: Any, **kwargs: Any) -> Any:
+    """One program per network: every place that evaluates it shares what was traced and lowered."""
+
+    def evaluate(weights: nnx.State) -> Any:
+        try:
+            network = nnx.merge(model.graphdef, model.rounded(weights))
+        except ValueError as error:
+            found = f"{len(jax.tree.leaves(weights))} arrays"
+            remedy = "give those that came with this network, from split or load_network"
+            raise UserError("weights", found, remedy) from error
+        return network(*inputs, **kwargs)
+
+    if model.remat == "layers":
+        policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+        evaluate = jax.checkpoint(evaluate, policy=policy)
+    return evaluate(weights)
 
 
 def keep(x: jax.Array) -> jax.Array:
