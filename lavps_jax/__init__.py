@@ -10,7 +10,7 @@ from lavps_jax.operators import linear_operator, nonlinear_operator
 from lavps_jax.problems.noise import Custom, Gaussian, PoissonGaussian
 from lavps_jax.problems.poisson import Poisson
 from lavps_jax.problems.problem import Problem, simulate
-from lavps_jax.runs.loading import load_amortized, load_prior, load_supervised
+from lavps_jax.runs.loading import load_amortized, load_generator, load_prior, load_supervised
 from lavps_jax.samplers import DDIM, DPS, LAVPS, MGDM, Samples, sample
 from lavps_jax.testing import check_operator
 
@@ -35,6 +35,7 @@ __all__ = [
     "data",
     "linear_operator",
     "load_amortized",
+    "load_generator",
     "load_prior",
     "load_supervised",
     "metrics",

@@ -218,7 +218,7 @@ def run(arguments: list[str]) -> None:
         metrics = json.loads((folder / "metrics.json").read_text())
         samplers = [one["sampler"] for one in (metrics, *metrics["compared"])]
     except PermissionError as error:
-        raise UserError("run", error.filename, f"mend this: {error.strerror}") from error
+        raise UserError("run", error.filename, f"fix this: {error.strerror}") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError("run", folder, "give a folder that sample.py wrote") from error
     sets = {name: samples_of(folder, name) for name in samplers}

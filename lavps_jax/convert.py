@@ -123,7 +123,7 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
         try:
             torch.save({"ema": tensors, MADE_BY: new_mark("weights")}, temporary)
         except RuntimeError as error:  # What PyTorch makes of a full disk.
-            raise UserError("out", out, f"mend this: {_first_line(error)}") from error
+            raise UserError("out", out, f"fix this: {_first_line(error)}") from error
 
 
 def _made_here(out: Path) -> bool:
@@ -294,7 +294,7 @@ def run(arguments: list[str]) -> None:
             remedy = "give --preset configs/NAME.py of the network, or a folder of exported weights"
             raise UserError("preset", None, remedy)
     except OSError as error:
-        raise UserError("file", error.filename, f"mend this: {error.strerror}") from error
+        raise UserError("file", error.filename, f"fix this: {error.strerror}") from error
     print(config.out)
 
 

@@ -101,6 +101,12 @@ def check_at_least(name: str, value: Any, least: int) -> None:
         raise UserError(name, value, f"use at least {least}")
 
 
+def check_at_most(name: str, value: Any, most: float, reason: str) -> None:
+    """Raises a UserError unless the value is at most `most`; the reason says what limits it."""
+    if not _holds(lambda one: one <= most, value):
+        raise UserError(name, value, f"use at most {most:g}: {reason}")
+
+
 def first_words(error: BaseException) -> str:
     """What an exception of another library says, on one line and not for ever."""
     return re.sub(r"\s+", " ", str(error)).strip()[:120]

@@ -131,9 +131,9 @@ def inner_problem(prior, start):
         def loss_fn(mu, rho, eps):
             return block_loss(mu, rho, eps, prior, problem, block)
 
-        elbo = noise.gibbs.elbo[0]
-        mu, rho = start(problem, start.prepare(problem), block, elbo[0], loss_fn)
-        mu, rho, losses = fit(mu, rho, elbo, loss_fn, optax.adam(row.learning_rate))
+        loss_eps = noise.gibbs.loss_eps[0]
+        mu, rho = start(problem, start.prepare(problem), block, loss_eps[0], loss_fn)
+        mu, rho, losses = fit(mu, rho, loss_eps, loss_fn, optax.adam(row.learning_rate))
         return losses, draw(noise.gibbs.x_tau[0], mu, rho)
 
     return in_float64(solve, (prior, start))

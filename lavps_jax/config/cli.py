@@ -239,7 +239,7 @@ def main(run: Callable[[list[str]], None]) -> None:
         fail(str(error))
     except Exception as error:
         if isinstance(error, _UNREACHABLE) and error.filename is not None:
-            fail(str(UserError("file", error.filename, f"mend this: {error.strerror}")))
+            fail(str(UserError("file", error.filename, f"fix this: {error.strerror}")))
         if full := _full_disk(error):
             fail(f"disk: {full}; make room, then the same command goes on")
         exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EX" in str(error)

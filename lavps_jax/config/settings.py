@@ -22,6 +22,7 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import (
     UserError,
     check_at_least,
+    check_at_most,
     check_choices,
     check_positive,
     check_seed,
@@ -94,8 +95,7 @@ class TrainConfig:
     keep_last: int = 2
     """Number of checkpoints to keep."""
     max_skipped_steps: int = 10
-    """A step whose loss or gradient is not finite changes nothing; the run stops after more of
-    them."""
+    """Steps with a loss or gradient that is not finite that a run may skip; one more stops it."""
     export_dtype: Literal["float32", "float16"] = "float32"
     """In which exported weights are stored."""
     num_microbatches: int = 1
@@ -163,8 +163,9 @@ class SampleConfig:
     """Restore these measurements instead of degrading images of `data`: an image file, a folder of
     images or a .npz file, see `lavps_jax.runs.given_measurements`. All of it is restored."""
     value_range: ValueRange | None = None
-    """The numbers of black and white in `observations`: 0 1, 0 255, 0 4095. None takes 0 and the
-    largest of whole numbers, and -1 and 1 of floats, unless these look as if they began at 0."""
+    """The numbers of black and white in `observations`: 0 1, 0 255, 0 4095. None takes 0 to 255 or
+    65535 for whole numbers of 8 or 16 bits (or the white that the file declares) and -1 to 1 for
+    floats; floats that seem to begin at 0 are refused."""
     image_shape: tuple[int, int, int] | None = None
     """(H, W, C) of the restored image, where given measurements do not tell it."""
     tile: int | None = None
@@ -195,11 +196,8 @@ class SampleConfig:
                 raise UserError("sigma_y", self.sigma_y, "use at least 1e-6")
         if self.poisson_peak is not None:
             check_positive("poisson_peak", self.poisson_peak)
-            if self.poisson_peak > LARGEST_PEAK:
-                remedy = (
-                    f"use at most {LARGEST_PEAK:g}, or --sigma-y: float32 cannot hold its noise"
-                )
-                raise UserError("poisson_peak", self.poisson_peak, remedy)
+            reason = "float32 cannot hold the noise of more; or give --sigma-y"
+            check_at_most("poisson_peak", self.poisson_peak, LARGEST_PEAK, reason)
         for name in ("num_images", "num_particles", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("first_image", self.first_image, 0)
@@ -244,7 +242,7 @@ def load_preset(path: str) -> Any:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(file)]  # fmt: skip
         line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-        remedy = f"mend line {line}: {type(error).__name__}: {error}"
+        remedy = f"fix line {line}: {type(error).__name__}: {error}"
         raise UserError("preset", path, " ".join(remedy.split())) from error
 
 

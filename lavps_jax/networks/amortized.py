@@ -40,9 +40,9 @@ class AmortizedNetworkConfig:
         of the block prior. The loss counts an error of the mean in the latter, which shrinks to
         hundredths at the low-noise end: the network's output is then of order one at all levels.
       guidance: whether the network also sees the Gauss-Newton step from x_0 towards y,
-        `lavps_jax.samplers.starts.guidance`; the published networks see x_pinv only, which does not
-        tell what A does to x_0 (the kernel of a blur, for one).
-      inverse: what A^+ is here, see `lavps_jax.problems.likelihoods.as_measurement`.
+        `lavps_jax.samplers.starts.gauss_newton_shift`; the published networks see x_pinv only,
+        which does not tell what A does to x_0 (the kernel of a blur, for one).
+      inverse: what A^+ is here, see `lavps_jax.diffusion.conditioning.pseudo_inverse`.
     """
 
     backbone: HDiTConfig | UNetConfig
@@ -98,8 +98,8 @@ class AmortizedNetwork(nnx.Module):
           x_pinv: A^+ y, float (H, W, C).
           sigma_t: noise-to-signal level at t, float (), positive.
           sigma_tau: noise-to-signal level at tau, float (), positive.
-          guidance: see `lavps_jax.samplers.starts.guidance`, float (H, W, C), if and only if the
-            configuration asks for it.
+          guidance: see `lavps_jax.samplers.starts.gauss_newton_shift`, float (H, W, C), if and only
+            if the configuration asks for it.
           label: class, one-hot float (num_classes,); None is the null class.
           measurement: if and only if the backbone degrades its features.
           dropout_key: PRNG key; dropout is active if and only if it is given.

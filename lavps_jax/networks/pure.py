@@ -116,7 +116,7 @@ def trainable_mask(weights: nnx.State) -> nnx.State:
     """
 
     def mark(variable: Any) -> Any:
-        keep = not isinstance(variable, Buffer)
-        return jax.tree.map(lambda _: keep, variable)
+        trains = not isinstance(variable, Buffer)
+        return jax.tree.map(lambda _: trains, variable)
 
     return jax.tree.map(mark, weights, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))

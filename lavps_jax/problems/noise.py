@@ -51,8 +51,9 @@ class Gaussian(Noise):
     """Independent noise y = A(x_0) + sigma n, n standard normal; of complex numbers in both parts.
 
     Attributes:
-      sigma: its standard deviation in the units of y: a number, at least 0, or an array of y's
-        shape, a noise map, which is positive; infinity means that nothing was measured there.
+      sigma: its standard deviation in the units of y: a number, at least 0 (0 only for samplers
+        that use no likelihood), or an array of y's shape, a noise map, which is positive; infinity
+        means that nothing was measured there.
     """
 
     sigma: Any
@@ -146,7 +147,7 @@ class PoissonGaussian(Noise):
 
 
 class Custom(Noise):
-    """Noise given by its log-likelihood.
+    """Noise given by its log-likelihood; `residual_chi2` is -2 times that.
 
     Attributes:
       log_prob_fn: (data, y, prediction) -> float (), differentiable in the prediction A(x_0),

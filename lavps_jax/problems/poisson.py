@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.errors import UserError, check_positive
+from lavps_jax.errors import UserError, check_at_most, check_positive
 from lavps_jax.problems.noise import Noise
 from lavps_jax.types import PRNGKey
 
@@ -38,6 +38,7 @@ class Poisson(Noise):
 
     def __post_init__(self):
         check_positive("peak", self.peak)
+        check_at_most("peak", self.peak, LARGEST_PEAK, "float32 cannot hold the noise of more")
 
     def check(self, y: Array) -> None:
         """Counts are real."""

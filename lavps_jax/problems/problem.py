@@ -38,16 +38,16 @@ class Problem(Node):
     y_shape: tuple[int, ...] | None = static(default=None)
 
     def __post_init__(self):
-        if self.y_shape is not None:
+        noise = self.noise if isinstance(self.noise, Noise) else Gaussian(self.noise)
+        noise = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), noise)
+        object.__setattr__(self, "noise", noise)
+        if self.y_shape is not None:  # A copy, which may be a stack.
             return
         if jnp.shape(self.y) != self.operator.y_shape:
             remedy = f"give one measurement of shape {self.operator.y_shape}; use jax.vmap(Problem)"
             raise UserError("y", f"shape {jnp.shape(self.y)}", f"{remedy} for a batch")
-        noise = self.noise if isinstance(self.noise, Noise) else Gaussian(self.noise)
         noise.check(self.y)
-        noise = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), noise)
-        for name, value in (("noise", noise), ("y_shape", jnp.shape(self.y))):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "y_shape", jnp.shape(self.y))
 
     @property
     def sigma_y(self) -> Float[Array, ""]:
@@ -84,7 +84,8 @@ def prediction_log_likelihood(problem: Problem, prediction: Array) -> Float[Arra
 
 def residual_chi2(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
     """How far A(x_0) is from y, float (): of the true image chi-square with
-    `operator.num_observed()` degrees of freedom, or with its mean and variance."""
+    `operator.num_observed()` degrees of freedom, or with its mean and variance; of `Custom` noise
+    only if its log-likelihood is so scaled."""
     operator, y = problem.operator, problem.y
     prediction = operator.project(operator.forward(x_0))
     return problem.noise.residual_chi2(operator.project(y), prediction, problem.seen.real)

@@ -1,4 +1,4 @@
-"""Prepares a sampling run: what it restores, and by which samplers; what cannot be is refused."""
+"""Opens the measurements of a sampling run, builds its samplers, and refuses what cannot work."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Run(NamedTuple):
 
     Attributes:
       config: of the run.
-      measurements: all of them.
+      measurements: all measurements of the run.
       measured: makes the batch of a number, with the classes of its images.
-      is_linear: whether operators are.
+      is_linear: whether the operators are linear.
       sums: checksums of the measurements of every batch of this process, by number.
       prior: the denoiser.
       samplers: by name.
@@ -60,8 +60,8 @@ def prepare(config: SampleConfig, console: Console, processes: Processes) -> Run
 
     Args:
       config: of the run.
-      console: for that.
-      processes: which one this is. Its batches are looked at, one after the other.
+      console: where this is printed.
+      processes: which of the processes this is; only its own batches are checked.
 
     Raises:
       UserError: if a file, the data or a setting is unusable.
@@ -90,9 +90,8 @@ def prepare(config: SampleConfig, console: Console, processes: Processes) -> Run
     # without classes.
     known = config.observations is None and config.class_label is None
     operator = config.operator if known else None
-    sigma_y = None if config.sigma_y == "estimate" else config.sigma_y
-    if config.poisson_peak is not None:
-        sigma_y = None
+    is_number = config.sigma_y != "estimate" and config.poisson_peak is None
+    sigma_y = config.sigma_y if is_number else None
     samplers = [
         build_sampler(
             one, prior.schedule, image_shape,
@@ -168,7 +167,7 @@ def _look_at(run: Run, batches: Sequence[int]) -> list[float]:
         if not found.all():
             operator = type(measured.problems.operator).__name__
             name = measured.names[int(np.argmin(found))]
-            remedy = "mend its forward: check_operator of lavps_jax.testing says where"
+            remedy = "fix its forward: check_operator of lavps_jax.testing says where"
             raise UserError("operator", f"{operator} without a finite gradient ({name})", remedy)
         run.sums[number] = sums_of(measured.problems)
         noise += measured.sigma_y.tolist()

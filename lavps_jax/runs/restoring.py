@@ -30,7 +30,7 @@ from lavps_jax.runs.measurements import Measured, run_keys
 from lavps_jax.runs.prepare import Run
 from lavps_jax.runs.sampling_job import MEASURED, SamplingJob
 from lavps_jax.runs.sampling_outputs import measured_batch, restored_batch
-from lavps_jax.samplers.stepwise import Given, StepPrograms, Turn, compile_steps
+from lavps_jax.samplers.stepwise import Given, Piece, StepPrograms, compile_steps
 from lavps_jax.types import PRNGKey
 
 
@@ -69,8 +69,8 @@ def restore_batches(run: Run, job: SamplingJob, console: Console, devices: Seque
         rounds = [todo[k : k + len(devices)] for k in range(0, len(todo), len(devices))]
         shares = [{name: [k for k in some if name in missing[k]] for name in names}
                   for some in rounds]  # fmt: skip
-        turns = [compiled[name].turns for share in shares for name in compiled if share[name]]
-        progress.reset(bar, total=sum(turns))
+        steps = [compiled[name].num_steps for share in shares for name in compiled if share[name]]
+        progress.reset(bar, total=sum(steps))
         paces = {name: _Pace(progress, bar) for name in compiled}
         for some, share in zip(rounds, shares, strict=True):
             measured = {k: run.measured(k) for k in some}
@@ -91,9 +91,9 @@ class _Compiled(NamedTuple):
     Attributes:
       programs: one for each device.
       fixed: key, sampler, prior and plan on each device.
-      devices: these.
+      devices: the same ones, in order.
       size: measurements at a time.
-      turns: of a batch.
+      num_steps: of one batch, the last prediction included.
       memory: bytes that a device needs; 0: not known.
     """
 
@@ -101,7 +101,7 @@ class _Compiled(NamedTuple):
     fixed: list[tuple[Any, Any, Any, Any]]
     devices: Sequence[Any]
     size: int
-    turns: int
+    num_steps: int
     memory: int
 
     def given(self, k: int, measured: Measured, first: int) -> Given:
@@ -161,16 +161,19 @@ def _restore(
         given = [compiled.given(k, measured, first) for k, measured in enumerate(batches)]
         start = time.perf_counter()
         running = [compiled.programs[k].run(one, pace.steps) for k, one in enumerate(given)]
-        found: list[tuple[Turn, ...]] = []
-        for turns in zip(*running, strict=True):
+        found: list[tuple[Piece, ...]] = []
+        for pieces in zip(*running, strict=True):
             # Those before: while they are waited for, the devices have work.
             if found:
                 pace.wait(found)
-            found.append(turns)
-        seconds = [time.perf_counter() - start for _ in map(jax.block_until_ready, found[-1])]
+            found.append(pieces)
+        seconds = []
+        for piece in found[-1]:  # In order: a device's time includes waiting for those before it.
+            jax.block_until_ready(piece.result)
+            seconds.append(time.perf_counter() - start)
         pace.wait(found)
         for k, measured in enumerate(batches):
-            check_finite([turns[k] for turns in found], name, measured.names[first:])
+            check_finite([pieces[k] for pieces in found], name, measured.names[first:])
             results[k][0].append(np.asarray(found[-1][k].result))
             results[k][1].append(seconds[k])
     return [(np.concatenate(samples), sum(seconds)) for samples, seconds in results]
@@ -187,9 +190,9 @@ class _Pace:
         """Of the next piece."""
         return self._steps
 
-    def wait(self, found: Sequence[tuple[Turn, ...]]) -> None:
-        """Until the last turn of all devices is done."""
-        jax.block_until_ready([turn.result for turn in found[-1]])
+    def wait(self, found: Sequence[tuple[Piece, ...]]) -> None:
+        """Until the last piece of all devices is done."""
+        jax.block_until_ready([piece.result for piece in found[-1]])
         before = found[-2][0].end if len(found) > 1 else 0
         self._progress.update(self._bar, advance=found[-1][0].end - before)
         now = time.perf_counter()
@@ -212,9 +215,9 @@ def _less_memory(config: SampleConfig, batch_size: int) -> str:
     return ", or ".join(ways) or "give smaller images, or take a device with more memory"
 
 
-def check_finite(turns: Sequence[Turn], sampler: str, names: Sequence[str]) -> None:
+def check_finite(pieces: Sequence[Piece], sampler: str, names: Sequence[str]) -> None:
     """Raises a UserError if a state or a sample is not finite; `names` are those of the images."""
-    *steps, (num_steps, x_0) = turns
+    *steps, (num_steps, x_0) = pieces
     finite = np.all(np.isfinite(x_0), axis=(2, 3, 4))
     finite_steps = np.where(finite, num_steps, num_steps - 1)
     # The first piece with a fault says where it was.

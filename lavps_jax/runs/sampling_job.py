@@ -197,7 +197,7 @@ class SamplingJob:
                     getattr(parts, part)[name] = stored[key]
                 return parts
         except PermissionError as error:
-            raise UserError("out_dir", path, f"mend this: {error.strerror}") from error
+            raise UserError("out_dir", path, f"fix this: {error.strerror}") from error
         except (*UNREADABLE, zipfile.BadZipFile):
             return None
 

@@ -23,7 +23,7 @@ class State(NamedTuple):
     """What the next step needs of one particle.
 
     Attributes:
-      x_t: the image at the last time.
+      x_t: the noisy image at the time reached so far.
       x_0: the estimate of the clean image.
       memory: what else a method carries from step to step, such as moments of an optimizer.
     """
@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
 
 class Segment(Node):
-    """Neighbouring steps that run the same program with other numbers.
+    """Consecutive steps that run one program, each with its own numbers.
 
     Attributes:
       rows: what differs from step to step, leaves with steps on axis 0.
@@ -74,7 +74,7 @@ class Sampler(Node):
       takes_operator: which operators the method can use: any, linear ones, or linear ones with
         known singular values.
       takes_noise: which noise: any, or Gaussian noise; other noise is then taken as Gaussian of
-        its typical standard deviation, unless only its log-likelihood is known.
+        its typical standard deviation; a `Custom` log-likelihood is refused.
     """
 
     takes_operator: ClassVar[Literal["any", "linear", "spectral"]] = "any"

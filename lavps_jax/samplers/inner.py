@@ -1,4 +1,4 @@
-"""The inner problem of a block, as MGDM and LAVPS solve it."""
+"""How MGDM and LAVPS solve a block: the settings, and start, fit and draw in one call."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Inner(Node):
 
 
 def block_draw(
-    elbo: Float[Array, "K H W C"],
+    loss_eps: Float[Array, "K H W C"],
     eps: Float[Array, "H W C"],
     prior: Denoiser,
     problem: Problem,
@@ -67,7 +67,8 @@ def block_draw(
     """x_tau from the fitted posterior of a block.
 
     Args:
-      elbo: standard normal, one per loss and at least one, which also compares candidate starts.
+      loss_eps: standard normal, one per loss; the first, which is always there, also compares
+        candidate starts.
       eps: standard normal, of the draw.
       start: where the fit begins, with what its `prepare` returned.
       num_inner_steps: of Adam, K.
@@ -77,7 +78,7 @@ def block_draw(
     def loss_fn(mu, rho, eps):
         return block_loss(mu, rho, eps, prior, problem, block)
 
-    mu, rho = start(problem, prepared, block, elbo[0], loss_fn)
+    mu, rho = start(problem, prepared, block, loss_eps[0], loss_fn)
     optimizer = optax.adam(learning_rate)
-    mu, rho, _ = fit(mu, rho, elbo[:num_inner_steps], loss_fn, optimizer)
+    mu, rho, _ = fit(mu, rho, loss_eps[:num_inner_steps], loss_fn, optimizer)
     return draw(eps, mu, rho)

@@ -26,17 +26,17 @@ class LAVPS(MGDM):
     """Likelihood-guided sampling with amortized variational inference (arXiv:2602.07102).
 
     MGDM, whose fits at the low-noise end begin at what a network predicts of their solution. The
-    likelihood stays in the fit, and in the comparison with the zero-shot start: both keep operators
-    safe on which the network was not trained. Method section 5.
+    likelihood stays in the fit, and in the comparison with the zero-shot start: both protect
+    samples of operators that the network was not trained on. Method section 5.
 
     Attributes:
-      amortized: the start, an amortized network or a supervised denoiser; on the command line the
-        folder of an exported one.
+      amortized: the start that `load_amortized` returns, of an amortized network or of a supervised
+        denoiser; on the command line the folder of the export.
       best_of: compare the network's start with the zero-shot one, for each image and particle.
         None does so unless the run knows that the network was trained on its operator, its sigma_y
         and its grid.
-      inner: how blocks are solved before the low-noise end.
-      inner_low_noise: how blocks are solved there.
+      inner: how blocks outside of the low-noise end are solved.
+      inner_low_noise: how those inside are solved.
       low_idx: first grid index of t_prev at the low-noise end, at least 1.
       high_idx: one past its last grid index; None is as far as the network was trained, or half of
         the grid for a supervised denoiser.
@@ -82,7 +82,7 @@ class LAVPS(MGDM):
         if trained is None or self.high_idx is not None:
             return super().low_noise(schedule)
         if self.num_steps == trained.num_steps:
-            return range(self.low_idx, trained.high_idx)
+            return range(self.low_idx, max(self.low_idx, trained.high_idx))
         known = time_grid(trained.num_steps, schedule)[trained.low_idx : trained.high_idx]
         times = time_grid(self.num_steps, schedule)
         first, end = np.searchsorted(times, known[0]), np.searchsorted(times, known[-1], "right")

@@ -20,7 +20,7 @@ from lavps_jax.samplers.base import Cost, Plan, Sampler, Segment, State, on_devi
 from lavps_jax.samplers.inner import Inner, block_draw
 from lavps_jax.samplers.mgdm_rows import (
     MGDMRow,
-    MGDMRows,
+    TauChoices,
     TauRule,
     block_times,
     make_block,
@@ -34,13 +34,13 @@ class GibbsNoise(NamedTuple):
     """Standard normal draws of one Gibbs repetition.
 
     Attributes:
-      elbo: one per loss; the first also compares candidate starts, float (max(K, 1), H, W, C).
+      loss_eps: one per loss; the first also compares candidate starts, float (max(K, 1), H, W, C).
       x_tau: float (H, W, C).
       ddim: float (M', H, W, C).
       renoise: float (H, W, C).
     """
 
-    elbo: Array
+    loss_eps: Array
     x_tau: Array
     ddim: Array
     renoise: Array
@@ -50,12 +50,12 @@ class MGDMNoise(NamedTuple):
     """The draws of one step.
 
     Attributes:
-      tau: which block time, uniform in [0, 1), float ().
+      tau_place: which of the block times, uniform in [0, 1), float ().
       bridge: of the first bridge, standard normal, float (H, W, C).
       gibbs: of the R repetitions, on axis 0.
     """
 
-    tau: Float[Array, ""]
+    tau_place: Float[Array, ""]
     bridge: Array
     gibbs: GibbsNoise
 
@@ -68,10 +68,10 @@ class MGDM(Sampler):
     re-noising it.
 
     The defaults were chosen here, for any number of steps at sigma_y of about .05; from about 20 on
-    samples then fit y nearly as the true image does, and also at larger sigma_y. At .001 residuals
-    stay 29 times too large with 100 steps (half of independent Gaussian pixels seen). The published
-    settings have `inner` and `inner_low_noise` of `Inner(K, 0.03, "image")`, tau_rule "previous",
-    and high_idx 10, 20 or 30.
+    samples then fit y nearly as the true image does, and also at larger sigma_y. At sigma_y = .001
+    and 100 steps, residuals were 29 times too large on images of independent Gaussian pixels of
+    which half were seen. The published settings have `inner` and `inner_low_noise` of
+    `Inner(K, 0.03, "image")`, tau_rule "previous", and high_idx 10, 20 or 30.
 
     Attributes:
       inner: how blocks are solved whose t_prev has a grid index outside [low_idx, high_idx).
@@ -126,7 +126,7 @@ class MGDM(Sampler):
         return range(self.low_idx, end)
 
     def start(self, low_noise: bool) -> Start:
-        """Where the inner fit begins, at the low-noise end or before it."""
+        """Where the inner fit begins, at the low-noise end or outside of it."""
         return ZeroShot()
 
     def _blocks(self, schedule: Schedule) -> list[tuple[bool, range]]:
@@ -172,7 +172,7 @@ class MGDM(Sampler):
                 schedule,
             )
             count = np.asarray([len(one) for one in choices])
-            segments.append(Segment(on_device(MGDMRows(count, rows)), low_noise))
+            segments.append(Segment(on_device(TauChoices(count, rows)), low_noise))
         return tuple(segments)
 
     def cost(self, schedule: Schedule) -> Cost:
@@ -205,14 +205,14 @@ class MGDM(Sampler):
         )
         return MGDMNoise(jax.random.uniform(key_tau), bridge, GibbsNoise(*gibbs))
 
-    def step(self, noise: MGDMNoise, state, prior, problem, segment, row: MGDMRows) -> State:
+    def step(self, noise: MGDMNoise, state, prior, problem, segment, row: TauChoices) -> State:
         """From (x_{t_next}, x_0) to (x_t, x_0)."""
-        x_t_next, chosen, low_noise = state.x_t, row.choose(noise.tau), segment.settings
+        x_t_next, chosen, low_noise = state.x_t, row.choose(noise.tau_place), segment.settings
 
         def repeat(images: tuple[Array, Array], noise: GibbsNoise):
             x_t, x_0 = images
             x_tau = block_draw(
-                noise.elbo,
+                noise.loss_eps,
                 noise.x_tau,
                 prior,
                 problem,

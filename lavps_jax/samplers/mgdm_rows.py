@@ -40,22 +40,22 @@ class MGDMRow(NamedTuple):
     ddim: BridgeCoefficients
 
 
-class MGDMRows(NamedTuple):
-    """One step for each tau that it may draw, all known beforehand.
+class TauChoices(NamedTuple):
+    """The numbers of one step for each block time tau that it may draw.
 
     Attributes:
-      count: how many there are, int (); entries behind them repeat the last one.
-      rows: their numbers, leaves (U, ...).
+      count: how many block times there are, int (); entries behind them repeat the last one.
+      choices: the numbers, leaves (U, ...).
     """
 
     count: Any
-    rows: MGDMRow
+    choices: MGDMRow
 
     def choose(self, u: Float[Array, ""]) -> MGDMRow:
         """The one at the place u of [0, 1)."""
-        size = len(self.rows.tau)
+        size = len(self.choices.tau)
         index = 0 if size == 1 else jnp.minimum((u * self.count).astype(int), self.count - 1)
-        return jax.tree.map(lambda leaf: leaf[index], self.rows)
+        return jax.tree.map(lambda leaf: leaf[index], self.choices)
 
 
 def block_times(rule: TauRule, t_prev: int, min_tau: int, *, is_mixed: bool) -> list[int]:

@@ -44,7 +44,9 @@ class OneStep(Sampler):
     def network(self) -> SupervisedDenoiser:
         """The generator, if it is one and not a path."""
         if isinstance(self.generator, str):
-            raise UserError("generator", repr(self.generator), "load it: load_generator(path)")
+            raise UserError(
+                "generator", repr(self.generator), "load it: OneStep(*load_generator(path))"
+            )
         return self.generator
 
     def plan(self, schedule: Schedule) -> Plan:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.errors import UserError
 from lavps_jax.problems.problem import Problem, homoscedastic
-from lavps_jax.samplers.base import Plan, Sampler, is_finite
+from lavps_jax.samplers.base import Plan, Sampler, Segment, State, is_finite
 from lavps_jax.types import PRNGKey
 
 
@@ -91,28 +91,57 @@ def _sample_one(
 ) -> Samples:
     problem = homoscedastic(problem)
     sampler.check(problem)
-    x_shape = problem.operator.x_shape
 
     def particle(key: PRNGKey) -> tuple[Array, Array]:
-        eps = jax.random.normal(jax.random.fold_in(key, 0), x_shape)
-        state = sampler.init(eps, prior, problem)
-        finite, first = [], 1
+        state = initial_state(key, sampler, prior, problem)
+        finite, first = [], 0
         for segment in plan:
 
             def step(state, xs, segment=segment):
-                index, row = xs
-                noise = sampler.noise(jax.random.fold_in(key, index), x_shape, segment)
-                state = sampler.step(noise, state, prior, problem, segment, row)
-                return state, is_finite(state)
+                return one_step(key, *xs, state, sampler, prior, problem, segment)
 
             num = len(jax.tree.leaves(segment.rows)[0])
-            state, steps = jax.lax.scan(step, state, (jnp.arange(first, first + num), segment.rows))
+            index = jnp.arange(first, first + num)
+            state, steps = jax.lax.scan(step, state, (index, segment.rows))
             finite.append(steps)
             first += num
         return sampler.finish(state, prior, problem), jnp.concatenate(finite)
 
-    keys = jax.vmap(lambda p: jax.random.fold_in(rng_key, p))(jnp.arange(num_particles))
-    return Samples(*jax.vmap(particle)(keys))
+    return Samples(*jax.vmap(particle)(particle_keys(rng_key, num_particles)))
+
+
+def particle_keys(rng_key: PRNGKey, num_particles: int) -> PRNGKey:
+    """The keys of the particles of one measurement, (P,)."""
+    return jax.vmap(lambda p: jax.random.fold_in(rng_key, p))(jnp.arange(num_particles))
+
+
+def initial_state(key: PRNGKey, sampler: Sampler, prior: Denoiser, problem: Problem) -> State:
+    """The state of one particle before its first step."""
+    eps = jax.random.normal(jax.random.fold_in(key, 0), problem.operator.x_shape)
+    return sampler.init(eps, prior, problem)
+
+
+def one_step(
+    key: PRNGKey,
+    index: Int[Array, ""],
+    row: Any,
+    state: State,
+    sampler: Sampler,
+    prior: Denoiser,
+    problem: Problem,
+    segment: Segment,
+) -> tuple[State, Bool[Array, ""]]:
+    """One step of one particle, and whether its state is finite.
+
+    Args:
+      key: of the particle.
+      index: how many steps were before this one.
+      row: the step's slice of `segment.rows`.
+    """
+    x_shape = problem.operator.x_shape
+    noise = sampler.noise(jax.random.fold_in(key, 1 + index), x_shape, segment)
+    state = sampler.step(noise, state, prior, problem, segment, row)
+    return state, is_finite(state)
 
 
 @partial(jax.jit, static_argnames="num_particles")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from lavps_jax.diffusion.bridges import levels
 from lavps_jax.diffusion.conditioning import as_measurement, pseudo_inverse
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
@@ -20,7 +21,7 @@ from lavps_jax.samplers.variational import Block, BlockLossFn
 from lavps_jax.types import Weights
 
 _NUM_CG_STEPS = 10
-"""Of `guidance`: a network corrects what they leave."""
+"""Of `gauss_newton_shift`: a network corrects what they leave."""
 
 
 class Start(Node):
@@ -59,7 +60,7 @@ def block_prior(block: Block) -> tuple[Array, Array]:
     return block.prior_mean, rho
 
 
-def guidance(problem: Problem, block: Block) -> Float[Array, "H W C"]:
+def gauss_newton_shift(problem: Problem, block: Block) -> Float[Array, "H W C"]:
     """A first guess of d_mu in units of prior_std, float (H, W, C), order one at all noise levels.
 
     (J^T J + sigma_y^2 / s^2 I)^-1 J^T (y - A(x_0)) / s with s = prior_std and J the derivative of
@@ -109,7 +110,7 @@ class Amortized(Start):
         (d_mu, d_rho), static.
       schedule: noise schedule of the times, static.
       mean_unit: unit of d_mu, see `AmortizedNetworkConfig`, static.
-      guidance: whether the network is given `guidance` as its last input, static.
+      guidance: whether the network is given `gauss_newton_shift` as its last input, static.
       inverse: how x_pinv is made, see `pseudo_inverse`, static.
       sees_measurement: whether the network acts with A on its features, static.
       trained: on which blocks, static; None if that is not known.
@@ -131,16 +132,16 @@ class Amortized(Start):
     def __call__(
         self, problem, prepared, block, eps, loss_fn, dropout_key=None
     ) -> tuple[Array, Array]:
-        sigma = jnp.asarray(self.schedule.sigma, jnp.float32)
-        signal = jnp.asarray(self.schedule.alpha_bar**0.5, jnp.float32)[block.t]
+        signal, sigma_t = levels(self.schedule, block.t, jnp.float32)
+        _, sigma_tau = levels(self.schedule, block.tau, jnp.float32)
         d_mu, d_rho = self.model(
             self.weights,
             block.x_0,
             block.x_t / signal,
             prepared,
-            sigma[block.t],
-            sigma[block.tau],
-            *((guidance(problem, block),) if self.guidance else ()),
+            sigma_t,
+            sigma_tau,
+            *((gauss_newton_shift(problem, block),) if self.guidance else ()),
             label=None,  # Starts are learned for the null class.
             measurement=as_measurement(problem, self.inverse) if self.sees_measurement else None,
             dropout_key=dropout_key,
@@ -189,7 +190,7 @@ class SupervisedStart(Start):
 class BestOf(Start):
     """Of two starts, the one with the lower negative ELBO at the same draw; ties go to the first.
 
-    This is what keeps operators safe on which the amortized network was not trained. The choice is
+    This protects samples of operators that the amortized network was not trained on. The choice is
     made for each image and particle on its own.
     """
 

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.problems.problem import Problem
-from lavps_jax.samplers.base import Plan, Sampler, State, is_finite
+from lavps_jax.samplers.base import Plan, Sampler, State
+from lavps_jax.samplers.run import initial_state, one_step, particle_keys
 from lavps_jax.types import PRNGKey
 
 
@@ -42,8 +43,8 @@ class Given(NamedTuple):
     plan: Plan
 
 
-class Turn(NamedTuple):
-    """What a piece of a run makes.
+class Piece(NamedTuple):
+    """What some steps of a run make.
 
     Attributes:
       end: how many steps are done with it; the last prediction is counted as one.
@@ -71,10 +72,10 @@ class StepPrograms(NamedTuple):
         """Every program."""
         return (self.begin, *self.advance, self.finish)
 
-    def run(self, given: Given, piece: Callable[[], int]) -> Iterator[Turn]:
-        """Starts the plan's steps, `piece()` at a turn or as many as its segment has left.
+    def run(self, given: Given, piece: Callable[[], int]) -> Iterator[Piece]:
+        """Starts the plan's steps, `piece()` at a time or as many as its segment has left.
 
-        Nothing is waited for. Of the last turn come the samples.
+        Nothing is waited for. The last piece has the samples.
         """
         *fixed, plan = given
         states, done = self.begin(*fixed), 0
@@ -84,10 +85,10 @@ class StepPrograms(NamedTuple):
                 last = min(first + max(1, piece()), num)
                 counts = (np.int32(k) for k in (done, first, last))
                 states, finite_steps = program(states, *fixed, segment, *counts)
-                yield Turn(done + last, finite_steps)
+                yield Piece(done + last, finite_steps)
                 first = last
             done += num
-        yield Turn(done + 1, self.finish(states, given.sampler, given.prior, given.problems))
+        yield Piece(done + 1, self.finish(states, given.sampler, given.prior, given.problems))
 
 
 def compile_steps(num_particles: int, batches: list[Given], pool: Executor) -> list[StepPrograms]:
@@ -102,18 +103,14 @@ def compile_steps(num_particles: int, batches: list[Given], pool: Executor) -> l
       UserError: if the method cannot take such problems.
     """
 
-    def particles(key: PRNGKey) -> Array:
-        return jax.vmap(lambda p: jax.random.fold_in(key, p))(jnp.arange(num_particles))
-
     def begin(rng_keys, sampler, prior, problems):
         def image(rng_key, problem):
             sampler.check(problem)
 
             def particle(key):
-                eps = jax.random.normal(jax.random.fold_in(key, 0), problem.operator.x_shape)
-                return sampler.init(eps, prior, problem)
+                return initial_state(key, sampler, prior, problem)
 
-            return jax.vmap(particle)(particles(rng_key))
+            return jax.vmap(particle)(particle_keys(rng_key, num_particles))
 
         return jax.vmap(image)(rng_keys, problems)
 
@@ -125,15 +122,15 @@ def compile_steps(num_particles: int, batches: list[Given], pool: Executor) -> l
                 def step(k, carry):
                     state, finite_steps = carry
                     row = jax.tree.map(lambda leaf: leaf[k], segment.rows)
-                    step_key = jax.random.fold_in(key, 1 + done + k)
-                    noise = sampler.noise(step_key, problem.operator.x_shape, segment)
-                    state = sampler.step(noise, state, prior, problem, segment, row)
-                    broke = ~is_finite(state) & (finite_steps > done + k)
+                    state, finite = one_step(
+                        key, done + k, row, state, sampler, prior, problem, segment
+                    )
+                    broke = ~finite & (finite_steps > done + k)
                     return state, jnp.where(broke, done + k, finite_steps)
 
                 return jax.lax.fori_loop(first, last, step, (state, done + last))
 
-            return jax.vmap(particle)(particles(rng_key), states)
+            return jax.vmap(particle)(particle_keys(rng_key, num_particles), states)
 
         return jax.vmap(image)(rng_keys, problems, states)
 

@@ -1,4 +1,4 @@
-"""The inner problem of one block: a diagonal Gaussian fitted to the block posterior.
+"""The block: the negative ELBO of a Gaussian on it, and the gradient steps that lower it.
 
 Method section 4; Janati et al. 2025, arXiv:2502.03332. The block posterior of x_tau given
 (x_0, x_t, y) is proportional to N(x_tau; prior_mean, prior_std^2 I) l(y | D(x_tau, tau)).

@@ -86,7 +86,7 @@ class AmortizedLoss(Loss):
         sampler = MGDM(low_idx=1, high_idx=1, num_steps=self.num_steps, tau_rule=self.tau_rule)
         # Noisiest first, so index 1 comes last.
         (segment,) = sampler.plan(self.start.schedule)
-        return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.rows)
+        return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.choices)
 
     def on_block(
         self,

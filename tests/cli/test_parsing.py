@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, monkeypatch, tmp_path
     with pytest.raises(SystemExit) as stop:
         main(lambda arguments: (tmp_path / "none" / "x").write_text("x"))
     assert stop.value.code == 2
-    expected = f"error: file: got {tmp_path}/none/x; mend this: No such file or directory\n"
+    expected = f"error: file: got {tmp_path}/none/x; fix this: No such file or directory\n"
     assert capsys.readouterr().err == expected
 
 

@@ -66,8 +66,10 @@ def test_lavps(golden, prior, palette):
             losses = compare_exactly(*one)[0]
             stored.close("step_bestof_losses", losses + hidden, first)
             assert int(np.argmin(losses)) == best
-            elbo = noise.gibbs.elbo.at[:, 0].set(jnp.stack([one[winner] for one in compared]))
-            noise = noise._replace(gibbs=noise.gibbs._replace(elbo=elbo))
+            loss_eps = noise.gibbs.loss_eps.at[:, 0].set(
+                jnp.stack([one[winner] for one in compared])
+            )
+            noise = noise._replace(gibbs=noise.gibbs._replace(loss_eps=loss_eps))
         losses, x_tau = solvers[winner](*batch_of_one(problem, state, row, noise))
         stored.close("step_losses", losses[0] + hidden, (first, slice(losses.shape[1])))
         stored.close("step_x_tau", x_tau, first)

@@ -104,7 +104,7 @@ def test_of_the_samples_of_a_run(folder, part):
     (folder / "out").mkdir()
     (folder / "out" / "metrics.json").write_text("{}")
     (folder / "out" / part).chmod(0)
-    with as_nobody(), pytest.raises(UserError, match="^run: got .*; mend this: Permission denied"):
+    with as_nobody(), pytest.raises(UserError, match="^run: got .*; fix this: Permission denied"):
         compare_sets.run([str(folder / "out"), str(folder)])
 
 

@@ -20,6 +20,8 @@ def test_residual_ignores_what_was_not_measured():
     y = mask * (x_0 + residual) + 77.0 * (1 - mask)
     value = residual_chi2(Problem(y, operator, 0.5), x_0)
     assert float(value) == pytest.approx(3 * (1 + 4) / 0.25, rel=1e-5)
+    noisier = Problem(y, operator, 0.5).replace(noise=1.0)
+    assert float(residual_chi2(noisier, x_0)) == pytest.approx(float(value) / 4, rel=1e-5)
 
 
 def test_residual_counts_both_parts_of_complex_entries():

@@ -206,6 +206,8 @@ def test_lavps_uses_its_network_where_it_was_trained():
     assert blocks(narrow) == range(1, 30) and blocks(narrow, high_idx=15) == range(1, 15)
     with pytest.raises(UserError, match=r"high_idx: got \(1, 31\); stay in \(1, 30\)"):
         blocks(narrow, high_idx=31)
+    with pytest.raises(UserError, match=r"high_idx: got \(40, 40\); stay in \(1, 30\)"):
+        blocks(narrow, low_idx=40)  # Steps 39 to 30 would run twice.
     with pytest.raises(UserError, match='tau_rule: got previous; use "midpoint", with which'):
         blocks(narrow, tau_rule="previous")
 

@@ -127,7 +127,7 @@ def test_learning_rate_in_units_of_the_block_prior():
     for unit in ("image", "prior_std"):
         inner = Inner(1, 0.2, learning_rate_unit=unit)
         sampler = MGDM(inner=inner, inner_low_noise=inner, num_steps=12, high_idx=5)
-        each = [segment.rows.rows for segment in sampler.plan(Schedule())]
+        each = [segment.rows.choices for segment in sampler.plan(Schedule())]
         rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
         assert np.ptp(rows.prior.std) > 0.1
         s = rows.prior.std if unit == "prior_std" else 1.0
@@ -256,16 +256,16 @@ def test_pieces_make_the_same_numbers(name):
     whole = sample(*given[:-1], num_particles=2)
     with ThreadPoolExecutor() as pool:
         (programs,) = compile_steps(2, [given], pool)
-    *turns, last = programs.run(given, lambda: 1)
+    *pieces, last = programs.run(given, lambda: 1)
     num_steps = whole.is_finite.shape[-1]
-    assert [turn.end for turn in turns] == list(range(1, num_steps + 1))
+    assert [piece.end for piece in pieces] == list(range(1, num_steps + 1))
     assert last.end == num_steps + 1
-    for end, finite_steps in turns:
+    for end, finite_steps in pieces:
         np.testing.assert_array_equal(finite_steps, np.full((3, 2), end))
     np.testing.assert_array_equal(last.result, whole.x_0)
     # Nothing that was given is used up, and the length of the pieces does not matter.
-    *turns, last = programs.run(given, iter([2, 1, *[3] * num_steps]).__next__)
-    assert len(turns) < num_steps
+    *pieces, last = programs.run(given, iter([2, 1, *[3] * num_steps]).__next__)
+    assert len(pieces) < num_steps
     np.testing.assert_array_equal(last.result, whole.x_0)
 
 

@@ -16,7 +16,14 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators import Identity, Inpainting, linear_operator, nonlinear_operator
 from lavps_jax.problems.problem import Problem
-from lavps_jax.samplers.starts import Amortized, BestOf, Start, SupervisedStart, ZeroShot, guidance
+from lavps_jax.samplers.starts import (
+    Amortized,
+    BestOf,
+    Start,
+    SupervisedStart,
+    ZeroShot,
+    gauss_newton_shift,
+)
 from lavps_jax.samplers.variational import Block, block_loss, fit
 
 SHAPE = (4, 4, 1)
@@ -129,7 +136,7 @@ def test_guidance_is_the_optimum_where_the_denoiser_is_the_identity(operator):
             zeros = jnp.zeros(SHAPE)
             return block_loss(mu, zeros, zeros, prior, problem, block)
 
-        mu = mean + prior_std * guidance(problem, block)
+        mu = mean + prior_std * gauss_newton_shift(problem, block)
         flat = jnp.abs(jax.grad(loss_fn)(mu)).max() / jnp.abs(jax.grad(loss_fn)(mean)).max()
         assert flat < 2e-3
 
@@ -144,7 +151,7 @@ def test_guidance_of_a_nonlinear_operator_is_a_gauss_newton_step():
     block = Block(x_0, x_0, x_0, jnp.float32(0.5), jnp.int32(2), jnp.int32(1))
     slope = 2 * np.asarray(x_0)
     shift = slope * (np.asarray(y) - np.asarray(x_0) ** 2) / (slope**2 + (0.3 / 0.5) ** 2)
-    error = guidance(problem, block) - shift / 0.5
+    error = gauss_newton_shift(problem, block) - shift / 0.5
     assert float(jnp.linalg.norm(error)) < 0.02 * np.linalg.norm(shift / 0.5)
 
 

@@ -131,7 +131,7 @@ def test_amortized_loss_poses_the_sampler_s_blocks(tau_rule):
     rows = {}
     for segment in MGDM(num_steps=20, tau_rule=tau_rule).plan(Schedule()):
         for k in range(len(segment.rows.count)):
-            row = jax.tree.map(lambda leaf, k=k: leaf[k, 0], segment.rows.rows)
+            row = jax.tree.map(lambda leaf, k=k: leaf[k, 0], segment.rows.choices)
             rows[int(row.tau)] = row
     grid = np.floor(np.linspace(0, 999, 20)).astype(int)
     taus = grid[2:7] // 2 if tau_rule == "midpoint" else grid[2:7]

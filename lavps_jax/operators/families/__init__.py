@@ -14,8 +14,8 @@ from lavps_jax.operators.families.blurs import (
 from lavps_jax.operators.families.combined import (
     Composition,
     Mixture,
-    OneFamily,
     OperatorFamily,
+    SingleFamily,
     Stack,
 )
 from lavps_jax.operators.families.masks import (
@@ -59,7 +59,7 @@ __all__ = [
     "Mixture",
     "MotionBlur",
     "NonlinearBlur",
-    "OneFamily",
+    "SingleFamily",
     "OperatorFamily",
     "Outpainting",
     "PhaseRetrieval",

@@ -47,7 +47,7 @@ from lavps_jax.types import PRNGKey
 with epy.lazy_imports():  # Only a command line needs it, and it takes long to import.
     import tyro
 
-OneFamily = (
+SingleFamily = (
     RandomBox
     | CentreBox
     | RandomPixels
@@ -70,15 +70,16 @@ OneFamily = (
     | ToneCurve
     | NonlinearBlur
 )
+"""Families that are not made of others; a new one is added here."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Composition(Family):
     """One operator after another, such as a blur and then fewer pixels."""
 
-    first: Annotated[OneFamily, tyro.conf.Suppress] = GaussianBlur(9, 1.5)
+    first: Annotated[SingleFamily, tyro.conf.Suppress] = GaussianBlur(9, 1.5)
     """What is done to the image."""
-    second: Annotated[OneFamily, tyro.conf.Suppress] = SuperResolution(2)
+    second: Annotated[SingleFamily, tyro.conf.Suppress] = SuperResolution(2)
     """What is done to its measurement."""
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> combined.Composition:
@@ -96,7 +97,7 @@ class Composition(Family):
 class Stack(Family):
     """Several measurements of one image."""
 
-    parts: Annotated[tuple[OneFamily, ...], tyro.conf.Suppress] = (
+    parts: Annotated[tuple[SingleFamily, ...], tyro.conf.Suppress] = (
         SuperResolution(4),
         RandomPixels(),
     )
@@ -121,7 +122,7 @@ class Stack(Family):
 class Mixture(Family):
     """One family out of several, drawn for every image: what one network can be trained on."""
 
-    families: Annotated[tuple[OneFamily | Composition | Stack, ...], tyro.conf.Suppress] = (
+    families: Annotated[tuple[SingleFamily | Composition | Stack, ...], tyro.conf.Suppress] = (
         RandomPixels(),
         SuperResolution(2),
         MotionBlur(9),
@@ -151,5 +152,5 @@ class Mixture(Family):
         return None
 
 
-OperatorFamily = OneFamily | Composition | Stack | Mixture
+OperatorFamily = SingleFamily | Composition | Stack | Mixture
 """Settings that say how to draw an operator."""
