@@ -68,7 +68,9 @@ def test_three_standard_deviations_are_seen_among_any_number_of_photons():
 
 
 def test_more_photons_than_float32_can_tell_apart_are_refused():
-    with pytest.raises(UserError, match="^poisson_peak: got 10000000000000.0; use at most 1e.10: float32"):
+    with pytest.raises(
+        UserError, match="^poisson_peak: got 10000000000000.0; use at most 1e.10: float32"
+    ):
         SampleConfig(
             "", SyntheticData(1, SHAPE), families.Identity(), DDIM(), "", poisson_peak=1e13
         )
