@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import gc
 import os
@@ -55,6 +57,8 @@ def _programs_of_one_module():
     yield
     jax.clear_caches()
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # Where the C library is not GNU's.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_amortized_networks_go_there_and_back(golden, prior, tmp_path, kind):
             assert torch.equal(back[name], tensor), name
 
 
+@pytest.mark.slow
 def test_memory_stays_below_one_and_a_half_checkpoints(prior, tmp_path):
     def converted(tensors, preset, name) -> tuple[int, int]:
         """(size of the checkpoint, peak memory), bytes."""

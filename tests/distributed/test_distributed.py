@@ -162,7 +162,7 @@ def finish(started):
     return [(*one.communicate(timeout=240), one.returncode) for one in started]
 
 
-def test_two_processes_and_four_train_what_one_trains(single, tmp_path):
+def train_on_two(tmp_path):
     """Started as for two GPUs; here they have a virtual device each."""
     stored = json.dumps(to_json(config("x")))
     preset = (
@@ -176,21 +176,30 @@ def test_two_processes_and_four_train_what_one_trains(single, tmp_path):
                           capture_output=True, text=True, timeout=240)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("validation at step 6") == 1
+
+
+def back_to_step_3(run):
+    shutil.rmtree(run / "checkpoints" / "6")
+    shutil.rmtree(run / "weights")
+
+
+def test_two_processes_train_what_one_trains(single, tmp_path):
+    train_on_two(tmp_path)
     assert_close(tmp_path / "run", single)
     assert read_card(tmp_path / "run" / "best")["step"] == 6
+    # A checkpoint of two processes, with weights cut between them, restored by one.
+    back_to_step_3(tmp_path / "run")
+    on_one(config(tmp_path / "run"))
+    assert_close(tmp_path / "run", single)
 
-    # A checkpoint of two processes, with weights cut between them, restored by four, and by one.
-    def back_to_step_3():
-        shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-        shutil.rmtree(tmp_path / "run" / "weights")
 
-    back_to_step_3()
+@pytest.mark.slow
+def test_four_processes_go_on_from_what_two_saved(single, tmp_path):
+    train_on_two(tmp_path)
+    back_to_step_3(tmp_path / "run")
     four = finish(start([config(tmp_path / "run", fsdp=4)] * 4))
     assert [code for *_, code in four] == [0] * 4, four
     assert "resumed at step 3 of 6" in four[0][0]
-    assert_close(tmp_path / "run", single)
-    back_to_step_3()
-    on_one(config(tmp_path / "run"))
     assert_close(tmp_path / "run", single)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from benchmarks import lavps_mixture
 from benchmarks.mixtures.problems import as_problem, draw_case, posterior, posterior_mixture
@@ -12,6 +13,7 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers import LAVPS
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_one_gradient_step_misses(monkeypatch):
     monkeypatch.setattr(lavps_mixture, "NUM_TRAIN_STEPS", 300)
     zero_shot, known, elsewhere = names = (

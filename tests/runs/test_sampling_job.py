@@ -78,6 +78,7 @@ def whole(prior, tmp_path_factory):
     return results(folder)
 
 
+@pytest.mark.slow
 def test_four_processes_make_what_one_makes(prior, whole, tmp_path):
     run = (
         "import json, sys; from lavps_jax.config.settings import from_json; "
