@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lavps_jax import compare_sets
-from lavps_jax.convert import whole_file
 from lavps_jax.errors import UserError
 from lavps_jax.io.checkpoints import TrainingCheckpoints
+from lavps_jax.io.foreign_files import whole_file
 from lavps_jax.io.own_folders import MARK, write_directory
 from lavps_jax.io.weights import CARD, WEIGHTS, export_weights, load_weights, read_card
 from lavps_jax.runs.sampling_job import Batch, Processes, SamplingJob
