@@ -24,8 +24,8 @@ class Schedule:
 
     Attributes:
       num_times: number of noisy times, T; times are 0 (clean) to T.
-      beta_min: first beta; a cosine schedule has its own.
-      beta_max: last beta; likewise.
+      beta_min: first beta; not used by a cosine.
+      beta_max: last beta; not used by a cosine.
       kind: betas rise "linear" (Ho et al. 2020, arXiv:2006.11239), or "scaled_linear" in their
         roots (latent diffusion, Rombach et al. 2022, arXiv:2112.10752), or sqrt(alpha_bar) falls
         as a "cosine" (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17, with s = .008 and betas
