@@ -28,7 +28,7 @@ from benchmarks.reporting.record import origin_of, provenance, record, stored_by
 from lavps_jax.aot import compiled, needs_of
 from lavps_jax.config import cli
 from lavps_jax.config.settings import load_preset
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.distributed.environment import describe_machine
 from lavps_jax.errors import UserError, check_at_least
 from lavps_jax.networks import ComputeDtype, split
@@ -70,10 +70,12 @@ def networks(data: str) -> dict[str, tuple[PureModel, Weights]]:
 
 def in_place(
     data: str, sampler: Sampler, networks: dict[str, tuple[PureModel, Weights]]
-) -> tuple[Sampler, EDMDenoiser]:
+) -> tuple[Sampler, NetworkDenoiser]:
     """The sampler of a preset, on the operator that its network was trained for, and the prior."""
     model, weights = networks["prior"]
-    prior = EDMDenoiser(weights, model, schedule=load_preset(f"configs/{data}_prior.py").schedule)
+    prior = NetworkDenoiser(
+        weights, model, schedule=load_preset(f"configs/{data}_prior.py").schedule
+    )
     if isinstance(sampler, LAVPS):
         model, weights = networks["amortized"]
         training = load_preset(f"configs/{data}_amortized.py")

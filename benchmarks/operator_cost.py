@@ -23,7 +23,7 @@ from flax import nnx
 from benchmarks.operators import all_families
 from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.networks import split
 from lavps_jax.networks.sizes import FFHQ256
 from lavps_jax.operators import families
@@ -55,7 +55,7 @@ def seconds(fn: Callable[..., Any], *args: Any) -> float:
     return best
 
 
-def prior_of(side: int) -> tuple[EDMDenoiser, tuple[int, int, int]]:
+def prior_of(side: int) -> tuple[NetworkDenoiser, tuple[int, int, int]]:
     """A prior for images of this side, and their shape."""
     if side == 32:
         return load_prior("fashion_mnist"), (32, 32, 1)
@@ -67,7 +67,7 @@ def prior_of(side: int) -> tuple[EDMDenoiser, tuple[int, int, int]]:
         # Temperatures of attention are vectors, and have a square root.
         return jnp.asarray(np.abs(values) if values.ndim == 1 else values)
 
-    return EDMDenoiser(jax.tree.map(fill, weights), model), (side, side, 3)
+    return NetworkDenoiser(jax.tree.map(fill, weights), model), (side, side, 3)
 
 
 def step_seconds(side: int) -> tuple[float, tuple[int, int, int]]:

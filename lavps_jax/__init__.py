@@ -2,8 +2,9 @@
 
 from importlib import metadata
 
-from lavps_jax import data, metrics, networks, operators, problems, samplers, training
+from lavps_jax import data, diffusion, metrics, networks, operators, problems, samplers, training
 from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.diffusion.given_networks import denoiser_from
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.operators import linear_operator, nonlinear_operator
@@ -33,6 +34,8 @@ __all__ = [
     "__version__",
     "check_operator",
     "data",
+    "denoiser_from",
+    "diffusion",
     "linear_operator",
     "load_amortized",
     "load_generator",

@@ -37,7 +37,7 @@ from lavps_jax.config.settings import (
     TrainConfig,
     load_preset,
 )
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.distributed.collectives import bytes_sent
 from lavps_jax.distributed.slices import CHIPS, Chip, compile_only, devices_of
 from lavps_jax.errors import UserError
@@ -237,12 +237,14 @@ def _channels(config: TrainConfig) -> int:
 
 def _abstract_prior(
     config: TrainConfig | None, dtype: ComputeDtype = "float32"
-) -> tuple[EDMDenoiser, int]:
+) -> tuple[NetworkDenoiser, int]:
     """The prior with shapes in the place of weights, and the channels of an image."""
     if config is None or not isinstance(config.task, PriorTask):
         raise UserError("prior", "no preset of a prior", "give --prior configs/NAME_prior.py")
     model, weights = _abstract(config, dtype)
-    return EDMDenoiser(weights, model, schedule=config.schedule), _channels(config)
+    parameterisation = config.task.parameterisation
+    prior = NetworkDenoiser(weights, model, parameterisation, schedule=config.schedule)
+    return prior, _channels(config)
 
 
 def _like(shape: tuple[int, ...], sharding: Any, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

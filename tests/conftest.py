@@ -36,7 +36,7 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from golden_files import Golden  # noqa: E402
 
-from lavps_jax.diffusion.denoisers import EDMDenoiser  # noqa: E402
+from lavps_jax.diffusion.denoisers import NetworkDenoiser  # noqa: E402
 from lavps_jax.networks import (  # noqa: E402
     AmortizedNetworkConfig,
     GlobalAttention,
@@ -73,11 +73,11 @@ def golden():
 
 
 @pytest.fixture(scope="session")
-def prior(golden) -> EDMDenoiser:
+def prior(golden) -> NetworkDenoiser:
     """The prior of all golden files."""
     stored = golden("hdit_tiny")
     model, weights = stored.network(stored.backbone, "unet.")
-    return EDMDenoiser(weights, model)
+    return NetworkDenoiser(weights, model)
 
 
 @pytest.fixture(scope="session", params=["palette", "invfussion"])

@@ -18,7 +18,8 @@ def numbers(line: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "document,count,num_samples", [("README.md", 2, 4), ("docs/operators.md", 2, 2)]
+    "document,count,num_samples",
+    [("README.md", 2, 4), ("docs/operators.md", 2, 2), ("docs/samplers.md", 1, 2)],
 )
 def test_code_runs_and_restores(document, count, num_samples):
     """What comes out is better than what y gives by itself, and fits y as the true image does."""

@@ -18,6 +18,7 @@ from lavps_jax.config.samplers import AnySampler
 from lavps_jax.config.tasks import AmortizedTask, OneStepTask, PriorTask, SupervisedTask
 from lavps_jax.data import DataConfig
 from lavps_jax.data.value_range import ValueRange, check_value_range
+from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import (
     UserError,
@@ -249,7 +250,7 @@ def load_preset(path: str) -> Any:
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, SupervisedTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
-    SampleConfig, Inner, *get_args(AnySampler),
+    EDM, VP, VE, Flow, SampleConfig, Inner, *get_args(AnySampler),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.AmortizedNetworkConfig,
     networks.SupervisedNetworkConfig,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from etils import epy
+
+from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
 from lavps_jax.errors import UserError, check_choices, check_fraction, check_positive
 from lavps_jax.networks import (
     AmortizedNetworkConfig,
@@ -14,6 +17,9 @@ from lavps_jax.networks import (
 )
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.training.amortized import BlockWeight
+
+with epy.lazy_imports():  # Only a command line needs it, and it takes long to import.
+    import tyro
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,9 @@ class PriorTask:
     """Standard deviation of log sigma, > 0."""
     label_dropout: float = 0.1
     """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
+    parameterisation: Annotated[EDM | VP | VE | Flow, tyro.conf.Suppress] = EDM()
+    """What the network predicts. Another one than EDM() is for converted weights: only that is
+    trained."""
 
     def __post_init__(self):
         check_positive("task.log_sigma_std", self.log_sigma_std)

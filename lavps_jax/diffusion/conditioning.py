@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import SIGMA_DATA
+from lavps_jax.diffusion.parameterisations import SIGMA_DATA
 from lavps_jax.errors import UserError
 from lavps_jax.networks import InverseRule, Measurement
 from lavps_jax.operators import Blur, CircularBlur, LinearOperator

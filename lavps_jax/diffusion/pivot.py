@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lavps_jax.diffusion.denoisers import edm_preconditioning
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.errors import UserError
 from lavps_jax.operators import LinearOperator
 from lavps_jax.problems.problem import Problem
@@ -53,7 +53,7 @@ def pivot(problem: Problem, z: Float[Array, "H W C"], sigma_t: Float[Array, ""])
     if not isinstance(operator, LinearOperator):
         name = type(operator).__name__
         raise UserError("operator", name, "give a linear one: this denoiser needs its inverse")
-    c = edm_preconditioning(sigma_t)
+    c = EDM()(sigma_t)
     guess, variance = c.c_skip * z, c.c_out**2
     weight = problem.sigma_y**2 / variance
     mean = guess + operator.ridge(operator.project(problem.y - operator.forward(guess)), weight)

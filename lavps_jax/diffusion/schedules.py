@@ -1,16 +1,17 @@
 """The noise schedule: alpha_bar table and time grids, in float64 on the host.
 
-Source: Ho et al., NeurIPS 2020, arXiv:2006.11239. Method section 2.
+Sources: Ho et al., NeurIPS 2020, arXiv:2006.11239, and where named. Method section 2.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_choices
 
 _SMALLEST_ALPHA_BAR = 1e-6
 
@@ -19,19 +20,25 @@ _SMALLEST_ALPHA_BAR = 1e-6
 class Schedule:
     """Variance-preserving diffusion x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps.
 
-    Betas rise linearly; alpha_bar[0] = 1 is the clean image (Ho et al. 2020, arXiv:2006.11239).
+    alpha_bar[0] = 1 is the clean image, alpha_bar[t] the product of the first t of 1 - beta.
 
     Attributes:
       num_times: number of noisy times, T; times are 0 (clean) to T.
-      beta_min: first beta.
-      beta_max: last beta.
+      beta_min: first beta; not used by a cosine.
+      beta_max: last beta; not used by a cosine.
+      kind: betas rise "linear" (Ho et al. 2020, arXiv:2006.11239), or "scaled_linear" in their
+        roots (latent diffusion, Rombach et al. 2022, arXiv:2112.10752), or sqrt(alpha_bar) falls
+        as a "cosine" (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17, with s = .008 and betas
+        of at most .999).
     """
 
     num_times: int = 1000
     beta_min: float = 1e-4
     beta_max: float = 0.02
+    kind: Literal["linear", "scaled_linear", "cosine"] = "linear"
 
     def __post_init__(self):
+        check_choices(self)
         if self.num_times < 2:
             raise UserError("schedule.num_times", self.num_times, "use at least 2")
         if not 0 < self.beta_min <= self.beta_max < 1:
@@ -41,8 +48,9 @@ class Schedule:
             )
         if self.alpha_bar[-2] <= np.float32(_SMALLEST_ALPHA_BAR):
             # Two times without any difference have no bridge between them.
+            name = "num_times" if self.kind == "cosine" else "beta_max"
             remedy = "lower it: alpha_bar falls to 1e-6 before the last time"
-            raise UserError("schedule.beta_max", self.beta_max, remedy)
+            raise UserError(f"schedule.{name}", getattr(self, name), remedy)
 
     @property
     def alpha_bar(self) -> np.ndarray:
@@ -57,12 +65,25 @@ class Schedule:
 
 @functools.cache
 def _alpha_bar(schedule: Schedule) -> np.ndarray:
-    betas = even_grid_float32(schedule.beta_min, schedule.beta_max, schedule.num_times)
-    product = np.cumprod(1.0 - betas, dtype=np.float64)
+    product = np.cumprod(1.0 - _betas(schedule), dtype=np.float64)
     # The published table is kept in float32; its rounded values are the schedule.
     table = np.concatenate([[1.0], np.clip(product, _SMALLEST_ALPHA_BAR, 1.0).astype(np.float32)])
     table.setflags(write=False)
     return table
+
+
+def _betas(schedule: Schedule) -> np.ndarray:
+    """Of the times 1 to T, (T,)."""
+    first, last, num = schedule.beta_min, schedule.beta_max, schedule.num_times
+    match schedule.kind:
+        case "linear":
+            return even_grid_float32(first, last, num)
+        case "scaled_linear":
+            return np.linspace(first**0.5, last**0.5, num) ** 2
+        case "cosine":
+            time = np.arange(num + 1) / num
+            alpha_bar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+            return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 
 
 def even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.bridges import levels
 from lavps_jax.diffusion.conditioning import as_measurement, pseudo_inverse
-from lavps_jax.diffusion.denoisers import edm_preconditioning
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.diffusion.pivot import pivot
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.networks import InverseRule
@@ -53,7 +53,7 @@ class SupervisedDenoiser(Node):
         dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "H W C"], Float[Array, ""]]:
         """(D(z, sigma_t; y), scale) for z = x_0 + sigma_t eps: the scale of what F corrects."""
-        c = edm_preconditioning(sigma_t)
+        c = EDM()(sigma_t)
         measurement = as_measurement(problem, self.inverse) if self.sees_measurement else None
         if self.pivot:
             guess, std, scale = pivot(problem, z, sigma_t)

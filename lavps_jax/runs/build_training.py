@@ -18,7 +18,8 @@ from lavps_jax.config.settings import (
     SupervisedTask,
     TrainConfig,
 )
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.runs.loading import (
@@ -59,7 +60,8 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
         if prior.schedule != config.schedule:
             remedy = f"use the schedule of the prior, {prior.schedule}"
             raise UserError("schedule", config.schedule, remedy)
-        frozen = prior.replace(model=dataclasses.replace(prior.model, **_precision(config)))
+        model_of_prior: Any = prior.model
+        frozen = prior.replace(model=dataclasses.replace(model_of_prior, **_precision(config)))
     return Trainee(build_loss(config, model), weights, frozen)
 
 
@@ -86,13 +88,20 @@ def _precision(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_loss(config: TrainConfig, model: PureModel) -> Loss:
-    """The loss of the configured task."""
+    """The loss of the configured task.
+
+    Raises:
+      UserError: if it is a prior of another parameterisation than EDM().
+    """
     task, schedule = config.task, config.schedule
     model = dataclasses.replace(model, **_precision(config))
     match task:
         case PriorTask():
+            if task.parameterisation != EDM():
+                found = task.parameterisation
+                raise UserError("task.parameterisation", found, "use EDM(): no other is trained")
             return PriorLoss(
-                EDMDenoiser(None, model, schedule=schedule),
+                NetworkDenoiser(None, model, schedule=schedule),
                 task.log_sigma_mean,
                 task.log_sigma_std,
                 task.network.num_classes,

@@ -13,7 +13,7 @@ from flax import nnx
 from lavps_jax.config.settings import TrainConfig, from_json
 from lavps_jax.config.tasks import AmortizedTask, OneStepTask, PriorTask, SupervisedTask
 from lavps_jax.data import DataConfig, FolderData, SyntheticData, TfdsData
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
@@ -56,7 +56,7 @@ def load_prior(
     tiles: Tiles | None = None,
     compute_dtype: ComputeDtype = "float32",
     **source: DataConfig,
-) -> EDMDenoiser:
+) -> NetworkDenoiser:
     """The exported diffusion prior at `path`.
 
     Args:
@@ -71,10 +71,11 @@ def load_prior(
     """
     path = _found(path, "/prior")
     model, weights, config = load_network(path, compute_dtype)
-    network = _prior_task(path, config).network
+    task = _prior_task(path, config)
     if image_shape is not None:
-        check_image_shape(network, image_shape, tiles, **source)
-    return EDMDenoiser(weights, tiled(model, tiles), schedule=config.schedule)
+        check_image_shape(task.network, image_shape, tiles, **source)
+    model = tiled(model, tiles)
+    return NetworkDenoiser(weights, model, task.parameterisation, schedule=config.schedule)
 
 
 def load_amortized(

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.bridges import add_noise, bridge_draw
-from lavps_jax.diffusion.denoisers import SIGMA_DATA, Denoiser
+from lavps_jax.diffusion.denoisers import Denoiser
+from lavps_jax.diffusion.parameterisations import SIGMA_DATA
 from lavps_jax.diffusion.schedules import time_grid
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.problem import Problem, simulate

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lavps_jax.diffusion.denoisers import SIGMA_DATA, EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
+from lavps_jax.diffusion.parameterisations import SIGMA_DATA
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.problems.problem import simulate
@@ -69,7 +70,7 @@ class PriorLoss(Loss):
     (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, mean over pixels.
     """
 
-    denoiser: EDMDenoiser
+    denoiser: NetworkDenoiser
     log_sigma_mean: float
     log_sigma_std: float
     num_classes: int = 0

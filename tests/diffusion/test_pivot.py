@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lavps_jax.diffusion.denoisers import edm_preconditioning
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.diffusion.pivot import pivot
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
@@ -59,7 +59,7 @@ def test_pivot_is_the_posterior_of_independent_pixels(family, sigma_t):
 def test_without_information_in_y_it_is_the_preconditioning_of_karras():
     problem = problem_of(families.RandomPixels(0.4, 0.6)).replace(noise=Gaussian(1e3))
     z, sigma_t = jax.random.normal(jax.random.key(2), SHAPE), jnp.float32(0.7)
-    c, found = edm_preconditioning(sigma_t), pivot(problem, z, sigma_t)
+    c, found = EDM()(sigma_t), pivot(problem, z, sigma_t)
     np.testing.assert_allclose(found.mean, c.c_skip * z, atol=1e-5)
     np.testing.assert_allclose(found.scale, c.c_out, rtol=1e-5)
 

@@ -12,6 +12,17 @@ from lavps_jax.errors import UserError
 TABLE = Schedule().alpha_bar
 
 
+def test_kinds_of_schedules():
+    t = np.arange(1001) / 1000
+    cosine = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+    table = Schedule(kind="cosine").alpha_bar
+    np.testing.assert_allclose(table[:-1], cosine[:-1] / cosine[0], rtol=1e-6)
+    assert table[-1] == np.float32(1e-6)  # The last beta is cut, and so is this.
+    betas = (np.sqrt(0.0015) + (np.sqrt(0.0195) - np.sqrt(0.0015)) * np.arange(1000) / 999) ** 2
+    table = Schedule(1000, 0.0015, 0.0195, "scaled_linear").alpha_bar
+    np.testing.assert_allclose(table[1:], np.cumprod(1 - betas), rtol=1e-6)
+
+
 @pytest.mark.parametrize("num_steps", [10, 12, 100, 124, 220, 500, 1000])
 def test_time_grid_spans_all_times(num_steps):
     times = time_grid(num_steps)
@@ -34,7 +45,8 @@ def test_bridge_to_its_own_start_is_the_start():
 
 
 @pytest.mark.parametrize("make", [lambda: time_grid(1), lambda: time_grid(1001),
-                                  lambda: Schedule(beta_min=0.1, beta_max=0.01)])  # fmt: skip
+                                  lambda: Schedule(beta_min=0.1, beta_max=0.01),
+                                  lambda: Schedule(num_times=4000, kind="cosine")])  # fmt: skip
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(UserError):
         make()

@@ -12,7 +12,7 @@ from golden_files import Golden, cases
 from golden_runs import in_float64, noise_of_hidden_entries
 
 from lavps_jax.diffusion.bridges import add_noise, bridge_coefficients
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.io.published import published_name
 from lavps_jax.operators import families
@@ -259,7 +259,7 @@ def test_negative_elbo_under_a_class_prior(golden):
     block = make_blocks(stored.image("kl_x_0"), stored.image("kl_x_t"), *times)
     problem, block = jax.tree.map(lambda leaf: leaf.repeat(2, 0), (problem, block))
     mu, rho = stored.image("kl_vmean")[:, 0], stored.image("kl_vlog_std")[:, 0]
-    elbo = _elbo(EDMDenoiser(weights, model))
+    elbo = _elbo(NetworkDenoiser(weights, model))
     losses, (by_mu, by_rho) = elbo(mu, rho, stored.image("kl_eps"), problem, block)
     stored.close("kl_loss", losses)
     stored.close("kl_grad_vmean", by_mu)

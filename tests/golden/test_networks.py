@@ -9,7 +9,7 @@ import pytest
 from golden_files import cases
 
 from lavps_jax.diffusion.bridges import bridge_coefficients
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.samplers.variational import Block
 
@@ -26,21 +26,21 @@ def test_prior_network(golden, prior, case):
 
 def test_preconditioning(golden, prior):
     stored = golden("hdit_tiny")
-    evaluate = jax.jit(jax.vmap(EDMDenoiser.at_sigma, (None, 0, 0)))
+    evaluate = jax.jit(jax.vmap(NetworkDenoiser.at_sigma, (None, 0, 0)))
     out = evaluate(prior, stored.image("pre_x"), jnp.asarray(stored["pre_sigma"]))
     stored.close("pre_out", out)
 
 
 def test_clean_image_and_noise_prediction(golden, prior):
     stored = golden("hdit_tiny")
-    denoise = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, None)))
+    denoise = jax.jit(jax.vmap(NetworkDenoiser.__call__, (None, 0, None)))
     for case, t in enumerate(stored["eps_t"]):
         x_t = stored.image("eps_x")[case]
         x_0 = denoise(prior, x_t, t)
         stored.close("eps_x0", x_0, case)
         signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
         stored.close("eps_out", (x_t - signal * x_0) / noise, case)
-    each = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, 0)))
+    each = jax.jit(jax.vmap(NetworkDenoiser.__call__, (None, 0, 0)))
     times = jnp.asarray(stored["epsb_t"])
     stored.close("epsb_x0", each(prior, stored.image("epsb_x"), times))
 
@@ -73,13 +73,13 @@ def test_class_conditional_network(golden):
     for scale in cases("hdit_tiny_class", r"raw_out_cfg(\d+(?:p\d+)?)"):
         guided = unconditional + float(scale.replace("p", ".")) * (conditional - unconditional)
         stored.close(f"raw_out_cfg{scale}", guided)
-    prior = EDMDenoiser(weights, model)
+    prior = NetworkDenoiser(weights, model)
     inputs = stored.image("pre_x"), jnp.asarray(stored["pre_sigma"])
     for key, given in (("pre_out", labels), ("pre_out_nolabel", None)):
-        evaluate = jax.jit(jax.vmap(EDMDenoiser.at_sigma, (None, 0, 0, 0)))
+        evaluate = jax.jit(jax.vmap(NetworkDenoiser.at_sigma, (None, 0, 0, 0)))
         stored.close(key, evaluate(prior, *inputs, given))
     t = stored["eps_t"]
-    x_0 = jax.jit(jax.vmap(EDMDenoiser.__call__, (None, 0, None, 0)))(prior, x, t, labels)
+    x_0 = jax.jit(jax.vmap(NetworkDenoiser.__call__, (None, 0, None, 0)))(prior, x, t, labels)
     stored.close("eps_x0", x_0)
     signal, noise = np.float32(ALPHA_BAR[t] ** 0.5), np.float32((1 - ALPHA_BAR[t]) ** 0.5)
     stored.close("eps_out", (x - signal * x_0) / noise)

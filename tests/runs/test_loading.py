@@ -6,13 +6,30 @@ import dataclasses
 import json
 
 import pytest
+from flax import nnx
 
-from lavps_jax.config.settings import SupervisedTask, from_json, to_json
+from lavps_jax.config.settings import (
+    PriorTask,
+    SupervisedTask,
+    TrainConfig,
+    from_json,
+    to_json,
+)
 from lavps_jax.data import FolderData, ShippedData, SyntheticData, TfdsData
+from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
-from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig, SupervisedNetworkConfig
+from lavps_jax.io.weights import export_weights
+from lavps_jax.networks import (
+    GlobalAttention,
+    HDiTConfig,
+    LevelConfig,
+    SupervisedNetworkConfig,
+    split,
+)
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators.families.base import Family
+from lavps_jax.runs.build_training import build_trainee
 from lavps_jax.runs.loading import (
     check_image_shape,
     check_tile,
@@ -107,3 +124,34 @@ def test_a_card_may_name_a_family_of_the_users_own():
     assert read.network == task.network and read.operator != task.operator
     with pytest.raises(UserError, match="operator: got Own; define it in the preset"):
         read.operator.draw(None, (8, 8, 1))
+
+
+TINY = HDiTConfig(1, 1, 2, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
+
+
+def trained(**settings) -> TrainConfig:
+    data = SyntheticData(1)
+    return TrainConfig(PriorTask(TINY, **settings), data, data, "run")
+
+
+@pytest.mark.parametrize(
+    "parameterisation",
+    [EDM(0.6), VP("v", Schedule(kind="cosine"), clip=True), VE("score", "sigma"), Flow(1000.0)],
+)
+def test_converted_weights_are_the_prior_that_their_card_says(parameterisation, tmp_path):
+    config = dataclasses.replace(
+        trained(parameterisation=parameterisation), schedule=Schedule(kind="scaled_linear")
+    )
+    weights = split(TINY.build(nnx.Rngs(0)))[1]
+    export_weights(tmp_path / "weights", weights, {"config": to_json(config)})
+    prior = load_prior(str(tmp_path / "weights"))
+    assert prior.parameterisation == parameterisation and prior.schedule == config.schedule
+    with pytest.raises(UserError, match="^task.parameterisation: got .*; use EDM()"):
+        build_trainee(config, (32, 32, 1))
+
+
+def test_a_card_from_before_parameterisations_is_of_edm():
+    config = trained()
+    stored = to_json(config)
+    del stored["task"]["parameterisation"], stored["schedule"]["kind"]
+    assert from_json(stored) == config and config.task.parameterisation == EDM()

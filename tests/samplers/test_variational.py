@@ -10,8 +10,8 @@ import pytest
 
 from lavps_jax.diffusion.bridges import bridge_coefficients
 from lavps_jax.diffusion.conditioning import estimate
-from lavps_jax.diffusion.denoisers import edm_preconditioning
 from lavps_jax.diffusion.mixtures import GaussianMixture
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators import Identity, Inpainting, linear_operator, nonlinear_operator
@@ -103,7 +103,7 @@ def test_conditional_start_is_the_bridge_around_the_prediction(t, tau):
     alpha_bar = Schedule().alpha_bar
     # The raw output with which D = c_skip x_t / sqrt(alpha_bar) + c_out F is x_0.
     sigma = float(np.sqrt(1 / alpha_bar[t] - 1))
-    c = edm_preconditioning(jnp.float32(sigma))
+    c = EDM()(jnp.float32(sigma))
     weights = (x_0 - c.c_skip * x_t / np.sqrt(alpha_bar[t])) / c.c_out
     bridge = bridge_coefficients(alpha_bar, 0, tau, t, 1.0)
     mean = bridge.c_l * x_t + bridge.c_s * wrong

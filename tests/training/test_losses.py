@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from lavps_jax.diffusion.denoisers import EDMDenoiser, edm_preconditioning
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.mixtures import GaussianMixture
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators import families
@@ -26,7 +27,7 @@ from lavps_jax.training.step import init_train_state, make_train_step
 SHAPE = (16, 16, 1)
 
 
-class Predicts(EDMDenoiser):
+class Predicts(NetworkDenoiser):
     """A denoiser that returns the noise level (so that losses tell it), or its input."""
 
     what: str = static(default="input")
@@ -62,7 +63,7 @@ def test_a_class_is_shown_as_one_hot_and_left_out_as_often_as_asked():
 def test_losses_show_the_class_that_training_leaves_out(train):
     """A denoiser that returns 1 for class 1 and 0 without: its error tells what it was shown."""
 
-    class Prior(EDMDenoiser):
+    class Prior(NetworkDenoiser):
         def at_sigma(self, z, sigma_t, label=None, dropout_key=None):
             return jnp.full(z.shape, label[1])
 
@@ -101,7 +102,7 @@ def test_conditional_loss_shows_a_new_measurement():
     class Spy(SupervisedDenoiser):
         def predict(self, z, problem, prepared, sigma_t, dropout_key=None):
             seen.append((np.asarray(z), np.asarray(prepared), float(sigma_t)))
-            return z, edm_preconditioning(sigma_t).c_out
+            return z, EDM()(sigma_t).c_out
 
     x_0 = jax.random.uniform(jax.random.key(1), (64, 64, 1), minval=-1.0)
     loss_fn = SupervisedLoss(Spy(None, None), families.Identity(), 0.2, 0.5, 0.0)

@@ -22,7 +22,7 @@ from lavps_jax.config.settings import (
     TrainConfig,
 )
 from lavps_jax.data import SyntheticData
-from lavps_jax.diffusion.denoisers import EDMDenoiser
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.errors import UserError
 from lavps_jax.networks import (
@@ -81,7 +81,7 @@ def config(task, run_dir, steps=4) -> TrainConfig:
     )  # fmt: skip
 
 
-class Prior(EDMDenoiser):
+class Prior(NetworkDenoiser):
     """Independent pixels N(MEAN, STD^2)."""
 
     def at_sigma(self, z, sigma_t, label=None, dropout_key=None):
