@@ -1,7 +1,6 @@
 """Weights of the published PyTorch networks under the names they have here, and back.
 
-A name here is the path of a weight in the network; there it is a key of a state dict. Dense
-kernels are (in, out) here and (out, in) there.
+A name here is the path of a weight in the network; there it is a key of a state dict.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from flax import nnx
 
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
+from lavps_jax.io.foreign import Path, dotted, from_foreign, to_foreign
 from lavps_jax.networks import AmortizedNetworkConfig, HDiTConfig
 from lavps_jax.networks.attention import rotary_frequencies
 from lavps_jax.types import Weights
@@ -56,9 +56,9 @@ def published_prefix(schedule: Schedule, network: Any) -> str:
     return prefix
 
 
-def published_name(path: tuple[Any, ...], prefix: str) -> str:
+def published_name(path: Path, prefix: str) -> str:
     """The key of a weight, from its path in the network."""
-    name = ".".join(str(part) for part in path).removeprefix("backbone.")
+    name = dotted(path).removeprefix("backbone.")
     return prefix + _LAYER.sub(r"\1.\2.attn.", name).replace("kernel", "weight")
 
 
@@ -76,29 +76,13 @@ def from_published(state: Mapping[str, np.ndarray], weights: Weights, prefix: st
     Raises:
       UserError: naming what is missing, not expected, or of another shape.
     """
-    flat = nnx.to_flat_state(weights)
-    names = {path: published_name(path, prefix) for path, _ in flat}
-    missing = [name for name in names.values() if name not in state]
-    known = set(names.values())
-    extra = [name for name in state if name not in known and not _is_implied(name, state, prefix)]
-    misshapen = []
-    for path, variable in flat:
-        wanted = variable.shape[::-1] if path[-1] == "kernel" else variable.shape
-        found = state.get(names[path])
-        if found is not None and tuple(found.shape) != tuple(wanted):
-            misshapen.append(f"{names[path]} {list(found.shape)} instead of {list(wanted)}")
-    wrong = {"missing": missing, "unexpected": extra, "misshapen": misshapen}
-    told = [
-        f"{kind}: {', '.join(one[:5])}" + (f" and {len(one) - 5} more" if len(one) > 5 else "")
-        for kind, one in wrong.items()
-        if one
-    ]
-    if told:
-        raise UserError("checkpoint", "; ".join(told), "give the preset of this network")
-    values = [
-        (path, variable.replace(_turned(path, state[names[path]]))) for path, variable in flat
-    ]
-    return nnx.from_flat_state(values)
+    return from_foreign(
+        state,
+        weights,
+        lambda path: published_name(path, prefix),
+        unused=lambda name: _is_implied(name, state, prefix),
+        remedy="give the preset of this network",
+    )
 
 
 def to_published(weights: nnx.State, prefix: str) -> dict[str, np.ndarray]:
@@ -107,17 +91,12 @@ def to_published(weights: nnx.State, prefix: str) -> dict[str, np.ndarray]:
     The fixed rotary frequencies are filled in. So is the uncertainty head of a prior, with zeros:
     sampling does not use it.
     """
-    state: dict[str, np.ndarray] = {}
-    flat = dict(nnx.to_flat_state(weights))
-    for path, variable in flat.items():
-        value = np.asarray(variable[...], np.float32)
-        name = published_name(path, prefix)
-        state[name] = _turned(path, value)
-        if name.endswith("self_attn.scale"):
-            features = flat[(*path[:-1], "out_proj", "kernel")].shape[0]
-            table = rotary_frequencies(len(value), features // len(value))
-            layer = name.removesuffix("self_attn.scale")
-            state[layer + _FREQUENCIES] = table.astype(np.float32)
+    state = to_foreign(weights, lambda path: published_name(path, prefix))
+    for name in [name for name in state if name.endswith("self_attn.scale")]:
+        layer, heads = name.removesuffix("self_attn.scale"), len(state[name])
+        features = len(state[f"{layer}self_attn.out_proj.weight"])
+        table = rotary_frequencies(heads, features // heads)
+        state[layer + _FREQUENCIES] = table.astype(np.float32)
     if prefix == "unet.":
         for name, shape in (("fourier.freqs", (128,)), ("fourier.phases", (128,)),
                             ("linear.weight", (1, 128)), ("linear.bias", (1,))):  # fmt: skip
@@ -126,11 +105,6 @@ def to_published(weights: nnx.State, prefix: str) -> dict[str, np.ndarray]:
         alias, name = (prefix + one for one in _ALIAS)
         state[alias] = state[name]
     return state
-
-
-def _turned(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
-    """A weight as it is there, from what it is here, and back."""
-    return array.T if path[-1] == "kernel" else array
 
 
 def _is_implied(name: str, state: Mapping[str, np.ndarray], prefix: str) -> bool:

@@ -34,13 +34,19 @@ class BackboneConfig(Protocol):
 
 
 class ClassEmbedding(nnx.Module):
-    """A vector per class, and one for the null class in the last row."""
+    """A vector per class, and one for the null class in the last row if there is that class."""
 
-    def __init__(self, num_classes: int, features: int, *, rngs: nnx.Rngs):
-        self.weight = nnx.Param(normal(rngs.params(), (num_classes + 1, features)))
+    def __init__(self, num_classes: int, features: int, *, null_class: bool = True, rngs: nnx.Rngs):
+        self.null_class = null_class
+        rows = num_classes + 1 if null_class else num_classes
+        self.weight = nnx.Param(normal(rngs.params(), (rows, features)))
 
     def __call__(self, label: Float[Array, " K"] | None) -> Float[Array, " M"]:
         table = self.weight[...]
+        if not self.null_class:
+            if label is None:
+                raise UserError("label", label, "give one, this network has no null class")
+            return jnp.dot(label.astype(table.dtype), table)
         if label is None:
             return table[-1]
         null = jnp.where(jnp.any(label != 0), 0.0, 1.0).astype(table.dtype)

@@ -53,6 +53,19 @@ def convolve(
     )
 
 
+def halved(x: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
+    """The means of squares of 2 x 2 pixels."""
+    height, width, channels = x.shape
+    return jnp.mean(x.reshape(height // 2, 2, width // 2, 2, channels), axis=(1, 3))
+
+
+def doubled(x: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
+    """Every pixel repeated in a square of 2 x 2."""
+    height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, None, :, None, :], (height, 2, width, 2, channels))
+    return x.reshape(2 * height, 2 * width, channels)
+
+
 class Conv(nnx.Module):
     """A convolution with bias; kernel (row, column, in, out).
 
@@ -139,6 +152,4 @@ class Upsample(nnx.Module):
         self.conv = Conv(channels, channels, 3, rngs=rngs)
 
     def __call__(self, x: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
-        height, width, channels = x.shape
-        x = jnp.broadcast_to(x[:, None, :, None, :], (height, 2, width, 2, channels))
-        return self.conv(x.reshape(2 * height, 2 * width, channels))
+        return self.conv(doubled(x))

@@ -1,22 +1,33 @@
-"""The convolutional U-Net of DDPM: configuration and network.
+"""The convolutional U-Net of DDPM and ADM: configuration and network.
 
-Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020,
-arXiv:2006.11239. Layout and attribute names are those of `UNet2DModel` of the diffusers library,
-so that its weights map name by name.
+Sources: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (DDPM), NeurIPS 2020,
+arXiv:2006.11239; Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis" (ADM), NeurIPS
+2021, arXiv:2105.05233. Layout and attribute names are those of `UNet2DModel` of the diffusers
+library, so that its weights map name by name.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lavps_jax.errors import check_choices
 from lavps_jax.networks.conditioning import ClassEmbedding, check_inputs, require
-from lavps_jax.networks.convolution import Conv, Downsample, GroupNorm, Upsample
+from lavps_jax.networks.convolution import (
+    Conv,
+    Downsample,
+    GroupNorm,
+    Upsample,
+    doubled,
+    halved,
+)
 from lavps_jax.networks.layers import fold_key
 from lavps_jax.networks.pure import keep
 from lavps_jax.networks.unet_layers import (
@@ -25,6 +36,9 @@ from lavps_jax.networks.unet_layers import (
     TimestepEmbedding,
     timestep_embedding,
 )
+
+Keys: TypeAlias = Iterator[Array | None]
+"""One key of dropout after the other, or None for ever."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,11 @@ class UNetConfig:
         gives times 0 to 999 themselves.
       num_classes: classes of a class-conditional network; 0 means none.
       num_noise_levels: 1, or 2 for networks that see the noise of two times.
+      time_conditioning: whether the time is added before the second norm of a residual block
+        (DDPM), or scales and shifts its output (ADM).
+      resample: whether a 3 x 3 convolution changes the size (DDPM), or a residual block that
+        takes means of 2 x 2 pixels or repeats them (ADM).
+      null_class: whether a class-conditional network has a vector for the null class.
     """
 
     in_channels: int = 3
@@ -68,8 +87,12 @@ class UNetConfig:
     noise_scale: float = 1000.0
     num_classes: int = 0
     num_noise_levels: int = 1
+    time_conditioning: Literal["add", "scale_shift"] = "add"
+    resample: Literal["conv", "resnet"] = "conv"
+    null_class: bool = True
 
     def __post_init__(self):
+        check_choices(self)
         for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         channels = self.block_channels
@@ -131,34 +154,27 @@ class UNetConfig:
 
 
 class DownBlock(nnx.Module):
-    """The residual blocks of one level going down, then the halving."""
+    """The residual blocks of one level going down, then the halving if a level is below."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        config: UNetConfig,
-        *,
-        attention: bool,
-        downsample: bool,
-        rngs: nnx.Rngs,
-    ):
-        widths = [in_channels] + [out_channels] * (config.layers_per_block - 1)
-        self.resnets = nnx.List([_resnet(c, out_channels, config, rngs) for c in widths])
-        attending = widths if attention else []
-        self.attentions = nnx.List([_attention(out_channels, config, rngs) for _ in attending])
-        down = [Downsample(out_channels, config.downsample_padding, rngs=rngs)]
-        self.downsamplers = nnx.List(down if downsample else [])
+    def __init__(self, level: int, config: UNetConfig, *, rngs: nnx.Rngs):
+        channels = config.block_channels[level]
+        above = config.block_channels[max(level - 1, 0)]
+        inputs = [above] + [channels] * (config.layers_per_block - 1)
+        self.resnets = nnx.List([_resnet(c, channels, config, rngs) for c in inputs])
+        attending = inputs if config.attention[level] else []
+        self.attentions = nnx.List([_attention(channels, config, rngs) for _ in attending])
+        halving, below = _halving(channels, config, rngs), config.block_channels[level + 1 :]
+        self.downsamplers = nnx.List([halving] if below else [])
 
-    def __call__(self, x: Array, temb: Array, keys: list[Array | None]) -> list[Array]:
+    def __call__(self, x: Array, temb: Array, keys: Keys) -> list[Array]:
         """Returns the output of every residual block and of the halving, in order."""
         outputs = []
-        for i, (resnet, key) in enumerate(zip(self.resnets, keys, strict=True)):
-            x = keep(resnet(x, temb, key))
+        for i, resnet in enumerate(self.resnets):
+            x = keep(resnet(x, temb, next(keys)))
             x = keep(self.attentions[i](x)) if self.attentions else x
             outputs.append(x)
         for downsample in self.downsamplers:
-            outputs.append(downsample(x))
+            outputs.append(_resized(downsample, x, temb, keys))
         return outputs
 
 
@@ -169,60 +185,39 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List([_resnet(channels, channels, config, rngs) for _ in range(2)])
         self.attentions = nnx.List([_attention(channels, config, rngs)])
 
-    def __call__(self, x: Array, temb: Array, keys: list[Array | None]) -> Array:
-        x = keep(self.resnets[0](x, temb, keys[0]))
+    def __call__(self, x: Array, temb: Array, keys: Keys) -> Array:
+        x = keep(self.resnets[0](x, temb, next(keys)))
         x = keep(self.attentions[0](x))
-        return keep(self.resnets[1](x, temb, keys[1]))
+        return keep(self.resnets[1](x, temb, next(keys)))
 
 
 class UpBlock(nnx.Module):
-    """The residual blocks of one level going up, each with one skip, then the doubling.
+    """The residual blocks of one level going up, each with a skip, then the doubling if a level is
+    above."""
 
-    Args:
-      in_channels: channels that come from below.
-      out_channels: channels of this level.
-      skip_channels: channels of the skips in the order they are taken.
-      config: shape of the network.
-      attention: whether self-attention follows each residual block.
-      upsample: whether the doubling follows.
-      rngs: source of the initial weights.
-    """
+    def __init__(self, level: int, config: UNetConfig, *, rngs: nnx.Rngs):
+        channels, layers = config.block_channels[level], config.layers_per_block
+        below, above = config.block_channels[level + 1 :], config.block_channels[:level]
+        # Skips in the order they are taken: of the residual blocks, then the input of the level.
+        skips = [channels] * layers + [(above or (channels,))[-1]]
+        inputs = [(below or (channels,))[0]] + [channels] * layers
+        widths = [a + b for a, b in zip(inputs, skips, strict=True)]
+        self.resnets = nnx.List([_resnet(c, channels, config, rngs) for c in widths])
+        attending = inputs if config.attention[level] else []
+        self.attentions = nnx.List([_attention(channels, config, rngs) for _ in attending])
+        self.upsamplers = nnx.List([_doubling(channels, config, rngs)] if above else [])
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        skip_channels: list[int],
-        config: UNetConfig,
-        *,
-        attention: bool,
-        upsample: bool,
-        rngs: nnx.Rngs,
-    ):
-        below = [in_channels] + [out_channels] * (len(skip_channels) - 1)
-        self.resnets = nnx.List(
-            [
-                _resnet(a + b, out_channels, config, rngs)
-                for a, b in zip(below, skip_channels, strict=True)
-            ]
-        )
-        attending = below if attention else []
-        self.attentions = nnx.List([_attention(out_channels, config, rngs) for _ in attending])
-        self.upsamplers = nnx.List([Upsample(out_channels, rngs=rngs)] if upsample else [])
-
-    def __call__(
-        self, x: Array, skips: list[Array], temb: Array, keys: list[Array | None]
-    ) -> Array:
-        for i, (resnet, skip, key) in enumerate(zip(self.resnets, skips, keys, strict=True)):
-            x = keep(resnet(jnp.concatenate([x, skip], axis=-1), temb, key))
+    def __call__(self, x: Array, skips: list[Array], temb: Array, keys: Keys) -> Array:
+        for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
+            x = keep(resnet(jnp.concatenate([x, skip], axis=-1), temb, next(keys)))
             x = keep(self.attentions[i](x)) if self.attentions else x
         for upsample in self.upsamplers:
-            x = upsample(x)
+            x = _resized(upsample, x, temb, keys)
         return x
 
 
 class UNet2D(nnx.Module):
-    """Convolutional U-Net of DDPM.
+    """Convolutional U-Net of DDPM and ADM.
 
     Args:
       config: shape of the network.
@@ -231,10 +226,7 @@ class UNet2D(nnx.Module):
 
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        channels = config.block_channels
-        num_levels, layers = len(channels), config.layers_per_block
-        time_features = config.time_features
-
+        channels, time_features = config.block_channels, config.time_features
         self.conv_in = Conv(config.in_channels, channels[0], 3, rngs=rngs)
         self.time_embedding = TimestepEmbedding(channels[0], time_features, rngs=rngs)
         # The second noise level starts without effect: a network of one noise level can be the
@@ -244,39 +236,16 @@ class UNet2D(nnx.Module):
         self.time_embedding_s = second if two else None
         classes = config.num_classes
         self.class_embedding = (
-            ClassEmbedding(classes, time_features, rngs=rngs) if classes else None
+            ClassEmbedding(classes, time_features, null_class=config.null_class, rngs=rngs)
+            if classes
+            else None
         )
 
-        inputs = [channels[0], *channels[:-1]]
-        self.down_blocks = nnx.List(
-            [
-                DownBlock(
-                    inputs[i],
-                    channels[i],
-                    config,
-                    attention=config.attention[i],
-                    downsample=i < num_levels - 1,
-                    rngs=rngs,
-                )
-                for i in range(num_levels)
-            ]
-        )
+        levels = range(len(channels))
+        self.down_blocks = nnx.List([DownBlock(level, config, rngs=rngs) for level in levels])
         self.mid_block = MidBlock(channels[-1], config, rngs=rngs)
-        # Skips of a level, last one first: its residual blocks, then the input of the level.
-        self.up_blocks = nnx.List(
-            [
-                UpBlock(
-                    channels[min(i + 1, num_levels - 1)],
-                    channels[i],
-                    [channels[i]] * layers + [inputs[i]],
-                    config,
-                    attention=config.attention[i],
-                    upsample=i > 0,
-                    rngs=rngs,
-                )
-                for i in reversed(range(num_levels))
-            ]
-        )
+        up_blocks = [UpBlock(level, config, rngs=rngs) for level in reversed(levels)]
+        self.up_blocks = nnx.List(up_blocks)
         self.conv_norm_out = GroupNorm(channels[0], config.norm_num_groups, config.norm_eps)
         self.conv_out = Conv(channels[0], config.out_channels, 3, zero=True, rngs=rngs)
 
@@ -295,7 +264,8 @@ class UNet2D(nnx.Module):
           x: input, float (H, W, in_channels); H and W multiples of config.size_multiple.
           noise_levels: noise conditioning values, float (num_noise_levels,); times
             config.noise_scale they are the times that are embedded.
-          label: class, one-hot float (num_classes,); None or all zeros is the null class.
+          label: class, one-hot float (num_classes,); None or all zeros is the null class, if
+            config.null_class.
           measurement: None, see `UNetConfig.sees_measurement`.
           dropout_key: PRNG key; dropout is active if and only if it is given.
 
@@ -309,21 +279,17 @@ class UNet2D(nnx.Module):
         check_inputs(self.config, x, noise_levels, label, measurement)
         temb = self._embed(noise_levels, label)
         layers = self.config.layers_per_block
-        index = itertools.count()
-
-        def keys(num: int) -> list[Array | None]:
-            return [fold_key(dropout_key, next(index)) for _ in range(num)]
-
+        keys = (fold_key(dropout_key, index) for index in itertools.count())
         dtype = self.conv_in.kernel[...].dtype
         temb = temb.astype(dtype)
         out_dtype, x = x.dtype, self.conv_in(x.astype(dtype))
         skips = [x]
         for down_block in self.down_blocks:
-            skips += down_block(skips[-1], temb, keys(layers))
-        x = self.mid_block(skips[-1], temb, keys(2))
+            skips += down_block(skips[-1], temb, keys)
+        x = self.mid_block(skips[-1], temb, keys)
         for up_block in self.up_blocks:
             taken = [skips.pop() for _ in range(layers + 1)]
-            x = up_block(x, taken, temb, keys(layers + 1))
+            x = up_block(x, taken, temb, keys)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))).astype(out_dtype)
 
     def _embed(
@@ -347,7 +313,13 @@ class UNet2D(nnx.Module):
         return temb
 
 
-def _resnet(in_channels: int, out_channels: int, config: UNetConfig, rngs: nnx.Rngs) -> ResnetBlock:
+def _resnet(
+    in_channels: int,
+    out_channels: int,
+    config: UNetConfig,
+    rngs: nnx.Rngs,
+    resize: Callable[[Array], Array] | None = None,
+) -> ResnetBlock:
     return ResnetBlock(
         in_channels,
         out_channels,
@@ -355,8 +327,29 @@ def _resnet(in_channels: int, out_channels: int, config: UNetConfig, rngs: nnx.R
         num_groups=config.norm_num_groups,
         eps=config.norm_eps,
         dropout_rate=config.dropout,
+        scale_shift=config.time_conditioning == "scale_shift",
+        resize=resize,
         rngs=rngs,
     )
+
+
+def _halving(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> Downsample | ResnetBlock:
+    if config.resample == "resnet":
+        return _resnet(channels, channels, config, rngs, halved)
+    return Downsample(channels, config.downsample_padding, rngs=rngs)
+
+
+def _doubling(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> Upsample | ResnetBlock:
+    if config.resample == "resnet":
+        return _resnet(channels, channels, config, rngs, doubled)
+    return Upsample(channels, rngs=rngs)
+
+
+def _resized(
+    layer: Downsample | Upsample | ResnetBlock, x: Array, temb: Array, keys: Keys
+) -> Array:
+    """What a layer of `_halving` or `_doubling` makes of x."""
+    return keep(layer(x, temb, next(keys))) if isinstance(layer, ResnetBlock) else layer(x)
 
 
 def _attention(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> AttentionBlock:

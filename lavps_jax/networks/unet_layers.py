@@ -1,8 +1,9 @@
-"""The parts of the convolutional U-Net of DDPM, each for one image."""
+"""The parts of the convolutional U-Net of DDPM and ADM, each for one image."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,21 @@ class TimestepEmbedding(nnx.Module):
 
 
 class ResnetBlock(nnx.Module):
-    """Norm, SiLU, convolution, the time added, and the same again; plus the residual."""
+    """Norm, SiLU, convolution, the time, and the same again; plus the residual.
+
+    Args:
+      in_channels: channels of the input.
+      out_channels: channels of the output.
+      time_features: width of the embedded time.
+      num_groups: groups of the normalizations.
+      eps: added to the variance in them.
+      dropout_rate: dropped share in training.
+      scale_shift: whether the time scales and shifts the second norm, norm(h) (1 + a) + b, in
+        place of being added before it.
+      resize: what changes the size, on both paths: the residual, and the other one after its first
+        SiLU.
+      rngs: source of the initial weights.
+    """
 
     def __init__(
         self,
@@ -52,12 +67,17 @@ class ResnetBlock(nnx.Module):
         num_groups: int,
         eps: float,
         dropout_rate: float,
+        scale_shift: bool = False,
+        resize: Callable[[Array], Array] | None = None,
         rngs: nnx.Rngs,
     ):
         self.dropout_rate = dropout_rate
+        self.scale_shift = scale_shift
+        self.resize = resize
         self.norm1 = GroupNorm(in_channels, num_groups, eps)
         self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
-        self.time_emb_proj = Linear(time_features, out_channels, use_bias=True, rngs=rngs)
+        time_width = 2 * out_channels if scale_shift else out_channels
+        self.time_emb_proj = Linear(time_features, time_width, use_bias=True, rngs=rngs)
         self.norm2 = GroupNorm(out_channels, num_groups, eps)
         self.conv2 = Conv(out_channels, out_channels, 3, rngs=rngs)
         same = in_channels == out_channels
@@ -66,9 +86,16 @@ class ResnetBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "H W I"], temb: Float[Array, " T"], dropout_key: Array | None
     ) -> Float[Array, "H W O"]:
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
-        h = h + spread(self.time_emb_proj(jax.nn.silu(temb)), h)
-        h = dropout(jax.nn.silu(self.norm2(h)), self.dropout_rate, dropout_key)
+        h = jax.nn.silu(self.norm1(x))
+        if self.resize is not None:
+            h, x = self.resize(h), self.resize(x)
+        h, time = self.conv1(h), self.time_emb_proj(jax.nn.silu(temb))
+        if self.scale_shift:
+            scale, shift = jnp.split(time, 2)
+            h = self.norm2(h) * (1 + spread(scale, h)) + spread(shift, h)
+        else:
+            h = self.norm2(h + spread(time, h))
+        h = dropout(jax.nn.silu(h), self.dropout_rate, dropout_key)
         h = self.conv2(h)
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -175,6 +175,14 @@ def test_classes_second_noise_level_and_dropout(perturb):
     np.testing.assert_allclose(null, without, rtol=1e-4, atol=1e-5)
 
 
+def test_without_a_null_class_a_class_must_be_given():
+    config = dataclasses.replace(TINY, num_classes=3, null_class=False)
+    pure_model, weights = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
+    assert weights["class_embedding"]["weight"].shape == (3, 16)
+    with pytest.raises(UserError, match="label: got None; give one"):
+        jax.eval_shape(pure_model, weights, jnp.ones((8, 8, 3)), jnp.array([0.3]))
+
+
 def test_fresh_network_returns_zero_with_finite_gradient():
     pure_model, weights = split(TINY.build(nnx.Rngs(0)))
 
@@ -199,6 +207,8 @@ def test_fresh_network_returns_zero_with_finite_gradient():
         ({"layers_per_block": 0}, "layers_per_block: got 0"),
         ({"dropout": -0.1}, "dropout: got -0.1"),
         ({"norm_eps": 0.0}, "norm_eps: got 0.0"),
+        ({"time_conditioning": "multiply"}, "time_conditioning: got 'multiply'"),
+        ({"resample": "mean"}, "resample: got 'mean'"),
     ],
 )
 def test_mistakes_in_configurations_are_named(changes, field):

@@ -1,0 +1,28 @@
+"""Random weights and inputs of the U-Nets of other projects in tests/data/unets.
+
+They are drawn again instead of stored: the numbers of `numpy.random.RandomState` are the same in
+every version of NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def drawn(name: str, shape: Sequence[int]) -> np.ndarray:
+    """A tensor of a state dict, float32: nothing is zero, and outputs are of order one."""
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(shape))
+    if len(shape) == 1:
+        return np.float32(name.endswith(".weight") + 0.3 * noise)  # A norm's scale, or a bias.
+    return np.float32(noise / math.sqrt(math.prod(shape[1:])))
+
+
+IMAGE = drawn("image", (3, 32, 64)) * np.float32(math.sqrt(32 * 64))
+TIMES = (0, 437, 999)
+LABEL = 3
+STEP = 3
+"""Every third pixel is stored, along both axes."""
