@@ -1,33 +1,60 @@
-"""Weights of the published PyTorch release into weights of this library, and back.
+"""Weights of other projects into weights of this library, and back.
 
+    python -m lavps_jax.convert CHECKPOINT OUT
     python -m lavps_jax.convert CHECKPOINT.pt OUT --preset configs/ffhq256_prior.py
     python -m lavps_jax.convert WEIGHTS OUT.pt --to-torch
+    python -m lavps_jax.convert WEIGHTS OUT --to-diffusers
 
-CHECKPOINT.pt may lie there whole or in parts, CHECKPOINT.pt.part-*; where a file SHA256SUMS lies
-beside it, what it lists is verified. Needs PyTorch: pip install -e '.[convert]'.
+CHECKPOINT is a .pt or .safetensors file, an index of several, or a folder in diffusers' layout: a
+U-Net of ADM, DDPM or diffusers, which its names and shapes describe, or with a preset a network of
+the LAVPS release. A file may lie there whole or in parts, NAME.part-*; where a file SHA256SUMS lies
+beside it, what it lists is verified. Files of PyTorch need it: pip install -e '.[convert]'.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tyro
 from flax import nnx
 
 from lavps_jax.config import cli
-from lavps_jax.config.settings import AmortizedTask, TrainConfig, load_preset, to_json
+from lavps_jax.config.settings import (
+    AmortizedTask,
+    PriorTask,
+    PublishedPrior,
+    TrainConfig,
+    load_preset,
+    to_json,
+)
 from lavps_jax.errors import UserError
+from lavps_jax.io.diffusers_folder import (
+    find_network,
+    is_diffusers,
+    settings_beside,
+    write_network,
+)
 from lavps_jax.io.foreign_files import first_line, import_torch, read_tensors, whole_file
+from lavps_jax.io.layouts.diffusers import to_diffusers as to_network
+from lavps_jax.io.layouts.recognised import (
+    Recognised,
+    check_network,
+    layout_of,
+    read_layout,
+    recognise,
+)
 from lavps_jax.io.orbax_exports import read_orbax_export
 from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
 from lavps_jax.io.published import from_published, published_prefix, to_published
 from lavps_jax.io.storage import as_path, on_disk, reached, write_file
 from lavps_jax.io.weights import write_weights
-from lavps_jax.networks import split
+from lavps_jax.networks import UNetConfig, split
 from lavps_jax.runs.loading import load_network
 
 MADE_BY = "made_by"
@@ -39,35 +66,86 @@ class Config:
     """What to convert."""
 
     source: tyro.conf.Positional[str]
-    """A published .pt file, whole or in parts; or else a folder of exported weights."""
+    """A file of tensors, whole or in parts, a folder in diffusers' layout, or exported weights."""
     out: tyro.conf.Positional[str]
     """Folder to make; with --to-torch, the .pt file."""
     preset: str | None = None
-    """File of configs/ whose get_config() gives the TrainConfig of this network."""
+    """File of configs/ whose get_config() gives the TrainConfig or PublishedPrior of this network;
+    without one it is told from names and shapes."""
     to_torch: tyro.conf.FlagCreatePairsOff[bool] = False
     """Convert weights of this library into the published form."""
+    to_diffusers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Convert a U-Net of this library into a folder as the diffusers library reads it."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace what lies at `out`, if this program made it."""
 
 
-def from_torch(source: Path, out: str, preset: str, *, overwrite: bool = False) -> None:
-    """Converts a published checkpoint into exported weights with a card.
+def from_checkpoint(
+    source: Path, out: str, preset: str | None = None, *, overwrite: bool = False
+) -> list[str]:
+    """Converts the checkpoint of another project into exported weights with a card.
+
+    Args:
+      source: a file of tensors, whole or in parts, or a folder in diffusers' layout.
+      out: folder to make.
+      preset: file of configs/ whose get_config() gives a `TrainConfig` (of a network of the LAVPS
+        release) or a `PublishedPrior`; None finds out what the checkpoint is.
+
+    Returns:
+      What it is taken for, a line each.
 
     Raises:
       UserError: if a file is missing or damaged, or the preset is of another network. Nothing is
         left behind then.
     """
-    config: Any = load_preset(preset)
-    if not isinstance(config, TrainConfig):
-        raise UserError("preset", preset, "its get_config() must give a TrainConfig")
-    prefix = published_prefix(config.schedule, config.task.network)
-    abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
+    config: Any = None if preset is None else load_preset(preset)
+    if preset is not None and not isinstance(config, TrainConfig | PublishedPrior):
+        remedy = "its get_config() must give a TrainConfig or a PublishedPrior"
+        raise UserError("preset", preset, remedy)
+    settings = scheduler = None
+    if source.is_dir():
+        source, settings, scheduler = find_network(source)
     # The directory comes first: whether it can be made is known before the work begins.
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         with whole_file(source, folder) as (file, digest):
-            weights = from_published(read_tensors(file), split(abstract)[1], prefix)
+            state = read_tensors(file)
+            if isinstance(config, TrainConfig):
+                weights, lines = _from_release(state, config), []
+            else:
+                settings = settings or settings_beside(source)
+                if config is None:
+                    config = _as_prior(recognise(state, settings, scheduler))
+                else:
+                    check_network(state, config.task.network)
+                weights, lines = _from_project(state, config)
             origin = {"file": source.name, "sha256": digest, "preset": preset}
             write_weights(folder, weights, {"config": to_json(config), "source": origin})
+    return lines
+
+
+def _as_prior(found: Recognised) -> PublishedPrior:
+    trained_as = found.parameterisation
+    task = PriorTask(found.network, parameterisation=trained_as)
+    return PublishedPrior(task, trained_as.schedule, found.side)
+
+
+def _from_release(state: Mapping[str, np.ndarray], config: TrainConfig) -> nnx.State:
+    prefix = published_prefix(config.schedule, config.task.network)
+    abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
+    return from_published(state, split(abstract)[1], prefix)
+
+
+def _from_project(
+    state: Mapping[str, np.ndarray], config: PublishedPrior
+) -> tuple[nnx.State, list[str]]:
+    network, order = config.task.network, config.new_attention_order
+    weights = read_layout(state, network, new_attention_order=order)
+    count = sum(array.size for array in jax.tree.leaves(weights))
+    return weights, [
+        f"layout: {layout_of(state)}, {count:,} parameters",
+        f"network: {network}",
+        f"it was trained as: {config.task.parameterisation}",
+    ]
 
 
 def from_orbax(source: str, out: str, *, overwrite: bool = False) -> None:
@@ -115,6 +193,23 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
             raise UserError("out", out, f"fix this: {first_line(error)}") from error
 
 
+def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
+    """Writes an exported U-Net as a folder that diffusers' `UNet2DModel.from_pretrained` reads.
+
+    The network there is told the times that are embedded: noise levels times `noise_scale`.
+
+    Raises:
+      UserError: if there are no weights at `source`, or of a network that has no such layout.
+    """
+    _, weights, config = load_network(source)
+    if not isinstance(config.task.network, UNetConfig):
+        kind = type(config.task.network).__name__
+        raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
+    state, settings = to_network(weights, config.task.network)
+    with write_directory(out, "weights", overwrite=overwrite) as folder:
+        write_network(folder, state, settings)
+
+
 def _made_here(out: Path) -> bool:
     """Whether `to_torch` wrote this file."""
     try:
@@ -124,27 +219,29 @@ def _made_here(out: Path) -> bool:
     return isinstance(content, dict) and is_marked(content.get(MADE_BY))
 
 
-def _is_folder(source: str) -> bool:
+def _is_old_export(source: str) -> bool:
     path = as_path(source, "source")
     with reached(path, "source"):
-        return path.is_dir()
+        return path.is_dir() and not is_diffusers(path)
 
 
 def run(arguments: list[str]) -> None:
     config = cli.from_flags(Config, arguments, prog="python -m lavps_jax.convert")
-    if config.to_torch and config.preset is not None:
-        raise UserError("preset", config.preset, "leave it out with --to-torch")
+    if (config.to_torch or config.to_diffusers) and config.preset is not None:
+        remedy = "leave it out with --to-torch and --to-diffusers"
+        raise UserError("preset", config.preset, remedy)
     try:
         if config.to_torch:
             to_torch(config.source, on_disk(config.out, "out"), overwrite=config.overwrite)
-        elif config.preset is not None:
-            source = on_disk(config.source, "source")
-            from_torch(source, config.out, config.preset, overwrite=config.overwrite)
-        elif _is_folder(config.source):
+        elif config.to_diffusers:
+            to_diffusers(config.source, config.out, overwrite=config.overwrite)
+        elif config.preset is None and _is_old_export(config.source):
             from_orbax(config.source, config.out, overwrite=config.overwrite)
         else:
-            remedy = "give --preset configs/NAME.py of the network, or a folder of exported weights"
-            raise UserError("preset", None, remedy)
+            source = on_disk(config.source, "source")
+            overwrite = config.overwrite
+            for line in from_checkpoint(source, config.out, config.preset, overwrite=overwrite):
+                print(line)
     except OSError as error:
         raise UserError("file", error.filename, f"fix this: {error.strerror}") from error
     print(config.out)

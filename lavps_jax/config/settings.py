@@ -128,6 +128,19 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PublishedPrior:
+    """A prior that was trained elsewhere: what the card of its weights holds as `config`."""
+
+    task: PriorTask
+    schedule: Schedule = Schedule()
+    """Of the runs; that of the training is in `task.parameterisation`."""
+    side: int | None = None
+    """Longer side of the images it was trained on, in pixels; None is not known."""
+    new_attention_order: bool = False
+    """Of checkpoints of ADM: how the channels of queries, keys and values lie in the file."""
+
+
+@dataclass(frozen=True)
 class SampleConfig:
     """One sampling run: degrade images and restore them."""
 
@@ -250,7 +263,7 @@ def load_preset(path: str) -> Any:
 # The classes that a stored configuration may name.
 _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, SupervisedTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
-    EDM, VP, VE, Flow, SampleConfig, Inner, *get_args(AnySampler),
+    EDM, VP, VE, Flow, SampleConfig, PublishedPrior, Inner, *get_args(AnySampler),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.AmortizedNetworkConfig,
     networks.SupervisedNetworkConfig,

@@ -1,4 +1,8 @@
-"""The published networks for 256 x 256 photographs (arXiv:2602.07102)."""
+"""Published networks: those of LAVPS for 256 x 256 photographs, of ADM, and of DDPM.
+
+Sources: arXiv:2602.07102; Dhariwal, Nichol, NeurIPS 2021, arXiv:2105.05233; Ho et al., NeurIPS
+2020, arXiv:2006.11239.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from lavps_jax.networks.hdit import (
     LevelConfig,
     NeighbourhoodAttention,
 )
+from lavps_jax.networks.unet import UNetConfig
 
 FFHQ256 = HDiTConfig(
     patch_size=4,
@@ -36,6 +41,54 @@ IMAGENET256 = HDiTConfig(
     num_classes=1000,
 )
 """ImageNet with its classes; 598.3 million parameters as a prior."""
+
+
+ADM_IMAGENET256 = UNetConfig(
+    out_channels=6,
+    block_channels=(256, 256, 512, 512, 1024, 1024),
+    attention=(False, False, False, True, True, True),
+    head_size=64,
+    norm_eps=1e-5,
+    flip_sin_to_cos=True,
+    freq_shift=0.0,
+    noise_scale=1.0,
+    time_conditioning="scale_shift",
+    resample="resnet",
+)
+"""ADM on ImageNet without classes, `256x256_diffusion_uncond.pt`; 552.8 million parameters."""
+
+ADM_IMAGENET256_CLASSES = dataclasses.replace(ADM_IMAGENET256, num_classes=1000, null_class=False)
+"""The same with classes, `256x256_diffusion.pt`."""
+
+ADM_IMAGENET64 = dataclasses.replace(
+    ADM_IMAGENET256_CLASSES,
+    block_channels=(192, 384, 576, 768),
+    attention=(False, True, True, True),
+    layers_per_block=3,
+    dropout=0.1,
+)
+"""ADM on ImageNet with classes, `64x64_diffusion.pt`; 295.9 million parameters."""
+
+ADM_FFHQ256 = dataclasses.replace(
+    ADM_IMAGENET256,
+    block_channels=(128, 128, 256, 256, 512, 512),
+    attention=(False, False, False, False, True, False),
+    layers_per_block=1,
+)
+"""Faces, `ffhq_10m.pt` of the DPS code; 93.6 million parameters."""
+
+DDPM256 = UNetConfig(
+    block_channels=(128, 128, 256, 256, 512, 512),
+    attention=(False, False, False, False, True, False),
+    downsample_padding=0,
+    noise_scale=1.0,
+)
+"""DDPM for CelebA-HQ and LSUN at 256 pixels; 113.7 million parameters."""
+
+DDPM_CIFAR10 = dataclasses.replace(
+    DDPM256, block_channels=(128, 256, 256, 256), attention=(False, True, False, False)
+)
+"""DDPM for CIFAR-10 at 32 pixels; 35.7 million parameters."""
 
 
 def with_degradation(config: HDiTConfig) -> HDiTConfig:

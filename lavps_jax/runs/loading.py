@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from lavps_jax.config.settings import TrainConfig, from_json
+from lavps_jax.config.settings import PublishedPrior, TrainConfig, from_json
 from lavps_jax.config.tasks import AmortizedTask, OneStepTask, PriorTask, SupervisedTask
 from lavps_jax.data import DataConfig, FolderData, SyntheticData, TfdsData
 from lavps_jax.diffusion.denoisers import NetworkDenoiser
@@ -138,7 +138,7 @@ def load_generator(
 
 def load_network(
     path: str, compute_dtype: ComputeDtype = "float32"
-) -> tuple[PureModel, Weights, TrainConfig]:
+) -> tuple[PureModel, Weights, TrainConfig | PublishedPrior]:
     """An exported network, its weights, and the configuration that trained it.
 
     Args:
@@ -157,15 +157,15 @@ def load_network(
     return model, jax.tree.map(jax.numpy.asarray, weights), config
 
 
-def stored_config(path: str) -> TrainConfig:
-    """The configuration that trained the exported network at `path`.
+def stored_config(path: str) -> TrainConfig | PublishedPrior:
+    """The configuration that trained the exported network at `path`, or what it is otherwise.
 
     Raises:
       UserError: if there is none.
     """
     stored = read_card(path).get("config")
     config: Any = from_json(stored) if stored else None
-    if not isinstance(config, TrainConfig):
+    if not isinstance(config, TrainConfig | PublishedPrior):
         raise UserError("weights", path, "give weights that train.py exported")
     return config
 
@@ -184,7 +184,7 @@ def network_shape(prior: str) -> NetworkShape:
         network.size_multiple,
         network.num_classes,
         network.smallest_side,
-        _side(config.train_data),
+        config.side if isinstance(config, PublishedPrior) else _side(config.train_data),
     )
 
 
@@ -284,7 +284,7 @@ def _side(data: DataConfig) -> int | None:
             return None
 
 
-def _prior_task(path: str, config: TrainConfig) -> PriorTask:
+def _prior_task(path: str, config: TrainConfig | PublishedPrior) -> PriorTask:
     if not isinstance(config.task, PriorTask):
         trained = type(config.task).__name__
         raise UserError("prior", path, f"give a prior; this was trained as {trained}")

@@ -90,8 +90,8 @@ def prepare(config: SampleConfig, console: Console, processes: Processes) -> Run
     # without classes.
     known = config.observations is None and config.class_label is None
     operator = config.operator if known else None
-    is_number = config.sigma_y != "estimate" and config.poisson_peak is None
-    sigma_y = config.sigma_y if is_number else None
+    unknown = config.sigma_y == "estimate" or config.poisson_peak is not None
+    sigma_y = None if unknown else float(config.sigma_y)
     samplers = [
         build_sampler(
             one, prior.schedule, image_shape,

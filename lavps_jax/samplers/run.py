@@ -98,7 +98,8 @@ def _sample_one(
         for segment in plan:
 
             def step(state, xs, segment=segment):
-                return one_step(key, *xs, state, sampler, prior, problem, segment)
+                index, row = xs
+                return one_step(key, index, row, state, sampler, prior, problem, segment)
 
             num = len(jax.tree.leaves(segment.rows)[0])
             index = jnp.arange(first, first + num)

@@ -18,7 +18,7 @@ import pytest
 from flax import nnx
 
 from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig, to_json
-from lavps_jax.convert import from_orbax, from_torch, run, to_torch
+from lavps_jax.convert import from_checkpoint, from_orbax, run, to_torch
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK
@@ -100,14 +100,14 @@ def test_a_prior_in_parts_gives_the_published_numbers(golden, prior, tmp_path):
 def test_amortized_networks_go_there_and_back(golden, prior, tmp_path, kind):
     stored, (prior_tensors, prior_preset) = golden(f"amortized_{kind}"), prior
     folder = tmp_path / "prior"
-    from_torch(save(prior_tensors, tmp_path / "prior.pt"), str(folder), prior_preset)
+    from_checkpoint(save(prior_tensors, tmp_path / "prior.pt"), str(folder), prior_preset)
     network = AmortizedNetworkConfig(stored.backbone, noise_embedding="linear", inverse="published")
     task = AmortizedTask(network, str(folder), families.MotionBlur())
     preset = write_preset(tmp_path / "amortized.py", task)
     tensors = {name: torch.from_numpy(array) for name, array in stored.state_dict().items()}
     tensors |= {f"epsilon_net.net.{name}": tensor for name, tensor in prior_tensors.items()}
     source = save(tensors, tmp_path / "amortized.pt")
-    from_torch(source, str(tmp_path / "amortized"), preset)
+    from_checkpoint(source, str(tmp_path / "amortized"), preset)
     to_torch(str(tmp_path / "amortized"), tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)["ema"]
     assert back.keys() == tensors.keys()
@@ -171,37 +171,37 @@ def test_other_rotary_frequencies_are_refused(prior, tmp_path):
     name = next(name for name in tensors if name.endswith("freqs"))
     source = save({**tensors, name: 2 * tensors[name]}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="other rotary frequencies"):
-        from_torch(source, str(tmp_path / "out"), preset)
+        from_checkpoint(source, str(tmp_path / "out"), preset)
 
 
 def test_damaged_and_missing_files(prior, tmp_path):
     tensors, preset = prior
     source, out = save(tensors, tmp_path / "tiny.pt"), str(tmp_path / "out")
     with pytest.raises(UserError, match="nothing.pt; give a .pt file"):
-        from_torch(tmp_path / "nothing.pt", out, preset)
+        from_checkpoint(tmp_path / "nothing.pt", out, preset)
     split_in_parts(source)
     part = tmp_path / "tiny.pt.part-01"
     content = part.read_bytes()
     part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="part-01, whose SHA-256 differs"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     part.unlink()
     with pytest.raises(UserError, match="without tiny.pt.part-01; get all parts"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     source.write_bytes(b"no checkpoint")
     (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="no zip file"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     (tmp_path / "SHA256SUMS").write_text("404: Not Found")
     with pytest.raises(UserError, match="SHA256SUMS; get the file again"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.pt\n")
     with pytest.raises(UserError, match="tiny.pt, which SHA256SUMS does not list"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     (tmp_path / "SHA256SUMS").unlink()
     torch.save([1, 2], source)
     with pytest.raises(UserError, match="state dict"):
-        from_torch(source, out, preset)
+        from_checkpoint(source, out, preset)
     assert not Path(out).exists() and not list(tmp_path.glob(".*"))
 
 
@@ -214,13 +214,13 @@ def test_parts_without_leading_zeros_are_joined_in_order(prior, tmp_path):
     assert len(parts) > 11
     for i, part in enumerate(parts):
         part.rename(tmp_path / f"tiny.pt.part-{i}")
-    from_torch(source, str(tmp_path / "out"), preset)
+    from_checkpoint(source, str(tmp_path / "out"), preset)
 
 
 def test_half_precision_is_read(golden, prior, tmp_path):
     tensors, preset = prior
     halved = {name: tensor.bfloat16() for name, tensor in tensors.items()}
-    from_torch(save(halved, tmp_path / "half.pt"), str(tmp_path / "out"), preset)
+    from_checkpoint(save(halved, tmp_path / "half.pt"), str(tmp_path / "out"), preset)
     model, weights, _ = load_network(str(tmp_path / "out"))
     stored = golden("hdit_tiny")
     out = jax.jit(model)(weights, stored.image("raw_x")[0], jnp.asarray(stored["raw_c_noise"])[:1])
@@ -243,7 +243,7 @@ def test_networks_that_would_mean_something_else_there(golden, tmp_path, change)
     task = AmortizedTask(dataclasses.replace(network, **change), "prior", families.MotionBlur())
     preset = write_preset(tmp_path / "preset.py", task)
     with pytest.raises(UserError, match=f"{next(iter(change))}: .* the published networks have"):
-        from_torch(tmp_path / "nothing.pt", str(tmp_path / "out"), preset)
+        from_checkpoint(tmp_path / "nothing.pt", str(tmp_path / "out"), preset)
 
 
 class Harmful:
@@ -260,16 +260,16 @@ def test_code_in_a_checkpoint_is_never_run(prior, tmp_path):
     source = tmp_path / "harmful.pt"
     torch.save({"ema": Harmful(tmp_path / "harm")}, source)
     with pytest.raises(UserError, match="holds more than tensors"):
-        from_torch(source, str(tmp_path / "out"), prior[1])
+        from_checkpoint(source, str(tmp_path / "out"), prior[1])
     assert not (tmp_path / "harm").exists()
 
 
 def test_nothing_is_replaced_unasked(prior, tmp_path):
     tensors, preset = prior
     source = save(tensors, tmp_path / "tiny.pt")
-    from_torch(source, str(tmp_path / "out"), preset)
+    from_checkpoint(source, str(tmp_path / "out"), preset)
     with pytest.raises(UserError, match="overwrite"):
-        from_torch(source, str(tmp_path / "out"), preset)
+        from_checkpoint(source, str(tmp_path / "out"), preset)
     before = source.read_bytes()
     with pytest.raises(UserError, match="move it, this program did not make it"):
         to_torch(str(tmp_path / "out"), source, overwrite=True)  # The only copy, downloaded.

@@ -1,0 +1,194 @@
+"""Whose layout a checkpoint has, and the prior that it holds, as far as names and shapes tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.schedules import Schedule
+from lavps_jax.errors import UserError
+from lavps_jax.io.layouts.adm import config_from_adm, from_adm
+from lavps_jax.io.layouts.ddpm import config_from_ddpm, from_ddpm
+from lavps_jax.io.layouts.diffusers import config_from_diffusers, from_diffusers
+from lavps_jax.networks import UNetConfig, sizes
+
+Layout = Literal["adm", "ddpm", "diffusers", "hdit"]
+
+_LAYOUTS: dict[str, Layout] = {
+    r"input_blocks\.0\.0\.weight": "adm",
+    r"down\.0\.block\.0\.norm1\.weight": "ddpm",
+    r"down_blocks\.0\.resnets\.0\.norm1\.weight": "diffusers",
+    r"(unet|residual_nn)\..*": "hdit",
+}
+_REFUSED = {
+    r"(model\.diffusion_model|first_stage_model|cond_stage_model)\..*": (
+        "a latent diffusion model",
+        "give a prior of pixels: this one also needs its decoder, which this library does not have",
+    ),
+    r"(quant_conv|post_quant_conv|encoder|decoder)\..*": (
+        "an autoencoder of a latent diffusion model", "give a prior of pixels",
+    ),
+    r".*\.transformer_blocks\..*": (
+        "a network that is told texts", "give a prior of pixels without text",
+    ),
+    r".*(lora_|\.lora\.).*": (
+        "a LoRA, small changes to another network", "give the whole network, with them in it",
+    ),
+    r"(state|param_groups|optimizer|exp_avg)\b.*": (
+        "the state of an optimizer", "give the averaged weights of the network",
+    ),
+}  # fmt: skip
+_SHAPE = ("in_channels", "out_channels", "block_channels", "attention", "layers_per_block",
+          "num_classes", "time_conditioning", "resample")  # fmt: skip
+PRESETS = {
+    "adm_imagenet256_prior": sizes.ADM_IMAGENET256,
+    "adm_imagenet256_classes_prior": sizes.ADM_IMAGENET256_CLASSES,
+    "adm_imagenet64_prior": sizes.ADM_IMAGENET64,
+    "adm_ffhq256_prior": sizes.ADM_FFHQ256,
+    "ddpm256_prior": sizes.DDPM256,
+    "ddpm_cifar10_prior": sizes.DDPM_CIFAR10,
+}
+"""Presets of published networks."""
+_BETAS = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
+}
+_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x_0"}
+
+
+class Recognised(NamedTuple):
+    """A prior of another project, as far as its files tell.
+
+    Attributes:
+      network: its shape.
+      parameterisation: what it is told and predicts, with the schedule of its training.
+      side: of the images it was trained on, in pixels; None where files do not tell it.
+    """
+
+    network: UNetConfig
+    parameterisation: VP = VP()
+    side: int | None = None
+
+
+def layout_of(names: Iterable[str]) -> Layout:
+    """Which layout a state dict has, from its names.
+
+    Raises:
+      UserError: if it is none that this library reads, which says what it is if that is known.
+    """
+    names = list(names)
+    for pattern, (what, remedy) in _REFUSED.items():
+        if any(re.fullmatch(pattern, name) for name in names):
+            raise UserError("checkpoint", what, remedy)
+    for pattern, layout in _LAYOUTS.items():
+        if any(re.fullmatch(pattern, name) for name in names):
+            return layout
+    found = f"tensors named {', '.join(names[:3])}" if names else "no tensor"
+    known = "give a prior as guided-diffusion (ADM), DDIM, or diffusers' UNet2DModel saves it"
+    raise UserError("checkpoint", found, known)
+
+
+def recognise(
+    state: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any] | None = None,
+    scheduler: Mapping[str, Any] | None = None,
+) -> Recognised:
+    """What prior a state dict holds.
+
+    Args:
+      state: arrays by name.
+      settings: content of the config.json beside it, which diffusers' layout needs.
+      scheduler: content of diffusers' scheduler_config.json, if there is one.
+
+    Raises:
+      UserError: if that cannot be told.
+    """
+    match layout_of(state):
+        case "adm":
+            return Recognised(config_from_adm(state))
+        case "ddpm":
+            return Recognised(config_from_ddpm(state))
+        case "diffusers":
+            if settings is None:
+                remedy = "put the config.json of the network beside it, or give --preset"
+                raise UserError("checkpoint", "weights in diffusers' layout alone", remedy)
+            network = config_from_diffusers(settings)
+            return Recognised(network, _trained_as(scheduler or {}), _side(settings))
+        case "hdit":
+            remedy = "give --preset configs/NAME.py of this network"
+            raise UserError("checkpoint", "an HDiT, which names do not describe", remedy)
+
+
+def read_layout(
+    state: Mapping[str, np.ndarray], network: Any, *, new_attention_order: bool = False
+) -> nnx.State:
+    """The weights of a state dict in any of the layouts, NumPy arrays; most are views.
+
+    Args:
+      state: arrays by name.
+      network: a `UNetConfig`, that they are of.
+      new_attention_order: see `from_adm`.
+
+    Raises:
+      UserError: naming what is missing, not expected, or of another shape.
+    """
+    match layout_of(state):
+        case "adm":
+            return from_adm(state, network, new_attention_order=new_attention_order)
+        case "ddpm":
+            return from_ddpm(state, network)
+        case "diffusers":
+            return from_diffusers(state, network)
+        case "hdit":
+            raise UserError("preset", "a U-Net", "give the preset of the HDiT of this checkpoint")
+
+
+def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
+    """Raises a UserError that names the preset of a published network if it is another one.
+
+    Args:
+      state: arrays by name, in a layout whose shapes tell the network.
+      network: a `UNetConfig`, what they should be of.
+    """
+    layout = layout_of(state)
+    found = {"adm": config_from_adm, "ddpm": config_from_ddpm}.get(layout, lambda _: network)(state)
+    if _shape(found) == _shape(network):
+        return
+    known = [name for name, one in PRESETS.items() if _shape(one) == _shape(found)]
+    fields = dict(zip(_SHAPE, zip(_shape(found), _shape(network), strict=True), strict=True))
+    told = [f"{name} {a} instead of {b}" for name, (a, b) in fields.items() if a != b]
+    remedy = f"give configs/{known[0]}.py" if known else "leave it out: shapes tell the network"
+    raise UserError("preset", f"another network than the file's, {', '.join(told)}", remedy)
+
+
+def _shape(network: UNetConfig) -> tuple[Any, ...]:
+    return tuple(getattr(network, name) for name in _SHAPE)
+
+
+def _trained_as(scheduler: Mapping[str, Any]) -> VP:
+    """From diffusers' scheduler_config.json; where that says nothing, as DDPM."""
+    betas = scheduler.get("beta_schedule", "linear")
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if betas not in _BETAS or scheduler.get("trained_betas") is not None:
+        remedy = f"convert one of {', '.join(_BETAS)}, or use lavps_jax.denoiser_from"
+        raise UserError("beta_schedule", betas, remedy)
+    if prediction not in _PREDICTIONS:
+        raise UserError("prediction_type", prediction, f"convert {', '.join(_PREDICTIONS)}")
+    schedule = Schedule(
+        scheduler.get("num_train_timesteps", 1000),
+        scheduler.get("beta_start", 1e-4),
+        scheduler.get("beta_end", 0.02),
+        _BETAS[betas],  # type: ignore[arg-type]
+    )
+    return VP(_PREDICTIONS[prediction], schedule)  # type: ignore[arg-type]
+
+
+def _side(settings: Mapping[str, Any]) -> int | None:
+    size = settings.get("sample_size")
+    return max(size) if isinstance(size, list) else size
