@@ -130,13 +130,13 @@ def foreign_shapes(config: UNetConfig, renamed) -> dict[str, jax.ShapeDtypeStruc
     [
         (FFHQ, adm_name, config_from_adm, 362, 93_563_910),
         (IMAGENET, adm_name, config_from_adm, 566, 552_814_086),
-        (IMAGENET_64, adm_name, config_from_adm, None, 295_904_454),
+        (IMAGENET_64, adm_name, config_from_adm, 541, 295_904_454),
         (CELEBA, ddpm_name, config_from_ddpm, 450, 113_673_219),
     ],
 )
 def test_shapes_tell_the_published_networks(config, renamed, read, num_tensors, num_parameters):
     shapes = foreign_shapes(config, renamed)
-    assert num_tensors in (None, len(shapes))
+    assert len(shapes) == num_tensors
     assert sum(math.prod(one.shape) for one in shapes.values()) == num_parameters
     assert read(shapes) == config
 

@@ -72,7 +72,7 @@ def config_from_adm(state: Mapping[str, Any], *, head_size: int | None = 64) -> 
         freq_shift=0.0,
         noise_scale=1.0,
         num_classes=axis_length(state, "label_emb.weight") if has_classes else 0,
-        time_conditioning="add" if time == channels[0] else "scale_shift",
+        time_conditioning="add" if channels[:1] == (time,) else "scale_shift",
         resample=resample,
         null_class=not has_classes,
     )
