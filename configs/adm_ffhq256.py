@@ -1,6 +1,7 @@
 """Posterior samples of degraded faces with the ADM prior of FFHQ, 256 x 256.
 
-Needs the prior: see configs/adm_ffhq256_prior.py. A network for LAVPS: configs/adm_ffhq256_amortized.py.
+Needs the prior: see configs/adm_ffhq256_prior.py. A network for LAVPS:
+configs/adm_ffhq256_amortized.py.
 The tasks of the field at sigma_y = .05: super-resolution by 4 here, and
   operator:gaussian-blur --operator.size 61 --operator.std 3
   operator:motion-blur --operator.size 61 --operator.intensity 0.5

@@ -1,7 +1,7 @@
 """The ADM prior of ImageNet with classes, 256 x 256.
 
-Weights: 256x256_diffusion.pt (2.1 GB, of the guided-diffusion release, MIT; its model card asks for use
-in research alone). It has no null class: sampling needs --class-label.
+Weights: 256x256_diffusion.pt (2.1 GB, of the guided-diffusion release, MIT; its model card asks for
+use in research alone). It has no null class: sampling needs --class-label.
   python -m lavps_jax.convert DOWNLOADS/256x256_diffusion.pt \
       pretrained/adm_imagenet256_classes/prior --preset configs/adm_imagenet256_classes_prior.py
 """

@@ -1,7 +1,7 @@
 """The ADM prior of ImageNet without classes, 256 x 256.
 
-Weights: 256x256_diffusion_uncond.pt (2.1 GB, of the guided-diffusion release, MIT; its model card asks
-for use in research alone).
+Weights: 256x256_diffusion_uncond.pt (2.1 GB, of the guided-diffusion release, MIT; its model card
+asks for use in research alone).
   python -m lavps_jax.convert DOWNLOADS/256x256_diffusion_uncond.pt \
       pretrained/adm_imagenet256/prior --preset configs/adm_imagenet256_prior.py
 """

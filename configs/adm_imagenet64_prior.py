@@ -1,7 +1,7 @@
-"""The ADM prior of ImageNet with classes, 64 x 64: a cosine schedule, and another order of attention.
+"""The ADM prior of ImageNet with classes, 64 x 64, with a cosine schedule.
 
-Weights: 64x64_diffusion.pt (1.1 GB, of the guided-diffusion release, MIT; its model card asks for use in
-research alone). It has no null class: sampling needs --class-label.
+Weights: 64x64_diffusion.pt (1.1 GB, of the guided-diffusion release, MIT; its model card asks for
+use in research alone). It has no null class: sampling needs --class-label.
   python -m lavps_jax.convert DOWNLOADS/64x64_diffusion.pt pretrained/adm_imagenet64/prior \
       --preset configs/adm_imagenet64_prior.py
 """

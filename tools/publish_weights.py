@@ -64,7 +64,7 @@ def without_paths(stored: Any, run_name: str) -> Any:
 def main(arguments: list[str]) -> None:
     config = cli.from_flags(Config, arguments, prog="python tools/publish_weights.py")
     run_dir = on_disk(config.run_dir, "run_dir")
-    trained = load_network(str(run_dir / "weights"))[2]
+    trained: Any = load_network(str(run_dir / "weights"))[2]
     with write_directory(config.out, "weights", overwrite=config.overwrite) as folder:
         shutil.copytree(run_dir / "weights", folder, dirs_exist_ok=True)
         card = json.loads((folder / "card.json").read_text())

@@ -1,0 +1,144 @@
+"""Checkpoints of other projects from the command line: found out, converted, sampled, exported."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+import lavps_jax as lavps
+from lavps_jax.convert import run
+from lavps_jax.diffusion.denoisers import NetworkDenoiser
+from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.errors import UserError
+from lavps_jax.io.diffusers_folder import write_network
+from lavps_jax.io.foreign import dotted
+from lavps_jax.io.layouts.adm import adm_name
+from lavps_jax.io.layouts.ddpm import ddpm_name
+from lavps_jax.io.layouts.diffusers import to_diffusers
+from lavps_jax.io.layouts.recognised import PRESETS, check_network
+from lavps_jax.networks import UNetConfig, split
+
+CONFIG = UNetConfig(block_channels=(32, 32), attention=(False, True), layers_per_block=1,
+                    downsample_padding=0, noise_scale=1.0)  # fmt: skip
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture
+def network(perturb):
+    """A network with nothing at zero, and the denoiser that it should become."""
+    model, weights = split(CONFIG.build(nnx.Rngs(0)))
+    weights = perturb(weights)
+    return weights, NetworkDenoiser(weights, model, VP())
+
+
+def as_files(weights, layout, folder):
+    """The network as a project saves it; returns what a user would name."""
+    state, settings = to_diffusers(weights, CONFIG)
+    if layout == "diffusers":
+        write_network(folder, state, settings | {"sample_size": 8})
+        return folder
+    file = folder / f"{layout}.safetensors"
+    names = {name: ddpm_name(name, CONFIG) for name in state}
+    squares = {
+        names[name]: array[..., None, None] if ".attn" in names[name] and array.ndim == 2 else array
+        for name, array in state.items()
+    }
+    save_file({f"module.{k}": np.ascontiguousarray(v) for k, v in squares.items()}, file)
+    return file
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "ddpm"])
+def test_a_checkpoint_becomes_the_denoiser_that_it_is(network, layout, tmp_path, capsys):
+    weights, wanted = network
+    (tmp_path / "in").mkdir()
+    run([str(as_files(weights, layout, tmp_path / "in")), str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert f"layout: {layout}, " in told and "it was trained as: VP(clip=False, pred" in told
+    prior = lavps.load_prior(str(tmp_path / "out"), SHAPE)
+    x_t = jax.random.normal(jax.random.key(1), SHAPE)
+    for t in (1, 500, 1000):
+        expected = wanted(x_t, jnp.int32(t))
+        np.testing.assert_array_equal(prior(x_t, jnp.int32(t)), expected)
+        assert np.std(expected) > 1e-3
+    operator = lavps.operators.families.SuperResolution(2).draw(jax.random.key(0), SHAPE)
+    problem = lavps.simulate(jax.random.key(1), jnp.zeros(SHAPE), operator, lavps.Gaussian(0.05))
+    samples = lavps.sample(jax.random.key(2), lavps.DPS(num_steps=4), prior, problem)
+    assert samples.is_finite.all() and np.std(samples.x_0) > 0
+
+
+def test_a_prior_goes_to_diffusers_and_comes_back_the_same(network, tmp_path):
+    weights, _ = network
+    (tmp_path / "in").mkdir()
+    first = as_files(weights, "diffusers", tmp_path / "in")
+    run([str(first), str(tmp_path / "ours")])
+    run([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to-diffusers"])
+    name = "diffusion_pytorch_model.safetensors"
+    old, new = load_file(first / name), load_file(tmp_path / "theirs" / name)
+    assert old.keys() == new.keys()
+    for key, array in old.items():
+        np.testing.assert_array_equal(new[key], array)
+    settings = json.loads((first / "config.json").read_text())
+    del settings["sample_size"]
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text()) == settings
+
+
+def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
+    folder = as_files(network[0], "diffusers", tmp_path)
+    scheduler = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195,
+                 "prediction_type": "v_prediction"}  # fmt: skip
+    (folder / "scheduler_config.json").write_text(json.dumps(scheduler))
+    run([str(folder), str(tmp_path / "out")])
+    prior = lavps.load_prior(str(tmp_path / "out"))
+    schedule = lavps.Schedule(1000, 0.0015, 0.0195, "scaled_linear")
+    assert prior.schedule == schedule and prior.parameterisation == VP("v", schedule)
+    (folder / "scheduler_config.json").write_text('{"beta_schedule": "sigmoid"}')
+    with pytest.raises(UserError, match="^beta_schedule: got sigmoid; convert one of linear, "):
+        run([str(folder), str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", "got a latent diffusion model; give a p"),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.norm1.weight", "that is told texts; "),
+        ("unet.down_blocks.0.lora_A.weight", "got a LoRA, small changes to another network; give"),
+        ("exp_avg.conv", "got the state of an optimizer; give the averaged weights"),
+        ("unet.patch_in.proj.weight", "got an HDiT, .*; give --preset configs/NAME.py"),
+        ("features.0", "got tensors named features.0; give a prior as guided-diffusion"),
+        ("down_blocks.0.resnets.0.norm1.weight", "diffusers' layout alone; put the config.json"),
+    ],
+)
+def test_other_files_are_told_by_what_they_are(name, message, tmp_path):
+    save_file({name: np.ones(3, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=f"^checkpoint: .*{message}"):
+        run([str(tmp_path / "a.safetensors"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_preset_of_another_network_names_the_right_one(name, tmp_path):
+    """On the names and shapes of published files, without their numbers."""
+    config = PRESETS[name]
+    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
+    state = {}
+    renamed = adm_name if name.startswith("adm") else ddpm_name
+    for path, variable in nnx.to_flat_state(abstract):
+        theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
+        shape = variable.shape
+        if path[-1] == "kernel":
+            shape = (shape[-1], shape[-2], *shape[:-2])
+        key = renamed(theirs, config).partition(" ")[0]
+        state[key] = jax.ShapeDtypeStruct((3 * shape[0] if ".qkv." in key else shape[0],
+                                           *shape[1:]), "float32")  # fmt: skip
+    check_network(state, config)
+    for other, network in PRESETS.items():
+        if other != name:
+            with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):
+                check_network(state, network)
