@@ -32,6 +32,7 @@ from lavps_jax.config.settings import (
     AmortizedTask,
     OneStepTask,
     PriorTask,
+    PublishedPrior,
     SampleConfig,
     SupervisedTask,
     TrainConfig,
@@ -116,7 +117,7 @@ def needs_of(compiled: Any, num_chips: int = 1) -> Needs:
 
 
 def training_needs(
-    config: TrainConfig, prior: TrainConfig | None, side: int, devices: Any
+    config: TrainConfig, prior: TrainConfig | PublishedPrior | None, side: int, devices: Any
 ) -> Needs:
     """Of the training step.
 
@@ -164,7 +165,7 @@ def training_needs(
 
 def sampling_needs(
     config: SampleConfig,
-    prior: TrainConfig | None,
+    prior: TrainConfig | PublishedPrior | None,
     amortized: TrainConfig | None,
     side: int,
     device: Any,
@@ -224,19 +225,21 @@ def _sampler(config: SampleConfig, amortized: TrainConfig | None) -> Sampler:
             return config.sampler
 
 
-def _abstract(config: TrainConfig, dtype: ComputeDtype = "float32") -> tuple[Any, Weights]:
+def _abstract(
+    config: TrainConfig | PublishedPrior, dtype: ComputeDtype = "float32"
+) -> tuple[Any, Weights]:
     model, weights = split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
     model = dataclasses.replace(model, compute_dtype=dtype)
     return model, jax.eval_shape(model.rounded, weights)
 
 
-def _channels(config: TrainConfig) -> int:
+def _channels(config: TrainConfig | PublishedPrior) -> int:
     network: Any = config.task.network
     return getattr(network, "backbone", network).in_channels
 
 
 def _abstract_prior(
-    config: TrainConfig | None, dtype: ComputeDtype = "float32"
+    config: TrainConfig | PublishedPrior | None, dtype: ComputeDtype = "float32"
 ) -> tuple[NetworkDenoiser, int]:
     """The prior with shapes in the place of weights, and the channels of an image."""
     if config is None or not isinstance(config.task, PriorTask):
