@@ -13,7 +13,7 @@ from lavps_jax.data import TfdsData
 
 
 def get_config() -> TrainConfig:
-    supervised = load_preset("configs/fashion_mnist_conditional.py").task
+    supervised = load_preset("configs/fashion_mnist_supervised.py").task
     return TrainConfig(
         task=OneStepTask(
             network=supervised.network,

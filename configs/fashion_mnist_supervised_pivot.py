@@ -1,8 +1,8 @@
 """One supervised denoiser for several operators on Fashion-MNIST, which sees their pivot (EPS).
 
-Otherwise configs/fashion_mnist_conditional.py. It takes any linear operator.
+Otherwise configs/fashion_mnist_supervised.py. It takes any linear operator.
 
-Training: python train.py configs/fashion_mnist_conditional_pivot.py
+Training: python train.py configs/fashion_mnist_supervised_pivot.py
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
     sampler:supervised --sampler.denoiser benchmarks/weights/pivot
 """
@@ -16,7 +16,7 @@ from lavps_jax.operators import families
 
 
 def get_config() -> TrainConfig:
-    config: Any = load_preset("configs/fashion_mnist_conditional.py")
+    config: Any = load_preset("configs/fashion_mnist_supervised.py")
     operators = families.Mixture(
         (
             families.MotionBlur(9),

@@ -2,7 +2,7 @@
 
 It is told y through A^+ y alone, and samples by DDIM without a likelihood.
 
-Training: python train.py configs/fashion_mnist_conditional.py
+Training: python train.py configs/fashion_mnist_supervised.py
 Hardware and time: see benchmarks/weights/README.md.
 Sampling: python sample.py configs/fashion_mnist.py --no-compare \\
     sampler:supervised --sampler.denoiser benchmarks/weights/palette

@@ -1,8 +1,8 @@
 """A supervised denoiser of motion blur for 256-pixel photographs of faces (FFHQ): a baseline.
 
-Training: python train.py configs/ffhq256_conditional.py
+Training: python train.py configs/ffhq256_supervised.py
 Sampling: python sample.py configs/ffhq256.py --no-compare \\
-    sampler:supervised --sampler.denoiser runs/ffhq256_conditional/weights
+    sampler:supervised --sampler.denoiser runs/ffhq256_supervised/weights
 Time: that of configs/ffhq256_prior.py for as many steps; the network is the prior's.
 """
 
@@ -23,7 +23,7 @@ def get_config() -> TrainConfig:
         ),
         train_data=FolderData("data/ffhq256/train", size=256),
         validation_data=FolderData("data/ffhq256/validation", size=256),
-        run_dir="runs/ffhq256_conditional",
+        run_dir="runs/ffhq256_supervised",
         batch_size=256,
         num_train_steps=400_000,
         optimizer=OptimizerConfig(peak_lr=1e-4, schedule="constant", ema_decay=0.9999),
