@@ -6,13 +6,22 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from flax import nnx
 
+from lavps_jax import convert
 from lavps_jax.config import cli
-from lavps_jax.config.settings import SampleConfig, TrainConfig, from_json, load_preset, to_json
+from lavps_jax.config.settings import (
+    PublishedPrior,
+    SampleConfig,
+    TrainConfig,
+    from_json,
+    load_preset,
+    to_json,
+)
 from lavps_jax.networks import split
 from lavps_jax.runs.loading import network_shape
 
@@ -20,13 +29,17 @@ ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
 
 
+KINDS = {"train.py": TrainConfig, "sample.py": SampleConfig, "lavps_jax.convert": convert.Config}
+
+
 def commands(preset: Path) -> list[list[str]]:
-    """Of train.py and sample.py in the docstring, with a number for each shell variable."""
+    """Of the programs in the docstring, with a number for each shell variable."""
     text = ast.get_docstring(ast.parse((ROOT / preset).read_text())) or ""
     lines = text.replace("\\\n", " ").splitlines()
     found = [line[line.index("python ") :].split(";")[0] for line in lines if "python " in line]
     words = [shlex.split(re.sub(r"\$\w+", "1", line)) for line in found]
-    return [one[1:] for one in words if one[1] in ("train.py", "sample.py")]
+    words = [one[2:] if one[1] == "-m" else one[1:] for one in words]
+    return [one for one in words if one[0] in KINDS]
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
@@ -49,11 +62,15 @@ def test_preset(preset, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_preset(str(preset))
     assert from_json(to_json(config)) == config
-    if isinstance(config, TrainConfig):
+    if isinstance(config, TrainConfig | PublishedPrior):
         network = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
         assert sum(leaf.size for leaf in jax.tree.leaves(split(network)[1])) > 5e5
     documented = commands(preset)
     assert documented
     for program, *arguments in documented:
-        kind = TrainConfig if program == "train.py" else SampleConfig
-        assert isinstance(cli.parse(arguments, kind), kind)
+        kind: Any = KINDS[program]
+        if kind is convert.Config:
+            named = cli.from_flags(kind, arguments, prog=program).preset
+            assert named in (None, str(preset))
+        else:
+            assert isinstance(cli.parse(arguments, kind), kind)
