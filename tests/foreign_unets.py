@@ -37,5 +37,5 @@ def drawn_edm(name: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def edm_image(width: int) -> np.ndarray:
-    """An image of 16 rows, (3, 16, width)."""
-    return IMAGE[:, :16, :width]
+    """An image of 8 rows, (3, 8, width)."""
+    return IMAGE[:, :8, :width]
