@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -14,8 +15,11 @@ import pytest
 from flax import nnx
 from foreign_unets import C_NOISE, LABEL, drawn_edm, edm_image
 
+from lavps_jax.config.settings import PriorTask, from_json, to_json
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.errors import UserError
 from lavps_jax.io.layouts.edm import config_from_edm, from_edm
+from lavps_jax.io.layouts.recognised import Recognised, check_network, read_layout, recognise
 from lavps_jax.networks import SongUNetConfig, UNetConfig, split
 
 DATA = Path(__file__).parents[1] / "data" / "unets"
@@ -95,6 +99,18 @@ def test_the_published_networks_are_told_and_have_a_place_for_every_tensor(
     assert config_from_edm(state) == config
     weights = from_edm(state, config)
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == num_parameters
+
+
+def test_a_file_is_recognised_as_a_prior_of_edm():
+    state = stored("edm_ncsnpp")[0]
+    found = recognise(state)
+    assert found == Recognised(config_from_edm(state), EDM(), 8)
+    with pytest.raises(UserError, match="^preset: .*architecture ncsn.. instead of ddpm"):
+        check_network(state, dataclasses.replace(found.network, architecture="ddpm++"))
+    task = PriorTask(found.network, parameterisation=found.parameterisation)
+    assert from_json(to_json(task)) == task
+    weights = from_edm(state, found.network)
+    jax.tree.map(np.testing.assert_array_equal, read_layout(state, found.network), weights)
 
 
 def test_what_is_of_another_network_is_named():

@@ -53,7 +53,7 @@ def config_from_edm(state: Mapping[str, Any]) -> SongUNetConfig | UNetConfig:
     Raises:
       UserError: naming a tensor that is not there, or that this library has no network for.
     """
-    side = _side(state)
+    side = trained_side(state)
     blocks = [found.groups() for found in map(_BLOCK.fullmatch, state) if found]
     levels = range(max(len({place for place, _ in blocks}), 1))
     places = [_size(side, level) for level in levels]
@@ -87,6 +87,19 @@ def config_from_edm(state: Mapping[str, Any]) -> SongUNetConfig | UNetConfig:
     )
 
 
+def trained_side(state: Mapping[str, Any]) -> int:
+    """The side of the images that the network was trained on, in pixels, from a name.
+
+    Raises:
+      UserError: if no tensor has such a name.
+    """
+    for found in filter(None, map(_FIRST.fullmatch, state)):
+        return int(found[1])
+    raise UserError(
+        "checkpoint", "missing: enc.*_conv.weight", "give the weights of an EDM network"
+    )
+
+
 def from_edm(state: Mapping[str, np.ndarray], config: SongUNetConfig | UNetConfig) -> nnx.State:
     """The weights of a state dict in this layout.
 
@@ -103,7 +116,7 @@ def from_edm(state: Mapping[str, np.ndarray], config: SongUNetConfig | UNetConfi
       UserError: naming what is missing, not expected, of another shape, or a filter that changes
         the size in another way.
     """
-    side = _side(state)
+    side = trained_side(state)
     ncsn = isinstance(config, SongUNetConfig) and config.architecture == "ncsn++"
     taps = np.array([1, 3, 3, 1] if ncsn else [1, 1], np.float32)
     known = (np.outer(taps, taps) / taps.sum() ** 2)[None, None]
@@ -166,15 +179,6 @@ def edm_name(name: str, config: SongUNetConfig | UNetConfig, side: int) -> str:
     if layer in ("to_q", "to_k", "to_v"):
         return f"{place}.qkv.{end} ({layer[-1]})"
     return f"{place}.{_PARTS[layer]}.{end}"
-
-
-def _side(state: Mapping[str, Any]) -> int:
-    """Of the images that the network was trained on, in pixels."""
-    for found in filter(None, map(_FIRST.fullmatch, state)):
-        return int(found[1])
-    raise UserError(
-        "checkpoint", "missing: enc.*_conv.weight", "give the weights of an EDM network"
-    )
 
 
 def _size(side: int, level: int) -> str:
