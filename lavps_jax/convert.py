@@ -6,9 +6,10 @@
     python -m lavps_jax.convert WEIGHTS OUT --to-diffusers
 
 CHECKPOINT is a .pt or .safetensors file, an index of several, or a folder in diffusers' layout: a
-U-Net of ADM, DDPM or diffusers, which its names and shapes describe, or with a preset a network of
-the LAVPS release. A file may lie there whole or in parts, NAME.part-*; where a file SHA256SUMS lies
-beside it, what it lists is verified. Files of PyTorch need it: pip install -e '.[convert]'.
+U-Net of ADM, DDPM, EDM or diffusers, which its names and shapes describe, or with a preset a
+network of the LAVPS release. A file may lie there whole or in parts, NAME.part-*; where a file
+SHA256SUMS lies beside it, what it lists is verified. Files of PyTorch need it:
+pip install -e '.[convert]'.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from lavps_jax.config.settings import (
     load_preset,
     to_json,
 )
+from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import (
     find_network,
@@ -126,7 +129,8 @@ def from_checkpoint(
 def _as_prior(found: Recognised) -> PublishedPrior:
     trained_as = found.parameterisation
     task = PriorTask(found.network, parameterisation=trained_as)
-    return PublishedPrior(task, trained_as.schedule, found.side)
+    schedule = trained_as.schedule if isinstance(trained_as, VP) else Schedule()
+    return PublishedPrior(task, schedule, found.side)
 
 
 def _from_release(state: Mapping[str, np.ndarray], config: TrainConfig) -> nnx.State:

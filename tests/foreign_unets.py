@@ -26,3 +26,16 @@ TIMES = (0, 437, 999)
 LABEL = 3
 STEP = 3
 """Every third pixel is stored, along both axes."""
+
+C_NOISE = np.float32(np.log([0.002, 0.5, 80]) / 4)
+"""What EDM networks see of three noise levels."""
+
+
+def drawn_edm(name: str, shape: Sequence[int]) -> np.ndarray:
+    """As `drawn`, with frequencies of the size that they have in these networks."""
+    return drawn(name, shape) * np.float32(50 if name == "map_noise.freqs" else 1)
+
+
+def edm_image(width: int) -> np.ndarray:
+    """An image of 8 rows, (3, 8, width)."""
+    return IMAGE[:, :8, :width]

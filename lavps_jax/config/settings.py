@@ -265,8 +265,8 @@ _CLASSES: tuple[type, ...] = (
     PriorTask, AmortizedTask, SupervisedTask, OneStepTask, OptimizerConfig, TrainConfig, Schedule,
     EDM, VP, VE, Flow, SampleConfig, PublishedPrior, Inner, *get_args(AnySampler),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
-    networks.NeighbourhoodAttention, networks.UNetConfig, networks.AmortizedNetworkConfig,
-    networks.SupervisedNetworkConfig,
+    networks.NeighbourhoodAttention, networks.UNetConfig, networks.SongUNetConfig,
+    networks.AmortizedNetworkConfig, networks.SupervisedNetworkConfig,
     data.TfdsData, data.FolderData, data.ShippedData, data.SyntheticData,
     *get_args(operators.families.OperatorFamily),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from lavps_jax.networks.pure import (
     split,
     trainable_mask,
 )
+from lavps_jax.networks.song_unet import SongUNet, SongUNetConfig
 from lavps_jax.networks.unet import UNet2D, UNetConfig
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "AmortizedNetworkConfig",
     "PureModel",
     "Remat",
+    "SongUNet",
+    "SongUNetConfig",
     "UNet2D",
     "UNetConfig",
     "split",

@@ -66,6 +66,34 @@ def doubled(x: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
     return x.reshape(2 * height, 2 * width, channels)
 
 
+def inner_smoothly_halved(x: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
+    """Every second pixel of x, filtered with (1, 3, 3, 1) / 8 along both axes, where all taps are.
+
+    h = H / 2 - 1 and w = W / 2 - 1.
+    """
+    for axis in (0, 1):
+        size = x.shape[axis]
+        a, b, c, d = (jax.lax.slice_in_dim(x, i, size + i - 3, 2, axis=axis) for i in range(4))
+        x = (a + 3 * (b + c) + d) / 8
+    return x
+
+
+def smoothly_halved(x: Float[Array, "H W C"]) -> Float[Array, "h w C"]:
+    """Half the size; filtered with (1, 3, 3, 1) / 8 along both axes, with zeros around x."""
+    return inner_smoothly_halved(jnp.pad(x, ((1, 1), (1, 1), (0, 0))))
+
+
+def smoothly_doubled(x: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
+    """Twice the size; pixels with zeros between, filtered with (1, 3, 3, 1) / 4 along both axes."""
+    for axis in (0, 1):
+        size = x.shape[axis]
+        wide = jnp.pad(x, [(int(i == axis), int(i == axis)) for i in range(3)])
+        before, behind = (jax.lax.slice_in_dim(wide, i, size + i, axis=axis) for i in (0, 2))
+        both = jnp.stack([before + 3 * x, 3 * x + behind], axis=axis + 1) / 4
+        x = both.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    return x
+
+
 class Conv(nnx.Module):
     """A convolution with bias; kernel (row, column, in, out).
 

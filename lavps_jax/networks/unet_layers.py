@@ -49,12 +49,15 @@ class ResnetBlock(nnx.Module):
       out_channels: channels of the output.
       time_features: width of the embedded time.
       num_groups: groups of the normalizations.
+      out_groups: groups of the second one, if others.
       eps: added to the variance in them.
       dropout_rate: dropped share in training.
       scale_shift: whether the time scales and shifts the second norm, norm(h) (1 + a) + b, in
         place of being added before it.
       resize: what changes the size, on both paths: the residual, and the other one after its first
         SiLU.
+      project: whether a 1 x 1 convolution is on the path of the residual even where it has as many
+        channels as the output.
       rngs: source of the initial weights.
     """
 
@@ -65,10 +68,12 @@ class ResnetBlock(nnx.Module):
         time_features: int,
         *,
         num_groups: int,
+        out_groups: int | None = None,
         eps: float,
         dropout_rate: float,
         scale_shift: bool = False,
         resize: Callable[[Array], Array] | None = None,
+        project: bool = False,
         rngs: nnx.Rngs,
     ):
         self.dropout_rate = dropout_rate
@@ -78,9 +83,9 @@ class ResnetBlock(nnx.Module):
         self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
         time_width = 2 * out_channels if scale_shift else out_channels
         self.time_emb_proj = Linear(time_features, time_width, use_bias=True, rngs=rngs)
-        self.norm2 = GroupNorm(out_channels, num_groups, eps)
+        self.norm2 = GroupNorm(out_channels, out_groups or num_groups, eps)
         self.conv2 = Conv(out_channels, out_channels, 3, rngs=rngs)
-        same = in_channels == out_channels
+        same = in_channels == out_channels and not project
         self.conv_shortcut = None if same else Conv(in_channels, out_channels, 1, rngs=rngs)
 
     def __call__(

@@ -23,6 +23,7 @@ from lavps_jax.networks import (
     AmortizedNetworkConfig,
     ComputeDtype,
     HDiTConfig,
+    SongUNetConfig,
     SupervisedNetworkConfig,
     UNetConfig,
 )
@@ -217,7 +218,11 @@ def supervised_denoiser(
 
 
 def check_image_shape(
-    network: HDiTConfig | UNetConfig | AmortizedNetworkConfig | SupervisedNetworkConfig,
+    network: HDiTConfig
+    | UNetConfig
+    | SongUNetConfig
+    | AmortizedNetworkConfig
+    | SupervisedNetworkConfig,
     image_shape: tuple[int, ...],
     tiles: Tiles | None = None,
     **source: DataConfig,
@@ -230,7 +235,8 @@ def check_image_shape(
       tiles: on which the network is evaluated.
       **source: where the images come from, by the name of its field: remedies name its settings.
     """
-    backbone = network if isinstance(network, HDiTConfig | UNetConfig) else network.backbone
+    is_backbone = isinstance(network, HDiTConfig | UNetConfig | SongUNetConfig)
+    backbone = network if is_backbone else network.backbone
     height, width, channels = image_shape
     if channels != backbone.in_channels:
         remedy = f"the network expects {backbone.in_channels}"

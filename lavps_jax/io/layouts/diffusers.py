@@ -14,7 +14,7 @@ from flax import nnx
 
 from lavps_jax.errors import UserError
 from lavps_jax.io.foreign import Path, dotted, from_foreign, to_foreign
-from lavps_jax.networks import UNetConfig, split
+from lavps_jax.networks import SongUNetConfig, UNetConfig, split
 
 _OURS = re.compile(r"\.(kernel|scale)$")
 _OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
@@ -163,7 +163,9 @@ def to_diffusers(
 
 
 def unet_weights(
-    state: Mapping[str, np.ndarray], config: UNetConfig, renamed: Callable[[str], str]
+    state: Mapping[str, np.ndarray],
+    config: UNetConfig | SongUNetConfig,
+    renamed: Callable[[str], str],
 ) -> nnx.State:
     """The weights of a U-Net, from arrays by the name that `renamed` makes of diffusers' name."""
     abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]

@@ -9,20 +9,22 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from flax import nnx
 
-from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.parameterisations import EDM, VP
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.layouts.adm import config_from_adm, from_adm
 from lavps_jax.io.layouts.ddpm import config_from_ddpm, from_ddpm
 from lavps_jax.io.layouts.diffusers import config_from_diffusers, from_diffusers
-from lavps_jax.networks import UNetConfig, sizes
+from lavps_jax.io.layouts.edm import config_from_edm, from_edm, trained_side
+from lavps_jax.networks import SongUNetConfig, UNetConfig, sizes
 
-Layout = Literal["adm", "ddpm", "diffusers", "hdit"]
+Layout = Literal["adm", "ddpm", "diffusers", "edm", "hdit"]
 
 _LAYOUTS: dict[str, Layout] = {
     r"input_blocks\.0\.0\.weight": "adm",
     r"down\.0\.block\.0\.norm1\.weight": "ddpm",
     r"down_blocks\.0\.resnets\.0\.norm1\.weight": "diffusers",
+    r"enc\.\d+x\d+_conv\.weight": "edm",
     r"(unet|residual_nn)\..*": "hdit",
 }
 _REFUSED = {
@@ -44,7 +46,8 @@ _REFUSED = {
     ),
 }  # fmt: skip
 _SHAPE = ("in_channels", "out_channels", "block_channels", "attention", "layers_per_block",
-          "num_classes", "time_conditioning", "resample")  # fmt: skip
+          "num_classes", "time_conditioning", "resample", "architecture",
+          "model_channels")  # fmt: skip
 PRESETS = {
     "adm_imagenet256_prior": sizes.ADM_IMAGENET256,
     "adm_imagenet256_classes_prior": sizes.ADM_IMAGENET256_CLASSES,
@@ -71,8 +74,8 @@ class Recognised(NamedTuple):
       side: of the images it was trained on, in pixels; None where files do not tell it.
     """
 
-    network: UNetConfig
-    parameterisation: VP = VP()
+    network: UNetConfig | SongUNetConfig
+    parameterisation: VP | EDM = VP()
     side: int | None = None
 
 
@@ -90,7 +93,7 @@ def layout_of(names: Iterable[str]) -> Layout:
         if any(re.fullmatch(pattern, name) for name in names):
             return layout
     found = f"tensors named {', '.join(names[:3])}" if names else "no tensor"
-    known = "give a prior as guided-diffusion (ADM), DDIM, or diffusers' UNet2DModel saves it"
+    known = "give a prior as guided-diffusion (ADM), DDIM, EDM or diffusers' UNet2DModel saves it"
     raise UserError("checkpoint", found, known)
 
 
@@ -120,6 +123,8 @@ def recognise(
                 raise UserError("checkpoint", "weights in diffusers' layout alone", remedy)
             network = config_from_diffusers(settings)
             return Recognised(network, _trained_as(scheduler or {}), _side(settings))
+        case "edm":
+            return Recognised(config_from_edm(state), EDM(), trained_side(state))
         case "hdit":
             remedy = "give --preset configs/NAME.py of this network"
             raise UserError("checkpoint", "an HDiT, which names do not describe", remedy)
@@ -132,7 +137,7 @@ def read_layout(
 
     Args:
       state: arrays by name.
-      network: a `UNetConfig`, that they are of.
+      network: a `UNetConfig` or `SongUNetConfig`, that they are of.
       new_attention_order: see `from_adm`.
 
     Raises:
@@ -145,6 +150,8 @@ def read_layout(
             return from_ddpm(state, network)
         case "diffusers":
             return from_diffusers(state, network)
+        case "edm":
+            return from_edm(state, network)
         case "hdit":
             raise UserError("preset", "a U-Net", "give the preset of the HDiT of this checkpoint")
 
@@ -154,21 +161,22 @@ def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
 
     Args:
       state: arrays by name, in a layout whose shapes tell the network.
-      network: a `UNetConfig`, what they should be of.
+      network: a `UNetConfig` or `SongUNetConfig`, what they should be of.
     """
     layout = layout_of(state)
-    found = {"adm": config_from_adm, "ddpm": config_from_ddpm}.get(layout, lambda _: network)(state)
+    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm}
+    found = told.get(layout, lambda _: network)(state)
     if _shape(found) == _shape(network):
         return
     known = [name for name, one in PRESETS.items() if _shape(one) == _shape(found)]
     fields = dict(zip(_SHAPE, zip(_shape(found), _shape(network), strict=True), strict=True))
-    told = [f"{name} {a} instead of {b}" for name, (a, b) in fields.items() if a != b]
+    changes = [f"{name} {a} instead of {b}" for name, (a, b) in fields.items() if a != b]
     remedy = f"give configs/{known[0]}.py" if known else "leave it out: shapes tell the network"
-    raise UserError("preset", f"another network than the file's, {', '.join(told)}", remedy)
+    raise UserError("preset", f"another network than the file's, {', '.join(changes)}", remedy)
 
 
-def _shape(network: UNetConfig) -> tuple[Any, ...]:
-    return tuple(getattr(network, name) for name in _SHAPE)
+def _shape(network: UNetConfig | SongUNetConfig) -> tuple[Any, ...]:
+    return tuple(getattr(network, name, None) for name in _SHAPE)
 
 
 def _trained_as(scheduler: Mapping[str, Any]) -> VP:
