@@ -34,7 +34,7 @@ from lavps_jax.config.settings import (
     load_preset,
     to_json,
 )
-from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.parameterisations import EDM, VP
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import (
@@ -51,12 +51,13 @@ from lavps_jax.io.layouts.recognised import (
     layout_of,
     read_layout,
     recognise,
+    scheduler_of,
 )
 from lavps_jax.io.orbax_exports import read_orbax_export
 from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
 from lavps_jax.io.published import from_published, published_prefix, to_published
 from lavps_jax.io.storage import as_path, on_disk, reached, write_file
-from lavps_jax.io.weights import write_weights
+from lavps_jax.io.weights import CARD, write_weights
 from lavps_jax.networks import UNetConfig, split
 from lavps_jax.runs.loading import load_network
 
@@ -105,6 +106,8 @@ def from_checkpoint(
     if preset is not None and not isinstance(config, TrainConfig | PublishedPrior):
         remedy = "its get_config() must give a TrainConfig or a PublishedPrior"
         raise UserError("preset", preset, remedy)
+    if isinstance(config, TrainConfig):  # Before anything is read.
+        published_prefix(config.schedule, config.task.network)
     settings = scheduler = None
     if source.is_dir():
         source, settings, scheduler = find_network(source)
@@ -210,8 +213,12 @@ def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
         kind = type(config.task.network).__name__
         raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
     state, settings = to_network(weights, config.task.network)
+    if isinstance(config, PublishedPrior) and config.side is not None:
+        settings["sample_size"] = config.side
+    trained_as = getattr(config.task, "parameterisation", EDM())
+    scheduler = scheduler_of(trained_as)
     with write_directory(out, "weights", overwrite=overwrite) as folder:
-        write_network(folder, state, settings)
+        write_network(folder, state, settings, scheduler)
 
 
 def _made_here(out: Path) -> bool:
@@ -226,7 +233,12 @@ def _made_here(out: Path) -> bool:
 def _is_old_export(source: str) -> bool:
     path = as_path(source, "source")
     with reached(path, "source"):
-        return path.is_dir() and not is_diffusers(path)
+        if not path.is_dir() or is_diffusers(path):
+            return False
+        if not (path / CARD).is_file():
+            remedy = "give a file of tensors, or a folder with config.json and weights"
+            raise UserError("source", f"{path}, a folder without config.json", remedy)
+        return True
 
 
 def run(arguments: list[str]) -> None:

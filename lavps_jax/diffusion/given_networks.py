@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -33,8 +33,8 @@ def denoiser_from(
         given, of a noisy image x, float (H, W, C), and the time or noise level that it was trained
         with, float (); a third argument, label, follows where the problem has a class. It gives
         float (H, W, C'), C' >= C, of which the first C channels are used. Also a Flax NNX module,
-        in evaluation mode, whose weights are its own; of a Linen module its `apply`, with the
-        variables as weights. It is compared by identity, see `linear_operator`.
+        whose weights are its own, and which is put in evaluation mode; of a Linen module its
+        `apply`, with the variables as weights. It is compared by identity, see `linear_operator`.
       parameterisation: what it predicts: "eps", "v", "x_0" or "score" at the times 0 to T - 1 of a
         schedule, "flow", "edm", or an object of `lavps_jax.diffusion`: VP, Flow, EDM, VE, whose
         docstrings have the equations.
@@ -50,6 +50,9 @@ def denoiser_from(
     if isinstance(network, nnx.Module):
         graphdef, own = nnx.split(network)
         network, weights = _Merged(graphdef), own if weights is None else weights
+    if not callable(network) or isinstance(network, type):
+        found = f"a {type(network).__name__}"
+        raise UserError("network", found, "give a function or a Flax module, and arrays as weights")
     try:
         hash(network)
     except TypeError as error:
@@ -82,7 +85,9 @@ class _Merged:
     graphdef: nnx.GraphDef
 
     def __call__(self, weights: nnx.State, *inputs: Any) -> Array:
-        return nnx.merge(self.graphdef, weights)(*inputs)
+        module = nnx.merge(self.graphdef, weights)
+        module.eval()
+        return module(*inputs)
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,26 @@ class _Given:
         label: Float[Array, " K"] | None = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W D"]:
-        output = _evaluate(self, weights, x, noise_levels[0], label)
+        # A function without weights may hold arrays that change: it is traced anew.
+        evaluate = _evaluate if weights is None else _evaluate_once
+        output = evaluate(self, weights, x, noise_levels[0], label)
         if output.shape[:-1] != x.shape[:-1] or output.shape[-1] < x.shape[-1]:
             remedy = f"give float (H, W, C'), C' >= C, for an image of shape {x.shape}"
             raise UserError("output of the network", f"shape {output.shape}", remedy)
         return output
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _evaluate(given: _Given, weights: Weights, x: Array, time: Array, label: Array | None) -> Array:
-    """One program per network, as of `lavps_jax.networks.pure`."""
+    """One image, or a batch of one."""
     inputs = (x, time) if label is None else (x, time, label)
     if given.batched:
         inputs = tuple(one[None] for one in inputs)
     output = given.network(*(() if weights is None else (weights,)), *inputs)
+    if not jnp.issubdtype(getattr(output, "dtype", object), jnp.floating):
+        found = f"a {type(output).__name__}"
+        raise UserError("output of the network", found, "give one array of floats")
     return output[0] if given.batched else output
+
+
+_evaluate_once = jax.jit(_evaluate, static_argnums=0)
+"""One program per network, as of `lavps_jax.networks.pure`."""

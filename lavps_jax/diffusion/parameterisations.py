@@ -97,10 +97,10 @@ class VP(Parameterisation):
 
     def _time(self, sigma_t: Float[Array, ""]) -> Float[Array, ""]:
         sigma = jnp.asarray(self.schedule.sigma[1:], sigma_t.dtype)
+        sigma_t = jnp.clip(sigma_t, sigma[0], sigma[-1])
         below = jnp.clip(jnp.sum(sigma <= sigma_t) - 1, 0, len(sigma) - 2)
         # By ratios, which are one where sigma_t is of the schedule: its times are whole numbers.
-        share = jnp.log(sigma_t / sigma[below]) / jnp.log(sigma[below + 1] / sigma[below])
-        return below + jnp.clip(share, 0, 1)
+        return below + jnp.log(sigma_t / sigma[below]) / jnp.log(sigma[below + 1] / sigma[below])
 
 
 @dataclass(frozen=True)

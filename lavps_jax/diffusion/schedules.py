@@ -51,6 +51,9 @@ class Schedule:
             name = "num_times" if self.kind == "cosine" else "beta_max"
             remedy = "lower it: alpha_bar falls to 1e-6 before the last time"
             raise UserError(f"schedule.{name}", getattr(self, name), remedy)
+        if np.any(np.diff(self.alpha_bar[:-1]) >= 0):
+            remedy = "raise it: float32 does not tell two times apart"
+            raise UserError("schedule.beta_min", self.beta_min, remedy)
 
     @property
     def alpha_bar(self) -> np.ndarray:

@@ -48,6 +48,7 @@ def find_network(folder: Path) -> Folder:
     """
     unet = folder if (folder / _CONFIG).is_file() else folder / "unet"
     files = [unet / name for name in _WEIGHTS if (unet / name).is_file()]
+    files = files or sorted(unet.glob("diffusion_pytorch_model.*.safetensors"))[:1]  # Of float16.
     if not files:
         raise UserError("checkpoint", f"{unet} without {_WEIGHTS[0]}", "get the weights, too")
     schedulers = (folder / "scheduler" / _SCHEDULER, folder / _SCHEDULER)
@@ -62,11 +63,17 @@ def settings_beside(file: Path) -> dict[str, Any] | None:
 
 
 def write_network(
-    folder: Path, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    folder: Path,
+    state: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
 ) -> None:
-    """Writes config.json and the weights into a folder, as `UNet2DModel.from_pretrained` reads."""
-    text = json.dumps(settings, indent=2) + "\n"
-    (folder / _CONFIG).write_text(text, encoding="utf-8")
+    """Writes what `UNet2DModel.from_pretrained` reads, config.json and the weights, and
+    scheduler_config.json beside them, if there is anything to say in it."""
+    for name, content in ((_CONFIG, settings), (_SCHEDULER, scheduler)):
+        if content:
+            text = json.dumps(content, indent=2) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
     arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
     save_file(arrays, folder / _WEIGHTS[0], metadata={"format": "pt"})
     (folder / _WEIGHTS[0]).chmod((folder / _CONFIG).stat().st_mode)
@@ -77,6 +84,6 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("checkpoint", file, "get the file again, it is damaged") from error
     return content

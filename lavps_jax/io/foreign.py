@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -69,6 +70,11 @@ def from_foreign(
         "missing": [name for name in names.values() if name not in state],
         "unexpected": [name for name in state if name not in known and not unused(name)],
         "misshapen": misshapen,
+        "no floats": [
+            name
+            for name in names.values()
+            if name in state and not jnp.issubdtype(state[name].dtype, jnp.floating)
+        ],
     }
     told = [
         f"{kind}: {', '.join(one[:5])}" + (f" and {len(one) - 5} more" if len(one) > 5 else "")

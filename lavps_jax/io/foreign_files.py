@@ -62,11 +62,18 @@ def _read_index(path: Path) -> Tensors:
     try:
         files = json.loads(path.read_text())["weight_map"].values()
         names = dict.fromkeys(str(name) for name in files)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError("checkpoint", path, 'give an index with a "weight_map"') from error
+    if any(Path(name).name != name or name.endswith(".json") for name in names):
+        raise UserError("checkpoint", path, "give an index of files that lie beside it")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise UserError("checkpoint", f"{path} without {', '.join(missing)}", "get all parts")
+    sums = _listed_sums(path.parent / "SHA256SUMS")
+    for name in names:
+        if name in sums:
+            with (path.parent / name).open("rb") as file:
+                _compare(name, hashlib.file_digest(file, "sha256"), sums)
     return {k: v for name in names for k, v in read_tensors(path.parent / name).items()}
 
 
@@ -123,8 +130,11 @@ def _read_pytorch(path: Path) -> Tensors:
 
 def _as_array(tensor: Any, torch: Any) -> np.ndarray:
     tensor = tensor.detach()
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    try:  # NumPy has no bfloat16.
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError) as error:
+        remedy = "give weights that are not quantised"
+        raise UserError("checkpoint", f"tensors of {tensor.dtype}", remedy) from error
 
 
 def first_line(error: Exception) -> str:

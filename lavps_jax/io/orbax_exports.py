@@ -25,7 +25,8 @@ def read_orbax_export(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     card = read_card(path)
     with reached(place, "source"):
         if not (place / OLD_WEIGHTS).is_dir():
-            raise UserError("source", f"{place}, which is no export by Orbax", "use it as it is")
+            found = f"{place}, which holds weights of this library already"
+            raise UserError("source", found, "use it as it is")
         with copy_on_disk(place / OLD_WEIGHTS) as folder:
             check_readable(folder, "source")  # Orbax would find it damaged.
             checkpointer = ocp.PyTreeCheckpointer()

@@ -27,6 +27,11 @@ OLD_WEIGHTS = "weights"
 """Folder of the arrays in exports by Orbax, as earlier versions made them."""
 
 
+_NOTHING_NEARBY = (
+    "train and export one, or convert a checkpoint: python -m lavps_jax.convert CHECKPOINT FOLDER"
+)
+
+
 def export_weights(
     path: str | Path,
     weights: Any,
@@ -94,7 +99,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
         arrays_lie_there = (folder / WEIGHTS).is_file() or (folder / OLD_WEIGHTS).is_dir()
         if not card.is_file() or not arrays_lie_there:
             nearby = sorted({str(one.parent) for one in _cards_near(folder)} - {str(folder)})
-            remedy = f"give one of {', '.join(nearby)}" if nearby else "train and export one first"
+            remedy = f"give one of {', '.join(nearby)}" if nearby else _NOTHING_NEARBY
+            if (folder / "config.json").is_file():
+                remedy = f"convert it first: python -m lavps_jax.convert {folder} NEW_FOLDER"
             raise UserError("weights", f"{folder}, where no exported weights are", remedy)
         text = card.read_bytes()
     try:

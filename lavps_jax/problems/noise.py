@@ -15,6 +15,9 @@ from lavps_jax.errors import UserError, check_at_least, check_positive
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import PRNGKey
 
+MANY = 10_000.0
+"""Photons from which on whole numbers give way to differences from the mean."""
+
 LogProbFn = Callable[[Any, Array, Array], Float[Array, ""]]
 
 
@@ -87,6 +90,7 @@ class Gaussian(Noise):
         residual = y - prediction
         if jnp.ndim(self.sigma) == 0:
             return -_square(residual) / (2 * self.sigma**2)
+        residual = jnp.where(jnp.isinf(self.sigma), 0, residual)  # y may be anything there.
         return -_square(residual / self.sigma) / 2
 
     def typical_std(self, y: Array, seen: Array) -> Float[Array, ""]:
@@ -130,10 +134,10 @@ class PoissonGaussian(Noise):
 
     def draw(self, rng_key: PRNGKey, prediction: Array) -> Array:
         key_photons, key_read = jax.random.split(rng_key)
-        rate = jnp.maximum(prediction - self.offset, 0) / self.gain
-        photons = jax.random.poisson(key_photons, rate).astype(prediction.dtype)
+        light = jnp.maximum(prediction - self.offset, 0)
+        excess = photon_noise(key_photons, light / self.gain)
         noise = jax.random.normal(key_read, prediction.shape, prediction.dtype)
-        return self.offset + self.gain * photons + self.sigma * noise
+        return self.offset + light + self.gain * excess + self.sigma * noise
 
     def log_prob(self, y: Array, prediction: Array) -> Float[Array, ""]:
         variance = self.variance(prediction)
@@ -168,6 +172,21 @@ class Custom(Noise):
 
     def typical_std(self, y: Array, seen: Array) -> Float[Array, ""]:
         return jnp.asarray(self.sigma, jnp.result_type(float))
+
+
+def photon_noise(rng_key: PRNGKey, rate: Float[Array, "*shape"]) -> Array:
+    """A number of photons less its mean, `rate`.
+
+    Where more than 10,000 are expected it is sqrt(rate) n + (n^2 - 1) / 6 with n standard normal
+    (Cornish and Fisher's expansion, with the skewness of Poisson's law), rounded to whole photons
+    while float32 holds them: the acceptance test of `jax.random.poisson` has lost its digits from a
+    million on, and its integers end at 2^31.
+    """
+    few = jax.random.poisson(rng_key, jnp.minimum(rate, MANY)).astype(rate.dtype) - rate
+    n = jax.random.normal(jax.random.fold_in(rng_key, 1), rate.shape, rate.dtype)
+    excess = jnp.sqrt(rate) * n + (n**2 - 1) / 6
+    excess = jnp.where(rate < 2**22, jnp.round(rate + excess) - rate, excess)
+    return jnp.where(rate < MANY, few, excess)
 
 
 def standard_normal(rng_key: PRNGKey, like: Array) -> Array:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lavps_jax.errors import UserError, check_at_most, check_positive
-from lavps_jax.problems.noise import Noise
+from lavps_jax.problems.noise import MANY, Noise, photon_noise
 from lavps_jax.types import PRNGKey
 
 LARGEST_PEAK = 1e10
 """Photons of a white pixel: their noise, 2e-6, is 17 times the spacing of float32 numbers at 1."""
 _FAINT = 0.1
 """Photons below which the logarithm of their expected number is straight."""
-_MANY = 10_000.0
-"""Photons from which on whole numbers give way to differences from the mean."""
 
 
 class Poisson(Noise):
@@ -70,22 +67,12 @@ class Poisson(Noise):
     def draw(self, rng_key: PRNGKey, prediction: Float[Array, "*shape"]) -> Array:
         """A noisy measurement; no photon comes from a pixel at -1 or below.
 
-        Where more than 10,000 photons are expected, their number less its mean is
-        sqrt(rate) n + (n^2 - 1) / 6 with n standard normal (Cornish and Fisher's expansion, with
-        the skewness of Poisson's law), rounded to whole photons while float32 holds them: the
-        acceptance test of `jax.random.poisson` has lost its digits from a million on, and its
-        integers end at 2^31.
-
+        Added to the prediction, their noise is not rounded to the digits of the whole number.
         """
         rate = jnp.maximum(self.peak * (prediction + 1) / 2, 0.0)
-        key_normal = jax.random.fold_in(rng_key, 1)
-        few = jax.random.poisson(rng_key, jnp.minimum(rate, _MANY)).astype(prediction.dtype)
-        n = jax.random.normal(key_normal, rate.shape, rate.dtype)
-        excess = jnp.sqrt(rate) * n + (n**2 - 1) / 6
-        excess = jnp.where(rate < 2**22, jnp.round(rate + excess) - rate, excess)
-        # Added to the prediction, the excess is not rounded to the digits of the whole number.
-        many = prediction + 2 * excess / self.peak
-        return jnp.where(rate < _MANY, 2 * few / self.peak - 1, many)
+        excess = photon_noise(rng_key, rate)
+        few = 2 * jnp.round(rate + excess) / self.peak - 1
+        return jnp.where(rate < MANY, few, prediction + 2 * excess / self.peak)
 
     def residual_chi2(self, y: Array, prediction: Array, seen: Array) -> Float[Array, ""]:
         """A counterpart of the chi-square of Gaussian noise, float ().
@@ -99,7 +86,7 @@ class Poisson(Noise):
         scale = jnp.maximum(rate, 1.0)
         number = jnp.sum(seen)
         # The difference of y and prediction has more digits left than that of the two counts.
-        bright = (self._count(y) > _MANY) & (rate > _MANY)
+        bright = (self._count(y) > MANY) & (rate > MANY)
         difference = jnp.where(bright, self.peak / 2 * (y - prediction), self._count(y) - rate)
         statistic = jnp.sum(seen * difference**2 / scale)
         mean = jnp.sum(seen * rate / scale)

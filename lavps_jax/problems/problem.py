@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from lavps_jax.errors import UserError
 from lavps_jax.operators.base import MeasurementOperator
 from lavps_jax.operators.weighted import weighted
-from lavps_jax.problems.noise import Gaussian, Noise
+from lavps_jax.problems.noise import Custom, Gaussian, Noise
 from lavps_jax.pytrees import Node, static
 from lavps_jax.types import PRNGKey
 
@@ -39,9 +39,10 @@ class Problem(Node):
 
     def __post_init__(self):
         noise = self.noise if isinstance(self.noise, Noise) else Gaussian(self.noise)
-        noise = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), noise)
+        if not isinstance(noise, Custom):  # Its data may be of any dtype.
+            noise = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), noise)
         object.__setattr__(self, "noise", noise)
-        if self.y_shape is not None:  # A copy, which may be a stack.
+        if self.y_shape not in (None, jnp.shape(self.y)):  # A copy of a stack.
             return
         if jnp.shape(self.y) != self.operator.y_shape:
             remedy = f"give one measurement of shape {self.operator.y_shape}; use jax.vmap(Problem)"
@@ -60,6 +61,11 @@ class Problem(Node):
             remedy = "give one: jax.vmap(lambda problem: problem.sigma_y)(problems)"
             raise UserError("problem", f"a stack, y of shape {jnp.shape(self.y)}", remedy)
         return self.noise.typical_std(self.y, self.seen)
+
+    def num_observed(self) -> Float[Array, ""]:
+        """Number of real numbers that were measured, float (): where the noise is finite, those of
+        `MeasurementOperator.num_observed`."""
+        return homoscedastic(self).operator.num_observed()
 
     @property
     def seen(self) -> Array:
@@ -84,7 +90,7 @@ def prediction_log_likelihood(problem: Problem, prediction: Array) -> Float[Arra
 
 def residual_chi2(problem: Problem, x_0: Float[Array, "H W C"]) -> Float[Array, ""]:
     """How far A(x_0) is from y, float (): of the true image chi-square with
-    `operator.num_observed()` degrees of freedom, or with its mean and variance; of `Custom` noise
+    `problem.num_observed()` degrees of freedom, or with its mean and variance; of `Custom` noise
     only if its log-likelihood is so scaled."""
     operator, y = problem.operator, problem.y
     prediction = operator.project(operator.forward(x_0))

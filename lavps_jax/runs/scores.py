@@ -44,7 +44,7 @@ def sample_scores(
 
 def num_observed(measured: Measured) -> Float[np.ndarray, " B"]:
     """How many entries of every measurement carry one."""
-    count = jax.vmap(lambda problem: problem.operator.num_observed())
+    count = jax.vmap(lambda problem: problem.num_observed())
     return np.asarray(count(measured.problems))
 
 

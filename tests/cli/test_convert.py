@@ -318,7 +318,7 @@ def test_exports_by_orbax_are_refused_until_they_are_converted(tmp_path, dtype):
     assert card["config"] == {"width": 3} and card["weights"]["dtype"] == dtype
     with pytest.raises(UserError, match="set overwrite"):
         from_orbax(str(old), str(new))
-    with pytest.raises(UserError, match="new, which is no export by Orbax"):
+    with pytest.raises(UserError, match="new, which holds weights of this library already"):
         from_orbax(str(new), str(tmp_path / "other"))
 
 
@@ -336,5 +336,5 @@ def test_damaged_and_missing_exports_by_orbax(tmp_path):
     with pytest.raises(UserError, match="source: got .*old; get the weights again"):
         from_orbax(str(old), str(new))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["old"]
-    with pytest.raises(UserError, match="preset: got None; give --preset configs/NAME.py"):
+    with pytest.raises(UserError, match="^checkpoint: got .*none.pt; give a .pt file, or"):
         run([str(tmp_path / "none.pt"), str(new)])

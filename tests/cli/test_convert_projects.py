@@ -41,7 +41,7 @@ def as_files(weights, layout, folder):
     """The network as a project saves it; returns what a user would name."""
     state, settings = to_diffusers(weights, CONFIG)
     if layout == "diffusers":
-        write_network(folder, state, settings | {"sample_size": 8})
+        write_network(folder, state, settings | {"sample_size": 8}, {})
         return folder
     file = folder / f"{layout}.safetensors"
     names = {name: ddpm_name(name, CONFIG) for name in state}
@@ -84,7 +84,6 @@ def test_a_prior_goes_to_diffusers_and_comes_back_the_same(network, tmp_path):
     for key, array in old.items():
         np.testing.assert_array_equal(new[key], array)
     settings = json.loads((first / "config.json").read_text())
-    del settings["sample_size"]
     assert json.loads((tmp_path / "theirs" / "config.json").read_text()) == settings
 
 
@@ -97,6 +96,14 @@ def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
     prior = lavps.load_prior(str(tmp_path / "out"))
     schedule = lavps.Schedule(1000, 0.0015, 0.0195, "scaled_linear")
     assert prior.schedule == schedule and prior.parameterisation == VP("v", schedule)
+    run([str(tmp_path / "out"), str(tmp_path / "theirs"), "--to-diffusers"])
+    run([str(tmp_path / "theirs"), str(tmp_path / "again")])
+    assert lavps.load_prior(str(tmp_path / "again")).parameterisation == VP("v", schedule)
+    for changes in ({"_class_name": "FlowMatchEulerDiscreteScheduler"},
+                    {"rescale_betas_zero_snr": True}):  # fmt: skip
+        (folder / "scheduler_config.json").write_text(json.dumps(scheduler | changes))
+        with pytest.raises(UserError, match="^scheduler: got .*; use lavps_jax.denoiser_from"):
+            run([str(folder), str(tmp_path / "refused")])
     (folder / "scheduler_config.json").write_text('{"beta_schedule": "sigmoid"}')
     with pytest.raises(UserError, match="^beta_schedule: got sigmoid; convert one of linear, "):
         run([str(folder), str(tmp_path / "other")])

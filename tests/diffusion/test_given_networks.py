@@ -99,3 +99,32 @@ def test_mistakes_are_told_in_one_line():
     for wrong in (lambda x, time: x[..., :1], lambda x, time: jnp.moveaxis(x, -1, 0)):
         with pytest.raises(UserError, match="^output of the network: got shape .*; give float"):
             denoiser_from(wrong)(X, T)
+
+
+def test_a_module_is_put_in_evaluation_mode():
+    class Dropping(OwnNNX):
+        def __init__(self):
+            super().__init__()
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+        def __call__(self, x, time):
+            return self.dropout(super().__call__(x, time))
+
+    np.testing.assert_allclose(denoiser_from(Dropping())(X, T), expected(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_object_without_weights_is_evaluated_as_it_is_now():
+    class Scaled:
+        scale = 1.0
+
+        def __call__(self, x, time):
+            return self.scale * x
+
+    prior = denoiser_from(own := Scaled(), "x_0")
+    np.testing.assert_allclose(2 * prior(X, T), [setattr(own, "scale", 2.0), prior(X, T)][1])
+
+
+@pytest.mark.parametrize("output", [None, (X, X), X.astype(complex)])
+def test_an_output_that_is_no_array_of_floats_is_told(output):
+    with pytest.raises(UserError, match="^output of the network: got a .*; give one array of fl"):
+        denoiser_from(lambda x, time: output)(X, T)

@@ -167,3 +167,11 @@ def test_clipping_cuts_the_image_alone():
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(UserError, match=r"^[^\n]*; use [^\n]*$"):
         make()
+
+
+def test_the_time_has_the_right_derivative_on_the_grid():
+    sigma = jnp.asarray(Schedule().sigma, jnp.float32)
+    slope = jax.vmap(jax.grad(lambda one: VP()(one).c_noise))
+    at, right = slope(sigma[2:-1]), slope(1.0001 * sigma[2:-1])
+    np.testing.assert_allclose(at, right, rtol=1e-2)
+    assert np.isfinite(slope(jnp.asarray([0.0, 1e-5, sigma[1], sigma[-1], 1e4]))).all()

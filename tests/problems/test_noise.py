@@ -12,7 +12,7 @@ from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import SyntheticData
 from lavps_jax.errors import UserError
 from lavps_jax.operators import Identity, Inpainting, SuperResolution, families, linear_operator
-from lavps_jax.problems.noise import Custom
+from lavps_jax.problems.noise import Custom, PoissonGaussian
 from lavps_jax.problems.noise_estimate import estimate_sigma_y
 from lavps_jax.problems.poisson import Poisson
 from lavps_jax.problems.problem import Problem, log_likelihood, residual_chi2, simulate
@@ -46,6 +46,15 @@ def test_any_number_of_photons_has_its_mean_and_spread(peak):
     np.testing.assert_allclose(y.std(1), std, rtol=0.01, atol=0.15 * rounding)
     skewness = 1 / np.sqrt(brightness * peak)
     assert (np.abs(stats.skew(y, axis=1) - skewness) < 5 * np.sqrt(6 / 200_000)).all()
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-3, 1e-6, 1e-8, 1e-10])
+def test_photons_of_any_gain_have_their_mean_and_spread(gain):
+    noise, x = PoissonGaussian(gain, -1.0, 1e-9), jnp.ones(100_000)
+    y = np.asarray(noise.draw(jax.random.key(0), x), np.float64)
+    std, rounding = np.sqrt(2 * gain), 2.0**-23
+    assert abs(y.mean() - 1) < 5 * std / 100_000**0.5 + rounding
+    np.testing.assert_allclose(y.std(), std, rtol=0.02, atol=0.15 * rounding)
 
 
 def test_three_standard_deviations_are_seen_among_any_number_of_photons():

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lavps_jax.errors import UserError
 from lavps_jax.metrics import chi2_band
-from lavps_jax.operators import Inpainting, linear_operator
-from lavps_jax.problems import Problem, residual_chi2
+from lavps_jax.operators import Identity, Inpainting, linear_operator
+from lavps_jax.problems import Custom, Problem, residual_chi2
+from lavps_jax.problems.problem import log_likelihood
 
 
 def test_residual_ignores_what_was_not_measured():
@@ -22,6 +24,29 @@ def test_residual_ignores_what_was_not_measured():
     assert float(value) == pytest.approx(3 * (1 + 4) / 0.25, rel=1e-5)
     noisier = Problem(y, operator, 0.5).replace(noise=1.0)
     assert float(residual_chi2(noisier, x_0)) == pytest.approx(float(value) / 4, rel=1e-5)
+    for noise in (0.0 * y, jnp.ones(3)):  # A copy is checked as the first was.
+        with pytest.raises(UserError, match="^sigma: got"):
+            noisier.replace(noise=noise)
+
+
+def test_what_a_noise_map_leaves_out_is_not_counted():
+    sigma = jnp.full((4, 4, 1), 0.5).at[:2].set(jnp.inf)
+    y = jnp.ones((4, 4, 1)).at[0, 0].set(jnp.nan)
+    problem = Problem(y, Identity(x_shape=(4, 4, 1)), sigma)
+    x_0 = jnp.zeros((4, 4, 1))
+    assert float(problem.num_observed()) == 8
+    assert float(residual_chi2(problem, x_0)) == pytest.approx(8 / 0.25)
+    assert float(log_likelihood(problem, x_0)) == pytest.approx(-8 / 0.25 / 2)
+    assert np.isfinite(jax.grad(lambda x: log_likelihood(problem, x))(x_0)).all()
+
+
+def test_data_of_a_likelihood_keep_their_dtype():
+    def of_some(data, y, prediction):
+        return -jnp.sum((y - prediction)[data["index"]] ** 2) * data["scale"].imag
+
+    data = {"index": jnp.arange(2), "scale": jnp.asarray(3j)}
+    problem = Problem(jnp.ones((4, 1, 1)), Identity(x_shape=(4, 1, 1)), Custom(of_some, 1.0, data))
+    assert float(log_likelihood(problem, jnp.zeros((4, 1, 1)))) == -6
 
 
 def test_residual_counts_both_parts_of_complex_entries():

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from flax import nnx
 
-from lavps_jax.diffusion.parameterisations import EDM, VP
+from lavps_jax.diffusion.parameterisations import EDM, VP, Parameterisation
 from lavps_jax.diffusion.schedules import Schedule
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, first_words
 from lavps_jax.io.layouts.adm import config_from_adm, from_adm
 from lavps_jax.io.layouts.ddpm import config_from_ddpm, from_ddpm
 from lavps_jax.io.layouts.diffusers import config_from_diffusers, from_diffusers
@@ -62,6 +62,12 @@ _BETAS = {
     "scaled_linear": "scaled_linear",
     "squaredcos_cap_v2": "cosine",
 }
+_SCHEDULERS = (
+    "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
+)  # fmt: skip
+"""Of diffusers, for networks of variance-preserving diffusion."""
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x_0"}
 
 
@@ -114,15 +120,27 @@ def recognise(
     """
     match layout_of(state):
         case "adm":
-            return Recognised(config_from_adm(state))
+            network = config_from_adm(state)
+            if _shape(network) == _shape(sizes.ADM_IMAGENET64):
+                found = "ADM of ImageNet at 64 pixels, whose schedule shapes do not tell"
+                raise UserError(
+                    "checkpoint", found, "give --preset configs/adm_imagenet64_prior.py"
+                )
+            return Recognised(network)
         case "ddpm":
             return Recognised(config_from_ddpm(state))
         case "diffusers":
             if settings is None:
                 remedy = "put the config.json of the network beside it, or give --preset"
                 raise UserError("checkpoint", "weights in diffusers' layout alone", remedy)
-            network = config_from_diffusers(settings)
-            return Recognised(network, _trained_as(scheduler or {}), _side(settings))
+            try:
+                network = config_from_diffusers(settings)
+                return Recognised(network, _trained_as(scheduler or {}), _side(settings))
+            except UserError:
+                raise
+            except (TypeError, ValueError, AttributeError) as error:
+                remedy = "get the file again, it is damaged"
+                raise UserError("config.json", first_words(error), remedy) from error
         case "edm":
             return Recognised(config_from_edm(state), EDM(), trained_side(state))
         case "hdit":
@@ -183,6 +201,10 @@ def _trained_as(scheduler: Mapping[str, Any]) -> VP:
     """From diffusers' scheduler_config.json; where that says nothing, as DDPM."""
     betas = scheduler.get("beta_schedule", "linear")
     prediction = scheduler.get("prediction_type", "epsilon")
+    kind = scheduler.get("_class_name", "DDPMScheduler")
+    if kind not in _SCHEDULERS or scheduler.get("rescale_betas_zero_snr"):
+        kind += " with rescale_betas_zero_snr" * (kind in _SCHEDULERS)
+        raise UserError("scheduler", kind, "use lavps_jax.denoiser_from with its parameterisation")
     if betas not in _BETAS or scheduler.get("trained_betas") is not None:
         remedy = f"convert one of {', '.join(_BETAS)}, or use lavps_jax.denoiser_from"
         raise UserError("beta_schedule", betas, remedy)
@@ -195,6 +217,29 @@ def _trained_as(scheduler: Mapping[str, Any]) -> VP:
         _BETAS[betas],  # type: ignore[arg-type]
     )
     return VP(_PREDICTIONS[prediction], schedule)  # type: ignore[arg-type]
+
+
+def scheduler_of(parameterisation: Parameterisation) -> dict[str, Any]:
+    """The content of diffusers' scheduler_config.json of a prior; empty for one of EDM.
+
+    Raises:
+      UserError: if there is no scheduler for it.
+    """
+    predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
+    match parameterisation:
+        case EDM():
+            return {}
+        case VP(prediction=prediction, schedule=schedule) if prediction in predictions:
+            return {
+                "_class_name": "DDPMScheduler",
+                "num_train_timesteps": schedule.num_times,
+                "beta_start": schedule.beta_min,
+                "beta_end": schedule.beta_max,
+                "beta_schedule": {b: a for a, b in _BETAS.items()}[schedule.kind],
+                "prediction_type": predictions[prediction],
+                "clip_sample": parameterisation.clip,
+            }
+    raise UserError("parameterisation", parameterisation, "diffusers has no scheduler for it")
 
 
 def _side(settings: Mapping[str, Any]) -> int | None:
