@@ -124,7 +124,7 @@ def inner_problem(prior, start):
     step, in double precision."""
 
     def solve(networks, problem, state, rows, noise):
-        (prior, start), row = networks, rows.choose(noise.tau)
+        (prior, start), row = networks, rows.choose(noise.tau_place)
         x_t = bridge_draw(noise.bridge, row.bridge, state.x_t, state.x_0)
         block = make_block(row, state.x_0, x_t)
 

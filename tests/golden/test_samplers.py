@@ -40,7 +40,7 @@ def test_mgdm(golden, prior):
         # A step has a row for each of its repetitions.
         first, last = k * sampler.num_gibbs, (k + 1) * sampler.num_gibbs - 1
         times = stored["step_t"][first], stored["step_tau"][first]
-        assert (row.rows.t[0], row.rows.tau[0]) == times
+        assert (row.choices.t[0], row.choices.tau[0]) == times
         each = [noise_of(stored, k, i) for i in range(count)]
         noise = jax.tree.map(lambda *v: jnp.stack(v), *each)
         same = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), row)
@@ -78,9 +78,9 @@ def test_mgdm_with_drawn_block_times(golden, prior):
     for k, (segment, row) in enumerate(rows_of(sampler)):
         first, last = k * sampler.num_gibbs, (k + 1) * sampler.num_gibbs - 1
         tau, count = int(stored["step_tau"][first]), int(row.count)
-        assert row.rows.t[0] == stored["step_t"][first]
-        place = list(np.asarray(row.rows.tau[:count])).index(tau)
-        noise = noise_of(stored, k)._replace(tau=jnp.float32((place + 0.5) / count))
+        assert row.choices.t[0] == stored["step_t"][first]
+        place = list(np.asarray(row.choices.tau[:count])).index(tau)
+        noise = noise_of(stored, k)._replace(tau_place=jnp.float32((place + 0.5) / count))
         losses, x_tau = solve(*batch_of_one(problem, state, row, noise))
         stored.close("step_losses", losses[0] + hidden, (first, slice(losses.shape[1])))
         stored.close("step_x_tau", x_tau, first)
