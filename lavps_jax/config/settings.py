@@ -81,6 +81,9 @@ class TrainConfig:
     num_train_steps: int = 10_000
     """Steps of the whole run; one with a constant schedule can go on to a larger number."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    initial_weights: str | None = None
+    """Folder of exported weights of the same network, on disk or gs://, that training begins with;
+    None draws fresh ones."""
     schedule: Schedule = Schedule()
     seed: int = 0
     """Of the initial weights, the order of images, and all random draws."""
@@ -266,6 +269,7 @@ _CLASSES: tuple[type, ...] = (
     EDM, VP, VE, Flow, SampleConfig, PublishedPrior, Inner, *get_args(AnySampler),
     networks.HDiTConfig, networks.LevelConfig, networks.GlobalAttention,
     networks.NeighbourhoodAttention, networks.UNetConfig, networks.SongUNetConfig,
+    networks.LocalUNetConfig,
     networks.AmortizedNetworkConfig, networks.SupervisedNetworkConfig,
     data.TfdsData, data.FolderData, data.ShippedData, data.SyntheticData,
     *get_args(operators.families.OperatorFamily),

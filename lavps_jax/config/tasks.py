@@ -12,6 +12,7 @@ from lavps_jax.errors import UserError, check_choices, check_fraction, check_pos
 from lavps_jax.networks import (
     AmortizedNetworkConfig,
     HDiTConfig,
+    LocalUNetConfig,
     SongUNetConfig,
     SupervisedNetworkConfig,
     UNetConfig,
@@ -27,7 +28,7 @@ with epy.lazy_imports():  # Only a command line needs it, and it takes long to i
 class PriorTask:
     """Train the diffusion prior E[x_0 | x_t]."""
 
-    network: HDiTConfig | UNetConfig | SongUNetConfig
+    network: HDiTConfig | UNetConfig | SongUNetConfig | LocalUNetConfig
     log_sigma_mean: float = -0.8
     """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5

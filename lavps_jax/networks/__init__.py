@@ -15,6 +15,7 @@ from lavps_jax.networks.hdit import (
     LevelConfig,
     NeighbourhoodAttention,
 )
+from lavps_jax.networks.local_unet import LocalUNet, LocalUNetConfig
 from lavps_jax.networks.pure import (
     Buffer,
     ComputeDtype,
@@ -36,6 +37,8 @@ __all__ = [
     "HDiTConfig",
     "InverseRule",
     "LevelConfig",
+    "LocalUNet",
+    "LocalUNetConfig",
     "Measurement",
     "NeighbourhoodAttention",
     "AmortizedNetwork",

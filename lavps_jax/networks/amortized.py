@@ -20,6 +20,7 @@ from lavps_jax.errors import check_choices
 from lavps_jax.networks.conditioning import require
 from lavps_jax.networks.degradation import Measurement
 from lavps_jax.networks.hdit import HDiTConfig
+from lavps_jax.networks.local_unet import LocalUNetConfig
 from lavps_jax.networks.unet import UNetConfig
 
 MeanUnit = Literal["image", "prior_std"]
@@ -45,7 +46,7 @@ class AmortizedNetworkConfig:
       inverse: what A^+ is here, see `lavps_jax.diffusion.conditioning.pseudo_inverse`.
     """
 
-    backbone: HDiTConfig | UNetConfig
+    backbone: HDiTConfig | UNetConfig | LocalUNetConfig
     noise_embedding: Literal["log", "linear"] = "log"
     mean_unit: MeanUnit = "image"
     guidance: bool = False
@@ -138,7 +139,7 @@ class SupervisedNetworkConfig:
         measured, so that one network can serve many.
     """
 
-    backbone: HDiTConfig | UNetConfig
+    backbone: HDiTConfig | UNetConfig | LocalUNetConfig
     inverse: InverseRule = "ridge"
     pivot: bool = False
 
@@ -204,7 +205,7 @@ class SupervisedNetwork(nnx.Module):
 
 
 def _build(
-    template: HDiTConfig | UNetConfig,
+    template: HDiTConfig | UNetConfig | LocalUNetConfig,
     in_channels: int,
     out_channels: int,
     num_noise_levels: int,
@@ -221,7 +222,7 @@ def _build(
     return dataclasses.replace(template, **changes).build(rngs)
 
 
-def _check_template(backbone: HDiTConfig | UNetConfig) -> None:
+def _check_template(backbone: HDiTConfig | UNetConfig | LocalUNetConfig) -> None:
     require(
         backbone.in_channels == backbone.out_channels,
         "backbone.out_channels",

@@ -95,7 +95,7 @@ def smoothly_doubled(x: Float[Array, "h w C"]) -> Float[Array, "H W C"]:
 
 
 class Conv(nnx.Module):
-    """A convolution with bias; kernel (row, column, in, out).
+    """A convolution; kernel (row, column, in, out).
 
     Args:
       in_channels: channels of the input.
@@ -103,6 +103,7 @@ class Conv(nnx.Module):
       kernel_size: side of the kernel.
       stride: step in pixels.
       padding: zeros before and after; None keeps the size at stride 1.
+      use_bias: whether a number per channel is added.
       zero: whether the kernel starts at zero.
       rngs: source of the initial weights.
     """
@@ -115,6 +116,7 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         padding: tuple[int, int] | None = None,
+        use_bias: bool = True,
         zero: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -127,11 +129,11 @@ class Conv(nnx.Module):
         else:
             kernel = normal(rngs.params(), shape, 1 / (kernel_size * math.sqrt(in_channels)))
         self.kernel = nnx.Param(kernel)
-        self.bias = nnx.Param(jnp.zeros((out_channels,)))
+        self.bias = nnx.Param(jnp.zeros((out_channels,))) if use_bias else None
 
     def __call__(self, x: Float[Array, "H W I"]) -> Float[Array, "h w O"]:
         y = convolve(x, self.kernel[...], stride=self.stride, padding=self.padding)
-        return y + spread(self.bias[...], y)
+        return y if self.bias is None else y + spread(self.bias[...], y)
 
 
 class GroupNorm(nnx.Module):

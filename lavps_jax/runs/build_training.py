@@ -55,6 +55,8 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
         weights = one_step_weights(first)
     else:
         model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
+    if config.initial_weights is not None:
+        weights = _initial_weights(config, config.initial_weights)
     if isinstance(config.task, AmortizedTask | OneStepTask):
         prior = load_prior(config.task.prior, image_shape)
         if prior.schedule != config.schedule:
@@ -81,6 +83,20 @@ def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
         remedy = "give a supervised denoiser with the same network"
         raise UserError("task.denoiser", task.denoiser, remedy)
     return model, weights
+
+
+def _initial_weights(config: TrainConfig, path: str) -> Weights:
+    task = config.task
+    if isinstance(task, OneStepTask):
+        remedy = "leave it out: a one-step task begins with task.denoiser"
+        raise UserError("initial_weights", path, remedy)
+    _, weights, trained = load_network(path)
+    if type(trained.task) is not type(task) or trained.task.network != task.network:
+        raise UserError("initial_weights", path, "give weights of the same task and network")
+    if isinstance(task, PriorTask) and trained.task.parameterisation != task.parameterisation:
+        found = f"{path}, of {trained.task.parameterisation}"
+        raise UserError("initial_weights", found, "give weights of an EDM denoiser")
+    return weights
 
 
 def _precision(config: TrainConfig) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lavps_jax.networks import (
     ComputeDtype,
     HDiTConfig,
     SongUNetConfig,
+    LocalUNetConfig,
     SupervisedNetworkConfig,
     UNetConfig,
 )
@@ -221,6 +222,7 @@ def check_image_shape(
     network: HDiTConfig
     | UNetConfig
     | SongUNetConfig
+    | LocalUNetConfig
     | AmortizedNetworkConfig
     | SupervisedNetworkConfig,
     image_shape: tuple[int, ...],
@@ -235,8 +237,8 @@ def check_image_shape(
       tiles: on which the network is evaluated.
       **source: where the images come from, by the name of its field: remedies name its settings.
     """
-    is_backbone = isinstance(network, HDiTConfig | UNetConfig | SongUNetConfig)
-    backbone = network if is_backbone else network.backbone
+    on_backbone = isinstance(network, AmortizedNetworkConfig | SupervisedNetworkConfig)
+    backbone = network.backbone if on_backbone else network
     height, width, channels = image_shape
     if channels != backbone.in_channels:
         remedy = f"the network expects {backbone.in_channels}"
