@@ -207,7 +207,7 @@ def measure(
     """
     config = SampleConfig(
         prior=f"{PRETRAINED}/prior",
-        data=ShippedData(pad_to=32),
+        data=ShippedData(),
         operator=operator,
         sampler=point.sampler,  # type: ignore[arg-type]
         out_dir=str(folder),
@@ -233,7 +233,7 @@ def measure(
 
 def _others(suite: Suite) -> list[np.ndarray]:
     """The shipped images that are not restored."""
-    source = ShippedData(pad_to=32).open()
+    source = ShippedData().open()
     return [source[i] for i in range(suite.num_images, len(source))]
 
 

@@ -12,7 +12,7 @@ from lavps_jax.samplers import DPS, LAVPS, MGDM
 def get_config() -> SampleConfig:
     return SampleConfig(
         prior="pretrained/fashion_mnist/prior",
-        data=ShippedData(pad_to=32),
+        data=ShippedData(),
         operator=families.MotionBlur(size=9, intensity=0.9),
         sampler=LAVPS(amortized="pretrained/fashion_mnist/motion_blur"),
         compare_with=(MGDM(), DPS()),

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from lavps_jax.data.images import (
     fitted,
     pad_image,
 )
-from lavps_jax.errors import UNREADABLE, UserError, first_words
+from lavps_jax.errors import UNREADABLE, UserError, check_choices, first_words
 
 
 @dataclass(frozen=True)
@@ -144,42 +144,49 @@ class _TfdsSource:
 
 @dataclass(frozen=True)
 class ShippedData:
-    """The first 64 test images of Fashion-MNIST, which come with the package.
-
-    Copyright (c) 2017 Zalando SE, MIT licence; see the text beside the file. Source: Xiao, Rasul,
-    Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
-    2017, arXiv:1708.07747.
+    """Images that come with the package; their licences lie beside them in `lavps_jax/assets`.
 
     Attributes:
-      pad_to: surround the 28 x 28 pixels with black up to this many; None adds nothing.
+      name: "fashion_mnist" are the first 64 test images of Fashion-MNIST (Xiao, Rasul, Vollgraf,
+        2017, arXiv:1708.07747; MIT licence) with black around them, grey, 32 x 32 pixels;
+        "photographs" are three crops of free photographs in colour, 256 x 256 pixels.
     """
 
-    pad_to: int | None = 32
+    name: Literal["fashion_mnist", "photographs"] = "fashion_mnist"
 
     def open(self) -> ImageSource:
-        """Reads the sheet of 8 x 8 images, in the order of the original file t10k-images.
+        """Reads the images.
 
-        tensorflow-datasets shuffles a split when it prepares it: image k of `TfdsData` is another.
+        Those of Fashion-MNIST are in the order of the original file t10k-images:
+        tensorflow-datasets shuffles a split when it prepares it, image k of `TfdsData` is another.
         """
-        asset = resources.files("lavps_jax") / "assets" / "fashion_mnist_64.png"
-        with Image.open(io.BytesIO(asset.read_bytes())) as sheet:
-            tiles = np.asarray(sheet).reshape(8, 28, 8, 28).swapaxes(1, 2).reshape(64, 28, 28, 1)
-        images = np.stack([pad_image(tile, self.pad_to) for tile in tiles])
+        check_choices(self)
+        if self.name == "photographs":
+            images = np.stack(np.split(_sheet("photographs.png"), 3, axis=1))
+            return ArraySource(images, ("photograph-boardwalk", "photograph-temple",
+                                        "photograph-hippos"))  # fmt: skip
+        sheet = _sheet("fashion_mnist_64.png").reshape(8, 28, 8, 28)
+        tiles = sheet.swapaxes(1, 2).reshape(64, 28, 28, 1)
+        images = np.stack([pad_image(tile, 32) for tile in tiles])
         return ArraySource(images, tuple(f"fashion_mnist-t10k-{index:05d}" for index in range(64)))
 
 
-def shipped(name: str) -> Float[np.ndarray, "N H W C"]:
+def _sheet(file: str) -> np.ndarray:
+    """A picture among the assets, uint8."""
+    with Image.open(io.BytesIO((resources.files("lavps_jax") / "assets" / file).read_bytes())) as it:
+        return np.asarray(it)
+
+
+def shipped(name: Literal["fashion_mnist", "photographs"]) -> Float[np.ndarray, "N H W C"]:
     """Images that come with the package, as float32 in [-1, 1].
 
     Args:
-      name: "fashion_mnist", see `ShippedData`: (64, 32, 32, 1).
+      name: see `ShippedData`: "fashion_mnist" gives (64, 32, 32, 1), "photographs" (3, 256, 256, 3).
 
     Raises:
       UserError: if there are none of this name.
     """
-    if name != "fashion_mnist":
-        raise UserError("name of shipped images", name, "use one of fashion_mnist")
-    source = ShippedData().open()
+    source = ShippedData(name).open()
     return load_batch(source, range(len(source)))
 
 

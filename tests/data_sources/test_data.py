@@ -151,10 +151,18 @@ def test_shipped_images():
     source = ShippedData().open()
     assert len(source) == 64 and source.image_shape == (32, 32, 1)
     assert source.name(7) == "fashion_mnist-t10k-00007"
-    bare = ShippedData(pad_to=None).open()
-    np.testing.assert_array_equal(source[9], pad_image(bare[9], 32))
     # Sums of the grey levels of images 0 to 3 of the original file t10k-images-idx3-ubyte.
-    assert [int(bare[index].sum()) for index in range(4)] == [33456, 100994, 51520, 35377]
+    assert [int(source[index].sum()) for index in range(4)] == [33456, 100994, 51520, 35377]
+    assert not source[9][:2].any() and not source[9][:, -2:].any()
+
+
+def test_shipped_photographs():
+    source = ShippedData("photographs").open()
+    assert len(source) == 3 and source.image_shape == (256, 256, 3)
+    assert source.name(1) == "photograph-temple"
+    assert min(np.std(source[index]) for index in range(3)) > 40
+    sky, planks = source[0][8, 250], source[0][250, 128]
+    assert sky[2] > sky[0] and planks[0] > planks[2]
 
 
 def test_shipped_images_by_name():
@@ -162,7 +170,7 @@ def test_shipped_images_by_name():
     assert images.shape == (64, 32, 32, 1) and images.dtype == np.float32
     assert images.min() == -1 and images.max() == 1
     np.testing.assert_array_equal(to_uint8(images[9]), ShippedData().open()[9])
-    with pytest.raises(UserError, match="got cifar; use one of fashion_mnist") as caught:
+    with pytest.raises(UserError, match="name: got 'cifar'; use one of 'fashion_mnist', 'photographs'") as caught:
         shipped("cifar")
     assert "\n" not in str(caught.value)
 

@@ -15,7 +15,7 @@ from lavps_jax.config.settings import (
     from_json,
     to_json,
 )
-from lavps_jax.data import FolderData, ShippedData, SyntheticData, TfdsData
+from lavps_jax.data import FolderData, SyntheticData, TfdsData
 from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
@@ -55,7 +55,6 @@ def test_remedies_name_the_settings_that_the_source_has():
         ({}, (4, 4, 1), "expects 3$"),
         ({"data": FolderData("x")}, (5, 4, 3), r" \(data.size, data.crop\)$"),
         ({"data": TfdsData()}, (5, 4, 3), r" \(data.size, data.pad_to\)$"),
-        ({"data": ShippedData()}, (5, 4, 3), r" \(data.pad_to\)$"),
     ):
         with pytest.raises(UserError, match=settings):
             check_image_shape(network, shape, **source)
