@@ -50,13 +50,13 @@ def build_trainee(config: TrainConfig, image_shape: tuple[int, ...]) -> Trainee:
         schedule or other images than `image_shape`, (H, W, C).
     """
     frozen: Any = {}
-    if isinstance(config.task, OneStepTask):
+    if config.initial_weights is not None:
+        model, weights = _given(config, config.initial_weights)
+    elif isinstance(config.task, OneStepTask):
         model, first = _first_generator(config.task)
         weights = one_step_weights(first)
     else:
         model, weights = split(config.task.network.build(nnx.Rngs(config.seed)))
-    if config.initial_weights is not None:
-        weights = _initial_weights(config, config.initial_weights)
     if isinstance(config.task, AmortizedTask | OneStepTask):
         prior = load_prior(config.task.prior, image_shape)
         if prior.schedule != config.schedule:
@@ -85,18 +85,18 @@ def _first_generator(task: OneStepTask) -> tuple[PureModel, Weights]:
     return model, weights
 
 
-def _initial_weights(config: TrainConfig, path: str) -> Weights:
+def _given(config: TrainConfig, path: str) -> tuple[PureModel, Weights]:
+    """The network of `initial_weights`."""
     task = config.task
     if isinstance(task, OneStepTask):
-        remedy = "leave it out: a one-step task begins with task.denoiser"
-        raise UserError("initial_weights", path, remedy)
-    _, weights, trained = load_network(path)
+        raise UserError("initial_weights", path, "leave it out: task.denoiser is what it begins as")
+    model, weights, trained = load_network(path)
     if type(trained.task) is not type(task) or trained.task.network != task.network:
         raise UserError("initial_weights", path, "give weights of the same task and network")
-    if isinstance(task, PriorTask) and trained.task.parameterisation != task.parameterisation:
+    if isinstance(trained.task, PriorTask) and trained.task.parameterisation != EDM():
         found = f"{path}, of {trained.task.parameterisation}"
-        raise UserError("initial_weights", found, "give weights of an EDM denoiser")
-    return weights
+        raise UserError("initial_weights", found, "use those of a denoiser that is EDM(), too")
+    return model, weights
 
 
 def _precision(config: TrainConfig) -> dict[str, Any]:
