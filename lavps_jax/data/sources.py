@@ -173,7 +173,9 @@ class ShippedData:
 
 def _sheet(file: str) -> np.ndarray:
     """A picture among the assets, uint8."""
-    with Image.open(io.BytesIO((resources.files("lavps_jax") / "assets" / file).read_bytes())) as it:
+    with Image.open(
+        io.BytesIO((resources.files("lavps_jax") / "assets" / file).read_bytes())
+    ) as it:
         return np.asarray(it)
 
 

@@ -170,7 +170,9 @@ def test_shipped_images_by_name():
     assert images.shape == (64, 32, 32, 1) and images.dtype == np.float32
     assert images.min() == -1 and images.max() == 1
     np.testing.assert_array_equal(to_uint8(images[9]), ShippedData().open()[9])
-    with pytest.raises(UserError, match="name: got 'cifar'; use one of 'fashion_mnist', 'photographs'") as caught:
+    with pytest.raises(
+        UserError, match="name: got 'cifar'; use one of 'fashion_mnist', 'photographs'"
+    ) as caught:
         shipped("cifar")
     assert "\n" not in str(caught.value)
 

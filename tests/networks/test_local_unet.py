@@ -82,7 +82,9 @@ def test_it_computes_what_its_equations_say(network):
 def test_it_is_homogeneous_where_the_noise_is_fixed(network):
     model, weights = network
     x = image(8, 12)
-    np.testing.assert_allclose(model(weights, 4 * x, NOISE), 4 * model(weights, x, NOISE), rtol=1e-5)
+    np.testing.assert_allclose(
+        model(weights, 4 * x, NOISE), 4 * model(weights, x, NOISE), rtol=1e-5
+    )
 
 
 def test_other_noise_gives_another_output(network):
