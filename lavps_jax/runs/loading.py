@@ -23,8 +23,8 @@ from lavps_jax.networks import (
     AmortizedNetworkConfig,
     ComputeDtype,
     HDiTConfig,
-    SongUNetConfig,
     LocalUNetConfig,
+    SongUNetConfig,
     SupervisedNetworkConfig,
     UNetConfig,
 )
