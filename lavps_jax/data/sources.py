@@ -183,7 +183,7 @@ def shipped(name: Literal["fashion_mnist", "photographs"]) -> Float[np.ndarray, 
     """Images that come with the package, as float32 in [-1, 1].
 
     Args:
-      name: see `ShippedData`: "fashion_mnist" gives (64, 32, 32, 1), "photographs" (3, 256, 256, 3).
+      name: see `ShippedData`. "fashion_mnist": (64, 32, 32, 1); "photographs": (3, 256, 256, 3).
 
     Raises:
       UserError: if there are none of this name.

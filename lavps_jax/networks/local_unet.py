@@ -1,8 +1,9 @@
 """A convolutional U-Net that sees a neighbourhood of each pixel only: photographs of any size.
 
 No attention, no positions, no statistics over pixels: what it makes of a part of an image does
-not depend on the rest of the image beyond its receptive field. Kadkhodaie, Guth, Mallat, Simoncelli,
-ICLR 2023, arXiv:2303.02984, show that neighbourhoods suffice where coarser scales are known.
+not depend on the rest of the image beyond its receptive field. Kadkhodaie, Guth, Mallat and
+Simoncelli, ICLR 2023, arXiv:2303.02984, show that neighbourhoods suffice where coarser scales are
+known.
 Residual blocks without normalization as in Zhang et al., "Plug-and-Play Image Restoration with Deep
 Denoiser Prior" (DRUNet), TPAMI 2021, arXiv:2008.13751; without biases as in Mohan et al., ICLR
 2020, arXiv:1906.05478.
@@ -87,7 +88,7 @@ class LocalUNetConfig:
 
 
 class ResidualBlock(nnx.Module):
-    """x + W_2 relu((1 + S e) * W_1 x), with the embedded noise e, 3 x 3 convolutions W_1 and W_2."""
+    """x + W_2 relu((1 + S e) * W_1 x): 3 x 3 convolutions W_1 and W_2, the embedded noise e."""
 
     def __init__(self, channels: int, noise_features: int, *, rngs: nnx.Rngs):
         self.conv1 = Conv(channels, channels, 3, use_bias=False, rngs=rngs)
