@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from skimage.restoration import denoise_wavelet
+from skimage.restoration import denoise_wavelet  # type: ignore
 
 from benchmarks.reporting.intervals import mean_interval
 from benchmarks.reporting.record import earlier, record
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
             z = noisy(image, level, index)
             ours = np.asarray(denoise(z, jnp.float32(2 * level / 255)))
             for name, found in (("prior", ours), ("wavelets", by_wavelets(z, level)), ("noisy", z)):
-                scores[name].append(float(psnr(np.clip(found, -1, 1), image)))
+                scores[name].append(float(psnr(jnp.clip(found, -1, 1), image)))
         results[f"psnr at {level:g}"] = {
             name: mean_interval(values)._asdict() for name, values in scores.items()
         }

@@ -173,10 +173,9 @@ class ShippedData:
 
 def _sheet(file: str) -> np.ndarray:
     """A picture among the assets, uint8."""
-    with Image.open(
-        io.BytesIO((resources.files("lavps_jax") / "assets" / file).read_bytes())
-    ) as it:
-        return np.asarray(it)
+    asset = resources.files("lavps_jax") / "assets" / file
+    with Image.open(io.BytesIO(asset.read_bytes())) as picture:
+        return np.asarray(picture)
 
 
 def shipped(name: Literal["fashion_mnist", "photographs"]) -> Float[np.ndarray, "N H W C"]:

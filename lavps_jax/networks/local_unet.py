@@ -135,7 +135,7 @@ class LocalUNet(nnx.Module):
         x: Float[Array, "H W I"],
         noise_levels: Float[Array, " N"],
         *,
-        label: None = None,
+        label: Float[Array, " K"] | None = None,
         measurement: object = None,
         dropout_key: Array | None = None,
     ) -> Float[Array, "H W O"]:
