@@ -1,7 +1,7 @@
-"""Published networks: those of LAVPS for 256 x 256 photographs, of ADM, and of DDPM.
+"""Published networks: those of LAVPS for 256 x 256 photographs, of ADM, of DDPM, and of EDM.
 
 Sources: arXiv:2602.07102; Dhariwal, Nichol, NeurIPS 2021, arXiv:2105.05233; Ho et al., NeurIPS
-2020, arXiv:2006.11239.
+2020, arXiv:2006.11239; Karras et al., NeurIPS 2022, arXiv:2206.00364.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from lavps_jax.networks.hdit import (
     LevelConfig,
     NeighbourhoodAttention,
 )
+from lavps_jax.networks.song_unet import SongUNetConfig
 from lavps_jax.networks.unet import UNetConfig
 
 FFHQ256 = HDiTConfig(
@@ -89,6 +90,29 @@ DDPM_CIFAR10 = dataclasses.replace(
     DDPM256, block_channels=(128, 256, 256, 256), attention=(False, True, False, False)
 )
 """DDPM for CIFAR-10 at 32 pixels; 35.7 million parameters."""
+
+EDM_CIFAR10 = SongUNetConfig(block_channels=(256, 256, 256), attention=(False, True, False))
+"""EDM's DDPM++ for CIFAR-10, `edm-cifar10-32x32-uncond-vp`; 55.7 million parameters."""
+
+EDM_CIFAR10_CLASSES = dataclasses.replace(EDM_CIFAR10, num_classes=10)
+"""The same with classes, `edm-cifar10-32x32-cond-vp`."""
+
+EDM_CIFAR10_NCSN = dataclasses.replace(EDM_CIFAR10, architecture="ncsn++")
+"""EDM's NCSN++ for CIFAR-10, `edm-cifar10-32x32-uncond-ve`; 56.4 million parameters."""
+
+EDM_CIFAR10_NCSN_CLASSES = dataclasses.replace(EDM_CIFAR10_NCSN, num_classes=10)
+"""The same with classes, `edm-cifar10-32x32-cond-ve`."""
+
+EDM_64 = SongUNetConfig(block_channels=(128, 256, 256, 256), attention=(False, False, True, False))
+"""EDM's DDPM++ for FFHQ and AFHQv2 at 64 pixels, `edm-*-64x64-uncond-vp`; 61.8 million
+parameters."""
+
+EDM_64_NCSN = dataclasses.replace(EDM_64, architecture="ncsn++")
+"""EDM's NCSN++ for the same, `edm-*-64x64-uncond-ve`; 62.8 million parameters."""
+
+EDM_IMAGENET64 = dataclasses.replace(ADM_IMAGENET64, out_channels=3)
+"""ADM on ImageNet with classes as EDM trains it, `edm-imagenet-64x64-cond-adm`; 295.9 million
+parameters."""
 
 
 def with_degradation(config: HDiTConfig) -> HDiTConfig:

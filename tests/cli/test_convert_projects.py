@@ -21,6 +21,7 @@ from lavps_jax.io.foreign import dotted
 from lavps_jax.io.layouts.adm import adm_name
 from lavps_jax.io.layouts.ddpm import ddpm_name
 from lavps_jax.io.layouts.diffusers import to_diffusers
+from lavps_jax.io.layouts.edm import edm_name
 from lavps_jax.io.layouts.recognised import PRESETS, check_network
 from lavps_jax.networks import UNetConfig, split
 
@@ -129,21 +130,51 @@ def test_other_files_are_told_by_what_they_are(name, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+NUM_PARAMETERS = {
+    "adm_imagenet256_prior": 552_814_086,
+    "adm_imagenet256_classes_prior": 552_814_086 + 1000 * 1024,
+    "adm_imagenet64_prior": 295_904_454,
+    "adm_ffhq256_prior": 93_563_910,
+    "ddpm256_prior": 113_673_219,
+    "ddpm_cifar10_prior": 35_746_307,
+    # Of EDM without the augmentation of images in training, 9 times the noise features.
+    "edm_cifar10_prior": 55_733_891 - 9 * 128,
+    "edm_cifar10_classes_prior": 55_733_891 - 9 * 128 + 11 * 128,
+    "edm_cifar10_ncsn_prior": 56_395_651,
+    "edm_cifar10_ncsn_classes_prior": 56_395_651 + 11 * 256,
+    "edm_64_prior": 61_805_571 - 9 * 128,
+    "edm_64_ncsn_prior": 62_761_091 - 9 * 256 + 128,
+    "edm_imagenet64_prior": 295_899_267,
+}
+
+
+def published_name(name, preset, config):
+    match preset.partition("_")[0]:
+        case "adm":
+            return adm_name(name, config)
+        case "ddpm" | "ddpm256":
+            return ddpm_name(name, config)
+    return edm_name(name, config, 32 if "cifar10" in preset else 64)
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_preset_of_another_network_names_the_right_one(name, tmp_path):
+def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
     """On the names and shapes of published files, without their numbers."""
     config = PRESETS[name]
     abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
     state = {}
-    renamed = adm_name if name.startswith("adm") else ddpm_name
     for path, variable in nnx.to_flat_state(abstract):
         theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
         shape = variable.shape
         if path[-1] == "kernel":
             shape = (shape[-1], shape[-2], *shape[:-2])
-        key = renamed(theirs, config).partition(" ")[0]
-        state[key] = jax.ShapeDtypeStruct((3 * shape[0] if ".qkv." in key else shape[0],
-                                           *shape[1:]), "float32")  # fmt: skip
+        key = published_name(theirs, name, config).partition(" ")[0]
+        if ".qkv." in key:
+            shape = (3 * shape[0], *shape[1:])
+        if key == "map_label.weight" and isinstance(config, UNetConfig):
+            shape = shape[::-1]
+        state[key] = jax.ShapeDtypeStruct(shape, "float32")
     check_network(state, config)
     for other, network in PRESETS.items():
         if other != name:

@@ -55,6 +55,13 @@ PRESETS = {
     "adm_ffhq256_prior": sizes.ADM_FFHQ256,
     "ddpm256_prior": sizes.DDPM256,
     "ddpm_cifar10_prior": sizes.DDPM_CIFAR10,
+    "edm_cifar10_prior": sizes.EDM_CIFAR10,
+    "edm_cifar10_classes_prior": sizes.EDM_CIFAR10_CLASSES,
+    "edm_cifar10_ncsn_prior": sizes.EDM_CIFAR10_NCSN,
+    "edm_cifar10_ncsn_classes_prior": sizes.EDM_CIFAR10_NCSN_CLASSES,
+    "edm_64_prior": sizes.EDM_64,
+    "edm_64_ncsn_prior": sizes.EDM_64_NCSN,
+    "edm_imagenet64_prior": sizes.EDM_IMAGENET64,
 }
 """Presets of published networks."""
 _BETAS = {
