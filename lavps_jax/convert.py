@@ -52,6 +52,7 @@ from lavps_jax.io.layouts.recognised import (
     read_layout,
     recognise,
     scheduler_of,
+    unwrapped,
 )
 from lavps_jax.io.orbax_exports import read_orbax_export
 from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
@@ -114,7 +115,7 @@ def from_checkpoint(
     # The directory comes first: whether it can be made is known before the work begins.
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         with whole_file(source, folder) as (file, digest):
-            state = read_tensors(file)
+            state, prefix = unwrapped(read_tensors(file))
             if isinstance(config, TrainConfig):
                 weights, lines = _from_release(state, config), []
             else:
@@ -126,7 +127,7 @@ def from_checkpoint(
                 weights, lines = _from_project(state, config)
             origin = {"file": source.name, "sha256": digest, "preset": preset}
             write_weights(folder, weights, {"config": to_json(config), "source": origin})
-    return lines
+    return [f'names: without "{prefix}", which is before all of them'] * bool(prefix) + lines
 
 
 def _as_prior(found: Recognised) -> PublishedPrior:

@@ -22,7 +22,7 @@ from lavps_jax.io.layouts.adm import adm_name
 from lavps_jax.io.layouts.ddpm import ddpm_name
 from lavps_jax.io.layouts.diffusers import to_diffusers
 from lavps_jax.io.layouts.edm import edm_name
-from lavps_jax.io.layouts.recognised import PRESETS, check_network
+from lavps_jax.io.layouts.recognised import PRESETS, check_network, unwrapped
 from lavps_jax.networks import UNetConfig, split
 
 CONFIG = UNetConfig(block_channels=(32, 32), attention=(False, True), layers_per_block=1,
@@ -50,7 +50,7 @@ def as_files(weights, layout, folder):
         names[name]: array[..., None, None] if ".attn" in names[name] and array.ndim == 2 else array
         for name, array in state.items()
     }
-    save_file({f"module.{k}": np.ascontiguousarray(v) for k, v in squares.items()}, file)
+    save_file({f"module.net.{k}": np.ascontiguousarray(v) for k, v in squares.items()}, file)
     return file
 
 
@@ -61,6 +61,7 @@ def test_a_checkpoint_becomes_the_denoiser_that_it_is(network, layout, tmp_path,
     run([str(as_files(weights, layout, tmp_path / "in")), str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert f"layout: {layout}, " in told and "it was trained as: VP(clip=False, pred" in told
+    assert ('names: without "module.net.", which is before all of them' in told) == (layout == "ddpm")
     prior = lavps.load_prior(str(tmp_path / "out"), SHAPE)
     x_t = jax.random.normal(jax.random.key(1), SHAPE)
     for t in (1, 500, 1000):
@@ -128,6 +129,25 @@ def test_other_files_are_told_by_what_they_are(name, message, tmp_path):
     with pytest.raises(UserError, match=f"^checkpoint: .*{message}"):
         run([str(tmp_path / "a.safetensors"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "names,prefix",
+    [
+        (["model.enc.8x8_conv.weight", "model.map_layer0.bias"], "model."),
+        (["model.enc.8x8_conv.weight", "logvar"], ""),
+        (["model.blocks.0.weight", "model.blocks.1.weight"], ""),
+        (["unet.patch_in.proj.weight", "unet.out_norm.scale"], ""),
+        (["module.unet.patch_in.proj.weight", "module.unet.out_norm.scale"], "module."),
+        # Without the next part as well it would be a prior of pixels.
+        (["module.model.diffusion_model.input_blocks.0.0.weight"], "module."),
+        ([], ""),
+    ],
+)
+def test_what_is_before_all_names_is_taken_off_where_that_tells_the_layout(names, prefix):
+    state = {name: np.full(1, i) for i, name in enumerate(names)}
+    short = {name.removeprefix(prefix): array for name, array in state.items()}
+    assert unwrapped(state) == (short, prefix)
 
 
 NUM_PARAMETERS = {

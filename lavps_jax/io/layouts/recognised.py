@@ -25,7 +25,7 @@ _LAYOUTS: dict[str, Layout] = {
     r"down\.0\.block\.0\.norm1\.weight": "ddpm",
     r"down_blocks\.0\.resnets\.0\.norm1\.weight": "diffusers",
     r"enc\.\d+x\d+_conv\.weight": "edm",
-    r"(unet|residual_nn)\..*": "hdit",
+    r"(unet|residual_nn)\.patch_in\..*": "hdit",
 }
 _REFUSED = {
     r"(model\.diffusion_model|first_stage_model|cond_stage_model)\..*": (
@@ -90,6 +90,25 @@ class Recognised(NamedTuple):
     network: UNetConfig | SongUNetConfig
     parameterisation: VP | EDM = VP()
     side: int | None = None
+
+
+def unwrapped(state: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], str]:
+    """A state dict without what comes before all of its names, as "module." of parallel training.
+
+    Args:
+      state: arrays by name.
+
+    Returns:
+      The state dict, and what was taken off its names: nothing, "", unless it has a known layout
+      without that and none with it.
+    """
+    names, prefix = list(state), ""
+    while not any(re.fullmatch(known, name) for known in (*_REFUSED, *_LAYOUTS) for name in names):
+        first = f"{names[0].partition('.')[0]}." if names else ""
+        if not first or not all(name.startswith(first) for name in names):
+            return state, ""
+        names, prefix = [name.removeprefix(first) for name in names], prefix + first
+    return {name.removeprefix(prefix): array for name, array in state.items()}, prefix
 
 
 def layout_of(names: Iterable[str]) -> Layout:
