@@ -134,6 +134,8 @@ def _as_prior(found: Recognised) -> PublishedPrior:
     trained_as = found.parameterisation
     task = PriorTask(found.network, parameterisation=trained_as)
     schedule = trained_as.schedule if isinstance(trained_as, VP) else Schedule()
+    if schedule.kind == "cosine":  # Runs end before nothing is left of the image.
+        schedule = Schedule(min(schedule.num_times, 1000), kind="cosine")
     return PublishedPrior(task, schedule, found.side)
 
 

@@ -53,7 +53,7 @@ class UNetConfig:
       attention: per level, whether its residual blocks are followed by self-attention; the
         innermost block in the middle always has it.
       layers_per_block: residual blocks per level going down; one more going up.
-      head_size: width of an attention head; None is a single head.
+      head_size: width of an attention head; None gives every level num_heads of them.
       norm_num_groups: groups of the normalizations; divides all block_channels.
       norm_eps: added to the variance in them.
       dropout: dropped share in training, in [0, 1).
@@ -70,6 +70,7 @@ class UNetConfig:
       resample: whether a 3 x 3 convolution changes the size (DDPM), or a residual block that
         takes means of 2 x 2 pixels or repeats them (ADM).
       null_class: whether a class-conditional network has a vector for the null class.
+      num_heads: attention heads where head_size is None.
     """
 
     in_channels: int = 3
@@ -90,10 +91,12 @@ class UNetConfig:
     time_conditioning: Literal["add", "scale_shift"] = "add"
     resample: Literal["conv", "resnet"] = "conv"
     null_class: bool = True
+    num_heads: int = 1
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups",
+                     "num_heads"):  # fmt: skip
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         channels = self.block_channels
         require(len(channels) >= 1, "block_channels", channels, "give at least one level")
@@ -111,11 +114,11 @@ class UNetConfig:
             f"use even multiples of norm_num_groups ({groups})",
         )
         attending = [c for c, has in zip(channels, self.attention, strict=True) if has]
+        divisor = self.num_heads if head_size is None else head_size
         require(
-            head_size is None
-            or (head_size >= 1 and all(c % head_size == 0 for c in (*attending, channels[-1]))),
-            "head_size",
-            head_size,
+            divisor >= 1 and all(c % divisor == 0 for c in (*attending, channels[-1])),
+            "num_heads" if head_size is None else "head_size",
+            divisor,
             f"use a divisor of the channels of the levels with attention, {channels}",
         )
         half = channels[0] // 2
@@ -355,7 +358,7 @@ def _resized(
 def _attention(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> AttentionBlock:
     return AttentionBlock(
         channels,
-        head_size=config.head_size or channels,
+        head_size=config.head_size or channels // config.num_heads,
         num_groups=config.norm_num_groups,
         eps=config.norm_eps,
         rngs=rngs,

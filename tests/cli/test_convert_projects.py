@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -22,7 +23,7 @@ from lavps_jax.io.layouts.adm import adm_name
 from lavps_jax.io.layouts.ddpm import ddpm_name
 from lavps_jax.io.layouts.diffusers import to_diffusers
 from lavps_jax.io.layouts.edm import edm_name
-from lavps_jax.io.layouts.recognised import PRESETS, check_network, unwrapped
+from lavps_jax.io.layouts.recognised import PRESETS, check_network, recognise, unwrapped
 from lavps_jax.networks import UNetConfig, split
 
 CONFIG = UNetConfig(block_channels=(32, 32), attention=(False, True), layers_per_block=1,
@@ -61,7 +62,9 @@ def test_a_checkpoint_becomes_the_denoiser_that_it_is(network, layout, tmp_path,
     run([str(as_files(weights, layout, tmp_path / "in")), str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert f"layout: {layout}, " in told and "it was trained as: VP(clip=False, pred" in told
-    assert ('names: without "module.net.", which is before all of them' in told) == (layout == "ddpm")
+    assert ('names: without "module.net.", which is before all of them' in told) == (
+        layout == "ddpm"
+    )
     prior = lavps.load_prior(str(tmp_path / "out"), SHAPE)
     x_t = jax.random.normal(jax.random.key(1), SHAPE)
     for t in (1, 500, 1000):
@@ -150,11 +153,21 @@ def test_what_is_before_all_names_is_taken_off_where_that_tells_the_layout(names
     assert unwrapped(state) == (short, prefix)
 
 
+NUM_TENSORS = {
+    "adm_imagenet256_prior": 566,
+    "adm_imagenet64_prior": 541,
+    "adm_ffhq256_prior": 362,
+    "ddpm256_prior": 450,
+}
 NUM_PARAMETERS = {
     "adm_imagenet256_prior": 552_814_086,
     "adm_imagenet256_classes_prior": 552_814_086 + 1000 * 1024,
     "adm_imagenet64_prior": 295_904_454,
     "adm_ffhq256_prior": 93_563_910,
+    "improved_cifar10_prior": 52_546_438,
+    "improved_imagenet64_prior": 121_063_942,
+    "improved_imagenet64_classes_prior": 273_049_350,
+    "improved_bedroom256_prior": 113_676_678,
     "ddpm256_prior": 113_673_219,
     "ddpm_cifar10_prior": 35_746_307,
     # Of EDM without the augmentation of images in training, 9 times the noise features.
@@ -170,7 +183,7 @@ NUM_PARAMETERS = {
 
 def published_name(name, preset, config):
     match preset.partition("_")[0]:
-        case "adm":
+        case "adm" | "improved":
             return adm_name(name, config)
         case "ddpm" | "ddpm256":
             return ddpm_name(name, config)
@@ -195,7 +208,13 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
         if key == "map_label.weight" and isinstance(config, UNetConfig):
             shape = shape[::-1]
         state[key] = jax.ShapeDtypeStruct(shape, "float32")
+    assert len(state) == NUM_TENSORS.get(name, len(state))
     check_network(state, config)
+    if name.startswith("improved") or name == "adm_imagenet64_prior":
+        with pytest.raises(UserError, match=f"do not tell; give --preset configs/{name}.py"):
+            recognise(state)
+    else:
+        assert recognise(state).network == dataclasses.replace(config, dropout=0.0)
     for other, network in PRESETS.items():
         if other != name:
             with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):

@@ -136,6 +136,8 @@ def to_diffusers(
     """
     if config.num_noise_levels != 1:
         raise UserError("num_noise_levels", config.num_noise_levels, "give a network of one")
+    if config.num_heads != 1:
+        raise UserError("num_heads", config.num_heads, "diffusers has one width of all heads")
     time = config.time_conditioning
     plain = "DownBlock2D" if config.resample == "conv" else "ResnetDownsampleBlock2D"
     down = ["AttnDownBlock2D" if has else plain for has in config.attention]

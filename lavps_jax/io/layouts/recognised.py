@@ -53,6 +53,10 @@ PRESETS = {
     "adm_imagenet256_classes_prior": sizes.ADM_IMAGENET256_CLASSES,
     "adm_imagenet64_prior": sizes.ADM_IMAGENET64,
     "adm_ffhq256_prior": sizes.ADM_FFHQ256,
+    "improved_cifar10_prior": sizes.IMPROVED_CIFAR10,
+    "improved_imagenet64_prior": sizes.IMPROVED_IMAGENET64,
+    "improved_imagenet64_classes_prior": sizes.IMPROVED_IMAGENET64_CLASSES,
+    "improved_bedroom256_prior": sizes.IMPROVED_BEDROOM256,
     "ddpm256_prior": sizes.DDPM256,
     "ddpm_cifar10_prior": sizes.DDPM_CIFAR10,
     "edm_cifar10_prior": sizes.EDM_CIFAR10,
@@ -147,11 +151,10 @@ def recognise(
     match layout_of(state):
         case "adm":
             network = config_from_adm(state)
-            if _shape(network) == _shape(sizes.ADM_IMAGENET64):
-                found = "ADM of ImageNet at 64 pixels, whose schedule shapes do not tell"
-                raise UserError(
-                    "checkpoint", found, "give --preset configs/adm_imagenet64_prior.py"
-                )
+            if network.resample == "conv" or _shape(network) == _shape(sizes.ADM_IMAGENET64):
+                found = "an ADM or Improved DDPM whose schedule or heads shapes do not tell"
+                names = _presets_like(network) or ["NAME"]
+                raise UserError("checkpoint", found, f"give --preset configs/{names[0]}.py")
             return Recognised(network)
         case "ddpm":
             return Recognised(config_from_ddpm(state))
@@ -212,11 +215,15 @@ def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
     found = told.get(layout, lambda _: network)(state)
     if _shape(found) == _shape(network):
         return
-    known = [name for name, one in PRESETS.items() if _shape(one) == _shape(found)]
+    known = _presets_like(found)
     fields = dict(zip(_SHAPE, zip(_shape(found), _shape(network), strict=True), strict=True))
     changes = [f"{name} {a} instead of {b}" for name, (a, b) in fields.items() if a != b]
     remedy = f"give configs/{known[0]}.py" if known else "leave it out: shapes tell the network"
     raise UserError("preset", f"another network than the file's, {', '.join(changes)}", remedy)
+
+
+def _presets_like(network: UNetConfig | SongUNetConfig) -> list[str]:
+    return [name for name, one in PRESETS.items() if _shape(one) == _shape(network)]
 
 
 def _shape(network: UNetConfig | SongUNetConfig) -> tuple[Any, ...]:
@@ -241,6 +248,7 @@ def _trained_as(scheduler: Mapping[str, Any]) -> VP:
         scheduler.get("beta_start", 1e-4),
         scheduler.get("beta_end", 0.02),
         _BETAS[betas],  # type: ignore[arg-type]
+        0.0 if betas == "squaredcos_cap_v2" else 1e-6,
     )
     return VP(_PREDICTIONS[prediction], schedule)  # type: ignore[arg-type]
 
