@@ -31,10 +31,11 @@ from lavps_jax.config.settings import (
     PriorTask,
     PublishedPrior,
     TrainConfig,
+    from_json,
     load_preset,
     to_json,
 )
-from lavps_jax.diffusion.parameterisations import EDM, VP
+from lavps_jax.diffusion.parameterisations import EDM, VP, Parameterisation
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import (
@@ -62,6 +63,8 @@ from lavps_jax.io.weights import CARD, write_weights
 from lavps_jax.networks import UNetConfig, split
 from lavps_jax.runs.loading import load_network
 
+OWN = "_lavps_jax"
+"""Key of a config.json, of which diffusers takes no notice, with the whole `PublishedPrior`."""
 MADE_BY = "made_by"
 """Key of a checkpoint under which it says that it was made here."""
 
@@ -108,7 +111,7 @@ def from_checkpoint(
         remedy = "its get_config() must give a TrainConfig or a PublishedPrior"
         raise UserError("preset", preset, remedy)
     if isinstance(config, TrainConfig):  # Before anything is read.
-        published_prefix(config.schedule, config.task.network)
+        _prefix(config)
     settings = scheduler = None
     if source.is_dir():
         source, settings, scheduler = find_network(source)
@@ -120,7 +123,9 @@ def from_checkpoint(
                 weights, lines = _from_release(state, config), []
             else:
                 settings = settings or settings_beside(source)
-                if config is None:
+                if config is None and settings and OWN in settings:
+                    config = from_json(settings[OWN])
+                elif config is None:
                     config = _as_prior(recognise(state, settings, scheduler))
                 else:
                     check_network(state, config.task.network)
@@ -140,7 +145,7 @@ def _as_prior(found: Recognised) -> PublishedPrior:
 
 
 def _from_release(state: Mapping[str, np.ndarray], config: TrainConfig) -> nnx.State:
-    prefix = published_prefix(config.schedule, config.task.network)
+    prefix = _prefix(config)
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     return from_published(state, split(abstract)[1], prefix)
 
@@ -187,10 +192,10 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
     if not out.parent.is_dir():
         raise UserError("out", out, "make its folder first")
     _, weights, config = load_network(source)
-    state = to_published(weights, published_prefix(config.schedule, config.task.network))
+    state = to_published(weights, _prefix(config))
     if isinstance(config.task, AmortizedTask):
         _, theta, prior = load_network(config.task.prior)
-        inner = to_published(theta, published_prefix(prior.schedule, prior.task.network))
+        inner = to_published(theta, _prefix(prior))
         state |= {f"epsilon_net.net.{name}": array for name, array in inner.items()}
     with warnings.catch_warnings():
         # Arrays of JAX are read-only, which PyTorch warns of; nothing is written to them.
@@ -216,12 +221,21 @@ def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
         kind = type(config.task.network).__name__
         raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
     state, settings = to_network(weights, config.task.network)
-    if isinstance(config, PublishedPrior) and config.side is not None:
-        settings["sample_size"] = config.side
-    trained_as = getattr(config.task, "parameterisation", EDM())
-    scheduler = scheduler_of(trained_as)
+    side = getattr(config, "side", None)
+    settings |= {OWN: to_json(PublishedPrior(config.task, config.schedule, side))}
+    settings |= {} if side is None else {"sample_size": side}
+    scheduler = scheduler_of(_trained_as(config))
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         write_network(folder, state, settings, scheduler)
+
+
+def _prefix(config: TrainConfig | PublishedPrior) -> str:
+    """Of the published names; a UserError if the published code would compute something else."""
+    return published_prefix(config.schedule, config.task.network, _trained_as(config))
+
+
+def _trained_as(config: TrainConfig | PublishedPrior) -> Parameterisation:
+    return getattr(config.task, "parameterisation", EDM())
 
 
 def _made_here(out: Path) -> bool:

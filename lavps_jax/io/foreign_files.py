@@ -97,12 +97,17 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def _read_pytorch(path: Path) -> Tensors:
-    torch = import_torch()
     if not zipfile.is_zipfile(path):
-        remedy = "get the file again, or save it with PyTorch 1.6 or newer"
+        with path.open("rb") as file:
+            start = file.read(40)
+        found, remedy = "no zip file", "get the file again, or save it with PyTorch 1.6 or newer"
         if path.suffix == ".pkl":
             remedy = f"{_CODE}; get the same weights as a state dict (.pt or .safetensors)"
-        raise UserError("checkpoint", f"{path}, which is no zip file", remedy)
+        elif start.decode(errors="replace").replace("\n", " ").isprintable():
+            found = f"text ({' '.join(start.decode().split())})" if start else "empty"
+            remedy = "get the file itself, this may be a page or a pointer to it"
+        raise UserError("checkpoint", f"{path}, which is {found}", remedy)
+    torch = import_torch()
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

@@ -13,9 +13,11 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import lavps_jax as lavps
-from lavps_jax.convert import run
+from lavps_jax.config.settings import PriorTask, TrainConfig, to_json
+from lavps_jax.convert import OWN, run
+from lavps_jax.data import SyntheticData
 from lavps_jax.diffusion.denoisers import NetworkDenoiser
-from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.parameterisations import EDM, VP
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import write_network
 from lavps_jax.io.foreign import dotted
@@ -24,6 +26,7 @@ from lavps_jax.io.layouts.ddpm import ddpm_name
 from lavps_jax.io.layouts.diffusers import to_diffusers
 from lavps_jax.io.layouts.edm import edm_name
 from lavps_jax.io.layouts.recognised import PRESETS, check_network, recognise, unwrapped
+from lavps_jax.io.weights import export_weights
 from lavps_jax.networks import UNetConfig, split
 
 CONFIG = UNetConfig(block_channels=(32, 32), attention=(False, True), layers_per_block=1,
@@ -89,7 +92,41 @@ def test_a_prior_goes_to_diffusers_and_comes_back_the_same(network, tmp_path):
     for key, array in old.items():
         np.testing.assert_array_equal(new[key], array)
     settings = json.loads((first / "config.json").read_text())
-    assert json.loads((tmp_path / "theirs" / "config.json").read_text()) == settings
+    written = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert written == settings | {OWN: written[OWN]}
+
+
+def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_path):
+    """Also what diffusers has no place for: the unit of times, the null class, the schedule."""
+    network = dataclasses.replace(CONFIG, noise_scale=1000.0, num_classes=3)
+    weights = perturb(split(network.build(nnx.Rngs(0)))[1])
+    task, data = PriorTask(network, parameterisation=EDM(0.6)), SyntheticData()
+    config = TrainConfig(task, data, data, "run", schedule=lavps.Schedule(kind="scaled_linear"))
+    export_weights(tmp_path / "ours", weights, {"config": to_json(config)})
+    run([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to-diffusers"])
+    scheduler = json.loads((tmp_path / "theirs" / "scheduler_config.json").read_text())
+    assert scheduler == {
+        "_class_name": "EDMEulerScheduler", "sigma_data": 0.6, "prediction_type": "epsilon"
+    }  # fmt: skip
+    run([str(tmp_path / "theirs"), str(tmp_path / "back")])
+    ours, back = (lavps.load_prior(str(tmp_path / name), SHAPE) for name in ("ours", "back"))
+    x_t = jax.random.normal(jax.random.key(1), SHAPE)
+    for t, label in ((1, None), (600, jnp.eye(3)[1])):
+        x_0 = ours(x_t, jnp.int32(t), label)
+        np.testing.assert_array_equal(back(x_t, jnp.int32(t), label), x_0)
+        assert np.std(x_0 - x_t) > 1e-3
+    # Without what is our own there, as other programs write such priors.
+    written = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert written.pop(OWN)["is"] == "PublishedPrior"
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(written))
+    run([str(tmp_path / "theirs"), str(tmp_path / "other")])
+    other = lavps.load_prior(str(tmp_path / "other"))
+    assert other.parameterisation == EDM(0.6) and other.schedule == lavps.Schedule()
+    (tmp_path / "theirs" / "scheduler_config.json").write_text(
+        json.dumps(scheduler | {"prediction_type": "v_prediction"})
+    )
+    with pytest.raises(UserError, match="^prediction_type: got v_prediction; "):
+        run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
 
 
 def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
@@ -196,12 +233,13 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
     config = PRESETS[name]
     abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
     assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
-    state = {}
+    state, of_diffusers = {}, {}
     for path, variable in nnx.to_flat_state(abstract):
         theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
         shape = variable.shape
         if path[-1] == "kernel":
             shape = (shape[-1], shape[-2], *shape[:-2])
+        of_diffusers[theirs] = jax.ShapeDtypeStruct(shape, "float32")
         key = published_name(theirs, name, config).partition(" ")[0]
         if ".qkv." in key:
             shape = (3 * shape[0], *shape[1:])
@@ -219,3 +257,7 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
         if other != name:
             with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):
                 check_network(state, network)
+    if isinstance(config, UNetConfig):
+        check_network(of_diffusers, config)
+        with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):
+            check_network(of_diffusers, CONFIG)

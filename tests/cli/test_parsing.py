@@ -147,8 +147,19 @@ def test_two_kinds_of_one_field():
 def test_presets_that_are_not_there_or_for_the_other_program():
     with pytest.raises(UserError, match="did you mean configs/fashion_mnist.py?"):
         parse(["configs/fashion_mist.py"], SampleConfig)
+    with pytest.raises(
+        UserError, match=r"of a .py file; ls .*/configs/\*.py lists those there are$"
+    ):
+        parse(["nosuch.py"], SampleConfig)
     with pytest.raises(UserError, match="start it with sample.py"):
         parse([PRESET], TrainConfig)
+    for name, program in (
+        ("fashion_mnist", "train.py"),
+        ("adm_ffhq256", "python -m lavps_jax.conv"),
+    ):
+        words = f"start it with {program}.*; configs/{name}.py samples with this prior$"
+        with pytest.raises(UserError, match=words):
+            parse([f"configs/{name}_prior.py"], SampleConfig)
 
 
 def test_other_programs_are_as_helpful(capsys):

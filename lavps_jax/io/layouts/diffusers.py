@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from lavps_jax.errors import UserError
-from lavps_jax.io.foreign import Path, dotted, from_foreign, to_foreign
+from lavps_jax.io.foreign import Path, axis_length, dotted, from_foreign, to_foreign
 from lavps_jax.networks import SongUNetConfig, UNetConfig, split
 
 _OURS = re.compile(r"\.(kernel|scale)$")
@@ -100,6 +100,37 @@ def config_from_diffusers(settings: Mapping[str, Any]) -> UNetConfig:
         time_conditioning=time,
         resample=resample.pop(),
         null_class=not found["num_class_embeds"],
+    )
+
+
+def config_from_shapes(state: Mapping[str, Any]) -> UNetConfig:
+    """What shapes tell of the configuration: not heads, groups, frequencies, and the null class.
+
+    Args:
+      state: anything with a shape, by name.
+
+    Raises:
+      UserError: naming a tensor that is not there.
+    """
+    places = [name.split(".") for name in state if name.startswith("down_blocks.")]
+    levels = range(len({place[1] for place in places}))
+    first = {place[3] for place in places if place[1:3] == ["0", "resnets"]}
+    channels = tuple(axis_length(state, f"down_blocks.{i}.resnets.0.conv1.weight") for i in levels)
+    time = axis_length(state, "down_blocks.0.resnets.0.time_emb_proj.weight")
+    has_classes = "class_embedding.weight" in state
+    return UNetConfig(
+        in_channels=axis_length(state, "conv_in.weight", 1),
+        out_channels=axis_length(state, "conv_out.weight"),
+        block_channels=channels,
+        attention=tuple(f"down_blocks.{i}.attentions.0.group_norm.weight" in state for i in levels),
+        layers_per_block=len(first),
+        norm_num_groups=1,
+        num_classes=axis_length(state, "class_embedding.weight") if has_classes else 0,
+        time_conditioning="add" if channels[0] == time else "scale_shift",
+        resample="resnet"
+        if any(place[4] == "conv1" and place[2] == "downsamplers" for place in places)
+        else "conv",
+        null_class=False,
     )
 
 

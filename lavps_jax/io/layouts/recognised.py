@@ -14,7 +14,11 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError, first_words
 from lavps_jax.io.layouts.adm import config_from_adm, from_adm
 from lavps_jax.io.layouts.ddpm import config_from_ddpm, from_ddpm
-from lavps_jax.io.layouts.diffusers import config_from_diffusers, from_diffusers
+from lavps_jax.io.layouts.diffusers import (
+    config_from_diffusers,
+    config_from_shapes,
+    from_diffusers,
+)
 from lavps_jax.io.layouts.edm import config_from_edm, from_edm, trained_side
 from lavps_jax.networks import SongUNetConfig, UNetConfig, sizes
 
@@ -79,6 +83,7 @@ _SCHEDULERS = (
     "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
 )  # fmt: skip
 """Of diffusers, for networks of variance-preserving diffusion."""
+_EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x_0"}
 
 
@@ -210,9 +215,9 @@ def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
       state: arrays by name, in a layout whose shapes tell the network.
       network: a `UNetConfig` or `SongUNetConfig`, what they should be of.
     """
-    layout = layout_of(state)
-    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm}
-    found = told.get(layout, lambda _: network)(state)
+    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm,
+            "diffusers": config_from_shapes}  # fmt: skip
+    found = told.get(layout_of(state), lambda _: network)(state)
     if _shape(found) == _shape(network):
         return
     known = _presets_like(found)
@@ -227,14 +232,20 @@ def _presets_like(network: UNetConfig | SongUNetConfig) -> list[str]:
 
 
 def _shape(network: UNetConfig | SongUNetConfig) -> tuple[Any, ...]:
-    return tuple(getattr(network, name, None) for name in _SHAPE)
+    null = bool(network.num_classes and getattr(network, "null_class", False))
+    facts = {name: getattr(network, name, None) for name in _SHAPE}
+    return tuple({**facts, "num_classes": network.num_classes + null}.values())
 
 
-def _trained_as(scheduler: Mapping[str, Any]) -> VP:
+def _trained_as(scheduler: Mapping[str, Any]) -> VP | EDM:
     """From diffusers' scheduler_config.json; where that says nothing, as DDPM."""
     betas = scheduler.get("beta_schedule", "linear")
     prediction = scheduler.get("prediction_type", "epsilon")
     kind = scheduler.get("_class_name", "DDPMScheduler")
+    if kind in _EDM_SCHEDULERS:
+        if prediction != "epsilon":  # "v_prediction" there is the negative of it.
+            raise UserError("prediction_type", prediction, "convert epsilon, of an EDM")
+        return EDM(scheduler.get("sigma_data", 0.5))
     if kind not in _SCHEDULERS or scheduler.get("rescale_betas_zero_snr"):
         kind += " with rescale_betas_zero_snr" * (kind in _SCHEDULERS)
         raise UserError("scheduler", kind, "use lavps_jax.denoiser_from with its parameterisation")
@@ -254,15 +265,19 @@ def _trained_as(scheduler: Mapping[str, Any]) -> VP:
 
 
 def scheduler_of(parameterisation: Parameterisation) -> dict[str, Any]:
-    """The content of diffusers' scheduler_config.json of a prior; empty for one of EDM.
+    """The content of diffusers' scheduler_config.json of a prior.
 
     Raises:
       UserError: if there is no scheduler for it.
     """
     predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
     match parameterisation:
-        case EDM():
-            return {}
+        case EDM(sigma_data=sigma_data):
+            return {
+                "_class_name": _EDM_SCHEDULERS[0],
+                "sigma_data": sigma_data,
+                "prediction_type": "epsilon",
+            }
         case VP(prediction=prediction, schedule=schedule) if prediction in predictions:
             return {
                 "_class_name": "DDPMScheduler",
