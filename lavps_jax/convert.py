@@ -35,7 +35,7 @@ from lavps_jax.config.settings import (
     load_preset,
     to_json,
 )
-from lavps_jax.diffusion.parameterisations import EDM, VP, Parameterisation
+from lavps_jax.diffusion.parameterisations import EDM, VP
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import (
@@ -217,25 +217,22 @@ def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
       UserError: if there are no weights at `source`, or of a network that has no such layout.
     """
     _, weights, config = load_network(source)
-    if not isinstance(config.task.network, UNetConfig):
-        kind = type(config.task.network).__name__
+    task, side = config.task, getattr(config, "side", None)
+    if not isinstance(task, PriorTask) or not isinstance(task.network, UNetConfig):
+        kind = type(task.network).__name__
         raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
-    state, settings = to_network(weights, config.task.network)
-    side = getattr(config, "side", None)
-    settings |= {OWN: to_json(PublishedPrior(config.task, config.schedule, side))}
+    state, settings = to_network(weights, task.network)
+    settings |= {OWN: to_json(PublishedPrior(task, config.schedule, side))}
     settings |= {} if side is None else {"sample_size": side}
-    scheduler = scheduler_of(_trained_as(config))
+    scheduler = scheduler_of(task.parameterisation)
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         write_network(folder, state, settings, scheduler)
 
 
 def _prefix(config: TrainConfig | PublishedPrior) -> str:
     """Of the published names; a UserError if the published code would compute something else."""
-    return published_prefix(config.schedule, config.task.network, _trained_as(config))
-
-
-def _trained_as(config: TrainConfig | PublishedPrior) -> Parameterisation:
-    return getattr(config.task, "parameterisation", EDM())
+    trained_as = getattr(config.task, "parameterisation", EDM())
+    return published_prefix(config.schedule, config.task.network, trained_as)
 
 
 def _made_here(out: Path) -> bool:
