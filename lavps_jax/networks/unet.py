@@ -32,6 +32,7 @@ from lavps_jax.networks.layers import fold_key
 from lavps_jax.networks.pure import keep
 from lavps_jax.networks.unet_layers import (
     AttentionBlock,
+    LevelsConfig,
     ResnetBlock,
     TimestepEmbedding,
     timestep_embedding,
@@ -42,7 +43,7 @@ Keys: TypeAlias = Iterator[Array | None]
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(LevelsConfig):
     """Shape of a U-Net; `build` makes the network.
 
     Attributes:
@@ -95,17 +96,10 @@ class UNetConfig:
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups",
-                     "num_heads"):  # fmt: skip
+        self.check_levels()
+        for name in ("norm_num_groups", "num_heads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         channels = self.block_channels
-        require(len(channels) >= 1, "block_channels", channels, "give at least one level")
-        require(
-            len(self.attention) == len(channels),
-            "attention",
-            self.attention,
-            f"give one entry for each of the {len(channels)} block_channels",
-        )
         groups, head_size = self.norm_num_groups, self.head_size
         require(
             all(c >= 1 and c % groups == 0 and c % 2 == 0 for c in channels),
@@ -124,27 +118,10 @@ class UNetConfig:
         half = channels[0] // 2
         require(self.freq_shift < half, "freq_shift", self.freq_shift, f"use a number below {half}")
         require(self.norm_eps > 0, "norm_eps", self.norm_eps, "use a positive number")
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a rate in [0, 1)")
         padding = self.downsample_padding
         require(padding in (0, 1), "downsample_padding", padding, "use 0 or 1")
-        require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
         valid_levels = self.num_noise_levels in (1, 2)
         require(valid_levels, "num_noise_levels", self.num_noise_levels, "use 1 or 2")
-
-    @property
-    def size_multiple(self) -> int:
-        """Image sides must be multiples of this many pixels."""
-        return 2 ** (len(self.block_channels) - 1)
-
-    @property
-    def smallest_side(self) -> int:
-        """Image sides must be at least this many pixels: one for the innermost level."""
-        return self.size_multiple
-
-    @property
-    def sees_measurement(self) -> bool:
-        """Never: only an HDiT can degrade its features."""
-        return False
 
     @property
     def time_features(self) -> int:
