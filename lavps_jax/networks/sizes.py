@@ -71,6 +71,15 @@ ADM_IMAGENET64 = dataclasses.replace(
 )
 """ADM on ImageNet with classes, `64x64_diffusion.pt`; 295.9 million parameters."""
 
+ADM_IMAGENET128 = dataclasses.replace(
+    ADM_IMAGENET256_CLASSES,
+    block_channels=(256, 256, 512, 768, 1024),
+    attention=(False, False, True, True, True),
+    head_size=None,
+    num_heads=4,
+)
+"""ADM on ImageNet with classes, `128x128_diffusion.pt`; 421.5 million parameters."""
+
 ADM_FFHQ256 = dataclasses.replace(
     ADM_IMAGENET256,
     block_channels=(128, 128, 256, 256, 512, 512),

@@ -200,6 +200,7 @@ NUM_PARAMETERS = {
     "adm_imagenet256_prior": 552_814_086,
     "adm_imagenet256_classes_prior": 552_814_086 + 1000 * 1024,
     "adm_imagenet64_prior": 295_904_454,
+    "adm_imagenet128_prior": 421_529_606,
     "adm_ffhq256_prior": 93_563_910,
     "improved_cifar10_prior": 52_546_438,
     "improved_imagenet64_prior": 121_063_942,
@@ -248,7 +249,7 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
         state[key] = jax.ShapeDtypeStruct(shape, "float32")
     assert len(state) == NUM_TENSORS.get(name, len(state))
     check_network(state, config)
-    if name.startswith("improved") or name == "adm_imagenet64_prior":
+    if name.startswith("improved") or name in ("adm_imagenet64_prior", "adm_imagenet128_prior"):
         with pytest.raises(UserError, match=f"do not tell; give --preset configs/{name}.py"):
             recognise(state)
     else:

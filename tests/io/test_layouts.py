@@ -75,6 +75,12 @@ def test_outputs_are_those_of_the_other_code(name):
         assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_heads_by_number_lie_as_those_by_width():
+    config, weights = network("azula_adm")  # It attends with 64 channels alone.
+    four = dataclasses.replace(config, head_size=None, num_heads=4)
+    jax.tree.map(np.testing.assert_array_equal, from_adm(stored("azula_adm").state, four), weights)
+
+
 @pytest.mark.parametrize("name", ["diffusers_ddpm", "diffusers_adm", "azula_adm"])
 def test_networks_go_to_diffusers_and_back(name):
     config, weights = network(name)

@@ -55,6 +55,7 @@ _SHAPE = ("in_channels", "out_channels", "block_channels", "attention", "layers_
 PRESETS = {
     "adm_imagenet256_prior": sizes.ADM_IMAGENET256,
     "adm_imagenet256_classes_prior": sizes.ADM_IMAGENET256_CLASSES,
+    "adm_imagenet128_prior": sizes.ADM_IMAGENET128,
     "adm_imagenet64_prior": sizes.ADM_IMAGENET64,
     "adm_ffhq256_prior": sizes.ADM_FFHQ256,
     "improved_cifar10_prior": sizes.IMPROVED_CIFAR10,
@@ -72,6 +73,8 @@ PRESETS = {
     "edm_imagenet64_prior": sizes.EDM_IMAGENET64,
 }
 """Presets of published networks."""
+_UNTOLD = ("adm_imagenet64_prior", "adm_imagenet128_prior")
+"""Those of networks of ADM that have another schedule or other heads than the rest."""
 _BETAS = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",
@@ -156,10 +159,10 @@ def recognise(
     match layout_of(state):
         case "adm":
             network = config_from_adm(state)
-            if network.resample == "conv" or _shape(network) == _shape(sizes.ADM_IMAGENET64):
+            known = _presets_like(network) or ["NAME_prior"]
+            if network.resample == "conv" or known[0] in _UNTOLD:
                 found = "an ADM or Improved DDPM whose schedule or heads shapes do not tell"
-                names = _presets_like(network) or ["NAME"]
-                raise UserError("checkpoint", found, f"give --preset configs/{names[0]}.py")
+                raise UserError("checkpoint", found, f"give --preset configs/{known[0]}.py")
             return Recognised(network)
         case "ddpm":
             return Recognised(config_from_ddpm(state))
