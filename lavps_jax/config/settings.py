@@ -256,7 +256,8 @@ def load_preset(path: str) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # Whatever a user's file may raise.
-        places = [(one.filename, one.lineno) for one in traceback.extract_tb(error.__traceback__)]
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(str(file), "?"), *((one.filename, one.lineno) for one in frames)]
         if isinstance(error, SyntaxError):
             places.append((str(error.filename), error.lineno))
         own = [place for place in places if Path(place[0]).parent == file.parent]

@@ -73,6 +73,9 @@ def test_a_module_beside_a_preset(tmp_path, monkeypatch):
     preset.write_text("\nimport nothing_beside")
     with pytest.raises(UserError, match="got own.py; fix own.py, line 2: ModuleNotFoundError"):
         load_preset("own.py")
+    preset.write_bytes(b"\0")
+    with pytest.raises(UserError, match=r"got own.py; fix own.py, line \?: "):
+        load_preset("own.py")
     assert sys.path == before
 
 
