@@ -124,7 +124,7 @@ def from_checkpoint(
             else:
                 settings = settings or settings_beside(source)
                 if config is None and settings and OWN in settings:
-                    config = from_json(settings[OWN])
+                    config = _own_prior(settings)
                 elif config is None:
                     config = _as_prior(recognise(state, settings, scheduler))
                 else:
@@ -133,6 +133,13 @@ def from_checkpoint(
             origin = {"file": source.name, "sha256": digest, "preset": preset}
             write_weights(folder, weights, {"config": to_json(config), "source": origin})
     return [f'names: without "{prefix}", which is before all of them'] * bool(prefix) + lines
+
+
+def _own_prior(settings: Mapping[str, Any]) -> PublishedPrior:
+    config: Any = from_json(settings[OWN])
+    if not isinstance(config, PublishedPrior):
+        raise UserError(f"config.json {OWN}", config, "get the file again, or leave this out")
+    return config
 
 
 def _as_prior(found: Recognised) -> PublishedPrior:

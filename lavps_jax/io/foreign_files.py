@@ -100,11 +100,12 @@ def _read_pytorch(path: Path) -> Tensors:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             start = file.read(40)
+        words = " ".join(start.decode(errors="replace").split())
         found, remedy = "no zip file", "get the file again, or save it with PyTorch 1.6 or newer"
         if path.suffix == ".pkl":
             remedy = f"{_CODE}; get the same weights as a state dict (.pt or .safetensors)"
-        elif start.decode(errors="replace").replace("\n", " ").isprintable():
-            found = f"text ({' '.join(start.decode().split())})" if start else "empty"
+        elif start.isascii() and words.isprintable():
+            found = f"text ({words})" if words else "empty"
             remedy = "get the file itself, this may be a page or a pointer to it"
         raise UserError("checkpoint", f"{path}, which is {found}", remedy)
     torch = import_torch()

@@ -117,6 +117,9 @@ def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_pa
         assert np.std(x_0 - x_t) > 1e-3
     # Without what is our own there, as other programs write such priors.
     written = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(written | {OWN: [3]}))
+    with pytest.raises(UserError, match="^config.json _lavps_jax: got .3,.; get the file again"):
+        run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
     assert written.pop(OWN)["is"] == "PublishedPrior"
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(written))
     run([str(tmp_path / "theirs"), str(tmp_path / "other")])

@@ -73,6 +73,7 @@ def test_quantised_numbers_are_refused(tmp_path):
         (b"", "which is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "text (version https://git-lfs.githu"),
         (b"<!DOCTYPE html>\n<html>", "text (<!DOCTYPE html> <html>); get the file itself"),
+        (bytes(range(128, 256)) + b"\0", "no zip file; get the file again, or save"),
         (b"\x80\x02cnothing", "no zip file; get the file again, or save it with PyTorch 1.6"),
     ],
 )

@@ -118,6 +118,7 @@ def config_from_shapes(state: Mapping[str, Any]) -> UNetConfig:
     channels = tuple(axis_length(state, f"down_blocks.{i}.resnets.0.conv1.weight") for i in levels)
     time = axis_length(state, "down_blocks.0.resnets.0.time_emb_proj.weight")
     has_classes = "class_embedding.weight" in state
+    resized = any(name.endswith(".downsamplers.0.conv1.weight") for name in state)
     return UNetConfig(
         in_channels=axis_length(state, "conv_in.weight", 1),
         out_channels=axis_length(state, "conv_out.weight"),
@@ -127,9 +128,7 @@ def config_from_shapes(state: Mapping[str, Any]) -> UNetConfig:
         norm_num_groups=1,
         num_classes=axis_length(state, "class_embedding.weight") if has_classes else 0,
         time_conditioning="add" if channels[0] == time else "scale_shift",
-        resample="resnet"
-        if any(place[4] == "conv1" and place[2] == "downsamplers" for place in places)
-        else "conv",
+        resample="resnet" if resized else "conv",
         null_class=False,
     )
 
