@@ -23,6 +23,7 @@ from flax import nnx
 from benchmarks.reporting.record import earlier, record
 from lavps_jax.config import cli
 from lavps_jax.config.settings import load_preset
+from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.io.published import published_prefix, to_published
 from lavps_jax.networks import split
 
@@ -51,7 +52,7 @@ def write_checkpoint(preset: str, path: Path) -> None:
     _, weights = split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
     rng = np.random.default_rng(0)
     filled = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), weights)
-    prefix = published_prefix(config.schedule, config.task.network)
+    prefix = published_prefix(config.schedule, config.task.network, EDM())
     state = to_published(filled, prefix)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in state.items()}
     torch.save({"ema": tensors}, path)

@@ -13,6 +13,6 @@ from lavps_jax.networks.sizes import ADM_IMAGENET64
 
 
 def get_config() -> PublishedPrior:
-    schedule = Schedule(kind="cosine")
-    task = PriorTask(ADM_IMAGENET64, parameterisation=VP("eps", schedule))
-    return PublishedPrior(task, schedule, side=64, new_attention_order=True)
+    trained = Schedule(kind="cosine", least_alpha_bar=0.0)
+    task = PriorTask(ADM_IMAGENET64, parameterisation=VP("eps", trained))
+    return PublishedPrior(task, Schedule(kind="cosine"), side=64, new_attention_order=True)

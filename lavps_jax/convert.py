@@ -31,6 +31,7 @@ from lavps_jax.config.settings import (
     PriorTask,
     PublishedPrior,
     TrainConfig,
+    from_json,
     load_preset,
     to_json,
 )
@@ -52,6 +53,7 @@ from lavps_jax.io.layouts.recognised import (
     read_layout,
     recognise,
     scheduler_of,
+    unwrapped,
 )
 from lavps_jax.io.orbax_exports import read_orbax_export
 from lavps_jax.io.own_folders import is_marked, new_mark, write_directory
@@ -61,6 +63,8 @@ from lavps_jax.io.weights import CARD, write_weights
 from lavps_jax.networks import UNetConfig, split
 from lavps_jax.runs.loading import load_network
 
+OWN = "_lavps_jax"
+"""Key of a config.json, of which diffusers takes no notice, with the whole `PublishedPrior`."""
 MADE_BY = "made_by"
 """Key of a checkpoint under which it says that it was made here."""
 
@@ -107,37 +111,48 @@ def from_checkpoint(
         remedy = "its get_config() must give a TrainConfig or a PublishedPrior"
         raise UserError("preset", preset, remedy)
     if isinstance(config, TrainConfig):  # Before anything is read.
-        published_prefix(config.schedule, config.task.network)
+        _prefix(config)
     settings = scheduler = None
     if source.is_dir():
         source, settings, scheduler = find_network(source)
     # The directory comes first: whether it can be made is known before the work begins.
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         with whole_file(source, folder) as (file, digest):
-            state = read_tensors(file)
+            state, prefix = unwrapped(read_tensors(file))
             if isinstance(config, TrainConfig):
                 weights, lines = _from_release(state, config), []
             else:
                 settings = settings or settings_beside(source)
-                if config is None:
+                if config is None and settings and OWN in settings:
+                    config = _own_prior(settings)
+                elif config is None:
                     config = _as_prior(recognise(state, settings, scheduler))
                 else:
                     check_network(state, config.task.network)
                 weights, lines = _from_project(state, config)
             origin = {"file": source.name, "sha256": digest, "preset": preset}
             write_weights(folder, weights, {"config": to_json(config), "source": origin})
-    return lines
+    return [f'names: without "{prefix}", which is before all of them'] * bool(prefix) + lines
+
+
+def _own_prior(settings: Mapping[str, Any]) -> PublishedPrior:
+    config: Any = from_json(settings[OWN])
+    if not isinstance(config, PublishedPrior):
+        raise UserError(f"config.json {OWN}", config, "get the file again, or leave this out")
+    return config
 
 
 def _as_prior(found: Recognised) -> PublishedPrior:
     trained_as = found.parameterisation
     task = PriorTask(found.network, parameterisation=trained_as)
     schedule = trained_as.schedule if isinstance(trained_as, VP) else Schedule()
+    if schedule.kind == "cosine":  # Runs end before nothing is left of the image.
+        schedule = Schedule(min(schedule.num_times, 1000), kind="cosine")
     return PublishedPrior(task, schedule, found.side)
 
 
 def _from_release(state: Mapping[str, np.ndarray], config: TrainConfig) -> nnx.State:
-    prefix = published_prefix(config.schedule, config.task.network)
+    prefix = _prefix(config)
     abstract = nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0)))
     return from_published(state, split(abstract)[1], prefix)
 
@@ -184,10 +199,10 @@ def to_torch(source: str, out: Path, *, overwrite: bool = False) -> None:
     if not out.parent.is_dir():
         raise UserError("out", out, "make its folder first")
     _, weights, config = load_network(source)
-    state = to_published(weights, published_prefix(config.schedule, config.task.network))
+    state = to_published(weights, _prefix(config))
     if isinstance(config.task, AmortizedTask):
         _, theta, prior = load_network(config.task.prior)
-        inner = to_published(theta, published_prefix(prior.schedule, prior.task.network))
+        inner = to_published(theta, _prefix(prior))
         state |= {f"epsilon_net.net.{name}": array for name, array in inner.items()}
     with warnings.catch_warnings():
         # Arrays of JAX are read-only, which PyTorch warns of; nothing is written to them.
@@ -209,16 +224,22 @@ def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
       UserError: if there are no weights at `source`, or of a network that has no such layout.
     """
     _, weights, config = load_network(source)
-    if not isinstance(config.task.network, UNetConfig):
-        kind = type(config.task.network).__name__
+    task, side = config.task, getattr(config, "side", None)
+    if not isinstance(task, PriorTask) or not isinstance(task.network, UNetConfig):
+        kind = type(task.network).__name__
         raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
-    state, settings = to_network(weights, config.task.network)
-    if isinstance(config, PublishedPrior) and config.side is not None:
-        settings["sample_size"] = config.side
-    trained_as = getattr(config.task, "parameterisation", EDM())
-    scheduler = scheduler_of(trained_as)
+    state, settings = to_network(weights, task.network)
+    settings |= {OWN: to_json(PublishedPrior(task, config.schedule, side))}
+    settings |= {} if side is None else {"sample_size": side}
+    scheduler = scheduler_of(task.parameterisation)
     with write_directory(out, "weights", overwrite=overwrite) as folder:
         write_network(folder, state, settings, scheduler)
+
+
+def _prefix(config: TrainConfig | PublishedPrior) -> str:
+    """Of the published names; a UserError if the published code would compute something else."""
+    trained_as = getattr(config.task, "parameterisation", EDM())
+    return published_prefix(config.schedule, config.task.network, trained_as)
 
 
 def _made_here(out: Path) -> bool:

@@ -24,6 +24,7 @@ import tyro
 from lavps_jax.config.settings import SampleConfig, load_preset
 from lavps_jax.distributed.memory import LESS_MEMORY
 from lavps_jax.errors import UserError, did_you_mean, first_words
+from lavps_jax.io.shipped import shipped
 from lavps_jax.io.storage import absolute, as_path, on_disk, reached
 
 Config = TypeVar("Config")
@@ -31,6 +32,7 @@ Config = TypeVar("Config")
 _PROGRAMS = {
     "SampleConfig": "sample.py (lavps-sample)",
     "TrainConfig": "train.py (lavps-train)",
+    "PublishedPrior": "python -m lavps_jax.convert CHECKPOINT OUT --preset",
 }
 _UNREACHABLE = (
     FileNotFoundError,
@@ -65,6 +67,9 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
         if (given := type(default).__name__) in _PROGRAMS:
             remedy = f"start it with {_PROGRAMS[given]}: its get_config() gives a {given}, "
             remedy += f"this program needs a {kind.__name__}"
+        beside = arguments[0].replace("_prior.py", ".py")
+        if kind is SampleConfig and beside != arguments[0] and os.path.exists(shipped(beside)):
+            remedy += f"; {beside} samples with this prior"
         raise UserError("preset", arguments[0], remedy)
     prog = f"{sys.argv[0]} {arguments[0]}"
     config = from_flags(kind, arguments[1:], prog=prog, default=default)

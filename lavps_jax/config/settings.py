@@ -233,21 +233,24 @@ def load_preset(path: str) -> Any:
     """Runs get_config() of a preset file.
 
     A relative path that is not in the working folder is one of the repository: presets that build
-    on others, and weights that they name, are found from any folder.
+    on others, and weights that they name, are found from any folder. Modules that lie beside the
+    file can be imported in it.
 
     Raises:
-      UserError: if the file does not exist or defines no get_config.
+      UserError: if the file does not exist or defines no get_config, or naming the file and line
+        of whatever else is raised.
     """
-    file = Path(shipped(path))
+    file = Path(shipped(path)).absolute()
     if file.suffix != ".py" or not file.is_file():
         known = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("configs/*.py"))
-        remedy = f"give one of {', '.join(known)}" if known else "give the path of a .py file"
-        raise UserError("preset", path, did_you_mean(path, known) or remedy)
+        meant = did_you_mean(path, known) or "give the path of a .py file;"
+        raise UserError("preset", path, f"{meant} ls {ROOT}/configs/*.py lists those there are")
     # Dataclasses that a preset defines look up their annotations in the module of this name.
     name = f"preset {file.resolve()}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
@@ -256,11 +259,16 @@ def load_preset(path: str) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # Whatever a user's file may raise.
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-                 if frame.filename == str(file)]  # fmt: skip
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-        remedy = f"fix line {line}: {type(error).__name__}: {error}"
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(str(file), "?"), *((one.filename, one.lineno) for one in frames)]
+        if isinstance(error, SyntaxError):
+            places.append((str(error.filename), error.lineno))
+        own = [place for place in places if Path(place[0]).parent == file.parent]
+        where, line = own[-1]
+        remedy = f"fix {Path(where).name}, line {line}: {type(error).__name__}: {error}"
         raise UserError("preset", path, " ".join(remedy.split())) from error
+    finally:
+        sys.path.remove(str(file.parent))
 
 
 # The classes that a stored configuration may name.

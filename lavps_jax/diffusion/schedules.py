@@ -11,9 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lavps_jax.errors import UserError, check_choices
-
-_SMALLEST_ALPHA_BAR = 1e-6
+from lavps_jax.errors import UserError, check_choices, check_fraction
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,15 @@ class Schedule:
         roots (latent diffusion, Rombach et al. 2022, arXiv:2112.10752), or sqrt(alpha_bar) falls
         as a "cosine" (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17, with s = .008 and betas
         of at most .999).
+      least_alpha_bar: alpha_bar falls no further, as in the published runs; 0 leaves a schedule of
+        training as it was.
     """
 
     num_times: int = 1000
     beta_min: float = 1e-4
     beta_max: float = 0.02
     kind: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    least_alpha_bar: float = 1e-6
 
     def __post_init__(self):
         check_choices(self)
@@ -46,10 +47,11 @@ class Schedule:
             raise UserError(
                 "schedule.beta_min, beta_max", value, "use 0 < beta_min <= beta_max < 1"
             )
-        if self.alpha_bar[-2] <= np.float32(_SMALLEST_ALPHA_BAR):
+        check_fraction("schedule.least_alpha_bar", self.least_alpha_bar)
+        if self.alpha_bar[-2] <= np.float32(self.least_alpha_bar):
             # Two times without any difference have no bridge between them.
             name = "num_times" if self.kind == "cosine" else "beta_max"
-            remedy = "lower it: alpha_bar falls to 1e-6 before the last time"
+            remedy = f"lower it: alpha_bar falls to {self.least_alpha_bar:g} before the last time"
             raise UserError(f"schedule.{name}", getattr(self, name), remedy)
         if np.any(np.diff(self.alpha_bar[:-1]) >= 0):
             remedy = "raise it: float32 does not tell two times apart"
@@ -57,7 +59,7 @@ class Schedule:
 
     @property
     def alpha_bar(self) -> np.ndarray:
-        """Table of alpha_bar, float64 (T + 1,), from 1 downwards, at least 1e-6."""
+        """Table of alpha_bar, float64 (T + 1,), from 1 downwards."""
         return _alpha_bar(self)
 
     @property
@@ -70,7 +72,8 @@ class Schedule:
 def _alpha_bar(schedule: Schedule) -> np.ndarray:
     product = np.cumprod(1.0 - _betas(schedule), dtype=np.float64)
     # The published table is kept in float32; its rounded values are the schedule.
-    table = np.concatenate([[1.0], np.clip(product, _SMALLEST_ALPHA_BAR, 1.0).astype(np.float32)])
+    product = np.maximum(product, schedule.least_alpha_bar)
+    table = np.concatenate([[1.0], product.astype(np.float32)])
     table.setflags(write=False)
     return table
 

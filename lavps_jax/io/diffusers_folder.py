@@ -69,11 +69,9 @@ def write_network(
     scheduler: Mapping[str, Any],
 ) -> None:
     """Writes what `UNet2DModel.from_pretrained` reads, config.json and the weights, and
-    scheduler_config.json beside them, if there is anything to say in it."""
+    scheduler_config.json beside them."""
     for name, content in ((_CONFIG, settings), (_SCHEDULER, scheduler)):
-        if content:
-            text = json.dumps(content, indent=2) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
     save_file(arrays, folder / _WEIGHTS[0], metadata={"format": "pt"})
     (folder / _WEIGHTS[0]).chmod((folder / _CONFIG).stat().st_mode)

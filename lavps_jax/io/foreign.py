@@ -77,7 +77,7 @@ def from_foreign(
         ],
     }
     told = [
-        f"{kind}: {', '.join(one[:5])}" + (f" and {len(one) - 5} more" if len(one) > 5 else "")
+        f"{kind}: {', '.join(one[:3])}" + (f" and {len(one) - 3} more" if len(one) > 3 else "")
         for kind, one in wrong.items()
         if one
     ]

@@ -25,8 +25,6 @@ from lavps_jax.errors import UserError, first_words
 _CHUNK = 1 << 20
 _SUM = re.compile(r"([0-9a-fA-F]{64})\s+\*?(.+)")
 _CODE = "do not use it: it holds more than tensors, which could be code"
-_WRAPPER = "module."
-"""What PyTorch's parallel training puts before all names."""
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8,
@@ -52,10 +50,7 @@ def read_tensors(path: Path) -> Tensors:
     """
     if path.name.endswith(".index.json"):
         return _read_index(path)
-    tensors = (_read_safetensors if path.suffix == ".safetensors" else _read_pytorch)(path)
-    if all(name.startswith(_WRAPPER) for name in tensors):
-        return {name.removeprefix(_WRAPPER): array for name, array in tensors.items()}
-    return tensors
+    return (_read_safetensors if path.suffix == ".safetensors" else _read_pytorch)(path)
 
 
 def _read_index(path: Path) -> Tensors:
@@ -102,12 +97,18 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def _read_pytorch(path: Path) -> Tensors:
-    torch = import_torch()
     if not zipfile.is_zipfile(path):
-        remedy = "get the file again, or save it with PyTorch 1.6 or newer"
+        with path.open("rb") as file:
+            start = file.read(40)
+        words = " ".join(start.decode(errors="replace").split())
+        found, remedy = "no zip file", "get the file again, or save it with PyTorch 1.6 or newer"
         if path.suffix == ".pkl":
             remedy = f"{_CODE}; get the same weights as a state dict (.pt or .safetensors)"
-        raise UserError("checkpoint", f"{path}, which is no zip file", remedy)
+        elif start.isascii() and words.isprintable():
+            found = f"text ({words})" if words else "empty"
+            remedy = "get the file itself, this may be a page or a pointer to it"
+        raise UserError("checkpoint", f"{path}, which is {found}", remedy)
+    torch = import_torch()
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from lavps_jax.diffusion.parameterisations import EDM, Parameterisation
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.foreign import Path, dotted, from_foreign, to_foreign
@@ -28,13 +29,16 @@ _ALIAS = ("time_in_proj_t.weight", "time_in_proj.weight")
 """Inference models list one tensor under two names."""
 
 
-def published_prefix(schedule: Schedule, network: Any) -> str:
+def published_prefix(schedule: Schedule, network: Any, trained_as: Parameterisation) -> str:
     """What comes before a name in the state dict of a network.
 
     Raises:
       UserError: unless the published code would compute the same with these weights.
     """
-    found: list[tuple[str, Any, Any]] = [("schedule", schedule, Schedule())]
+    found: list[tuple[str, Any, Any]] = [
+        ("schedule", schedule, Schedule()),
+        ("task.parameterisation", trained_as, EDM()),
+    ]
     match network:
         case HDiTConfig():
             prefix = "unet."

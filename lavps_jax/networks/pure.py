@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from lavps_jax.errors import UserError
+from lavps_jax.errors import UserError, check_choices
 
 ComputeDtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "layers"]
@@ -43,6 +43,9 @@ class PureModel:
     graphdef: nnx.GraphDef
     compute_dtype: ComputeDtype = "float32"
     remat: Remat = "nothing"
+
+    def __post_init__(self):
+        check_choices(self)
 
     def __call__(self, weights: nnx.State, *inputs: Any, **kwargs: Any) -> Any:
         """Evaluates the network with `weights`, a tree of the structure `split` returned.

@@ -34,6 +34,7 @@ from lavps_jax.networks.layers import Linear, fold_key
 from lavps_jax.networks.pure import Buffer, keep
 from lavps_jax.networks.unet_layers import (
     AttentionBlock,
+    LevelsConfig,
     ResnetBlock,
     TimestepEmbedding,
     timestep_embedding,
@@ -44,7 +45,7 @@ _SUM_SCALE = math.sqrt(0.5)
 
 
 @dataclass(frozen=True)
-class SongUNetConfig:
+class SongUNetConfig(LevelsConfig):
     """Shape of a DDPM++ or NCSN++; `build` makes the network.
 
     Attributes:
@@ -77,17 +78,8 @@ class SongUNetConfig:
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("in_channels", "out_channels", "layers_per_block"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        channels = self.block_channels
-        require(len(channels) >= 1, "block_channels", channels, "give at least one level")
-        require(
-            len(self.attention) == len(channels),
-            "attention",
-            self.attention,
-            f"give one entry for each of the {len(channels)} block_channels",
-        )
-        widths = (self.model_channels, *channels)
+        self.check_levels()
+        widths = (self.model_channels, *self.block_channels)
         require(
             min(widths) >= 1
             and (all(c % 32 == 0 for c in widths) or all(c % 4 == 0 and c < 64 for c in widths)),
@@ -95,23 +87,6 @@ class SongUNetConfig:
             widths,
             "use multiples of 32, or of 4 below 64",
         )
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a rate in [0, 1)")
-        require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
-
-    @property
-    def size_multiple(self) -> int:
-        """Image sides must be multiples of this many pixels."""
-        return 2 ** (len(self.block_channels) - 1)
-
-    @property
-    def smallest_side(self) -> int:
-        """Image sides must be at least this many pixels: one for the innermost level."""
-        return self.size_multiple
-
-    @property
-    def sees_measurement(self) -> bool:
-        """Never: only an HDiT can degrade its features."""
-        return False
 
     @property
     def num_noise_levels(self) -> int:

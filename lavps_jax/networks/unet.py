@@ -32,6 +32,7 @@ from lavps_jax.networks.layers import fold_key
 from lavps_jax.networks.pure import keep
 from lavps_jax.networks.unet_layers import (
     AttentionBlock,
+    LevelsConfig,
     ResnetBlock,
     TimestepEmbedding,
     timestep_embedding,
@@ -42,7 +43,7 @@ Keys: TypeAlias = Iterator[Array | None]
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(LevelsConfig):
     """Shape of a U-Net; `build` makes the network.
 
     Attributes:
@@ -53,7 +54,7 @@ class UNetConfig:
       attention: per level, whether its residual blocks are followed by self-attention; the
         innermost block in the middle always has it.
       layers_per_block: residual blocks per level going down; one more going up.
-      head_size: width of an attention head; None is a single head.
+      head_size: width of an attention head; None gives every level num_heads of them.
       norm_num_groups: groups of the normalizations; divides all block_channels.
       norm_eps: added to the variance in them.
       dropout: dropped share in training, in [0, 1).
@@ -70,6 +71,7 @@ class UNetConfig:
       resample: whether a 3 x 3 convolution changes the size (DDPM), or a residual block that
         takes means of 2 x 2 pixels or repeats them (ADM).
       null_class: whether a class-conditional network has a vector for the null class.
+      num_heads: attention heads where head_size is None.
     """
 
     in_channels: int = 3
@@ -90,19 +92,14 @@ class UNetConfig:
     time_conditioning: Literal["add", "scale_shift"] = "add"
     resample: Literal["conv", "resnet"] = "conv"
     null_class: bool = True
+    num_heads: int = 1
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+        self.check_levels()
+        for name in ("norm_num_groups", "num_heads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         channels = self.block_channels
-        require(len(channels) >= 1, "block_channels", channels, "give at least one level")
-        require(
-            len(self.attention) == len(channels),
-            "attention",
-            self.attention,
-            f"give one entry for each of the {len(channels)} block_channels",
-        )
         groups, head_size = self.norm_num_groups, self.head_size
         require(
             all(c >= 1 and c % groups == 0 and c % 2 == 0 for c in channels),
@@ -111,37 +108,20 @@ class UNetConfig:
             f"use even multiples of norm_num_groups ({groups})",
         )
         attending = [c for c, has in zip(channels, self.attention, strict=True) if has]
+        divisor = self.num_heads if head_size is None else head_size
         require(
-            head_size is None
-            or (head_size >= 1 and all(c % head_size == 0 for c in (*attending, channels[-1]))),
-            "head_size",
-            head_size,
+            divisor >= 1 and all(c % divisor == 0 for c in (*attending, channels[-1])),
+            "num_heads" if head_size is None else "head_size",
+            divisor,
             f"use a divisor of the channels of the levels with attention, {channels}",
         )
         half = channels[0] // 2
         require(self.freq_shift < half, "freq_shift", self.freq_shift, f"use a number below {half}")
         require(self.norm_eps > 0, "norm_eps", self.norm_eps, "use a positive number")
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a rate in [0, 1)")
         padding = self.downsample_padding
         require(padding in (0, 1), "downsample_padding", padding, "use 0 or 1")
-        require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
         valid_levels = self.num_noise_levels in (1, 2)
         require(valid_levels, "num_noise_levels", self.num_noise_levels, "use 1 or 2")
-
-    @property
-    def size_multiple(self) -> int:
-        """Image sides must be multiples of this many pixels."""
-        return 2 ** (len(self.block_channels) - 1)
-
-    @property
-    def smallest_side(self) -> int:
-        """Image sides must be at least this many pixels: one for the innermost level."""
-        return self.size_multiple
-
-    @property
-    def sees_measurement(self) -> bool:
-        """Never: only an HDiT can degrade its features."""
-        return False
 
     @property
     def time_features(self) -> int:
@@ -355,7 +335,7 @@ def _resized(
 def _attention(channels: int, config: UNetConfig, rngs: nnx.Rngs) -> AttentionBlock:
     return AttentionBlock(
         channels,
-        head_size=config.head_size or channels,
+        head_size=config.head_size or channels // config.num_heads,
         num_groups=config.norm_num_groups,
         eps=config.norm_eps,
         rngs=rngs,

@@ -1,4 +1,4 @@
-"""The parts of the convolutional U-Net of DDPM and ADM, each for one image."""
+"""The parts that the convolutional U-Nets share, each for one image, and their configurations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,55 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lavps_jax.networks.conditioning import require
 from lavps_jax.networks.convolution import Conv, GroupNorm
 from lavps_jax.networks.layers import Linear, dropout
 from lavps_jax.networks.precision import spread, widened
+
+
+class LevelsConfig:
+    """What the configurations of convolutional U-Nets share: levels of half the pixels per side.
+
+    Their fields are those of the subclasses, which check them in `check_levels`.
+    """
+
+    in_channels: int
+    out_channels: int
+    block_channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    layers_per_block: int
+    dropout: float
+    num_classes: int
+
+    def check_levels(self) -> None:
+        """Raises a UserError that names a field which is out of range."""
+        for name in ("in_channels", "out_channels", "layers_per_block"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        channels = self.block_channels
+        require(len(channels) >= 1, "block_channels", channels, "give at least one level")
+        require(
+            len(self.attention) == len(channels),
+            "attention",
+            self.attention,
+            f"give one entry for each of the {len(channels)} block_channels",
+        )
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a rate in [0, 1)")
+        require(self.num_classes >= 0, "num_classes", self.num_classes, "use 0 or more")
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be multiples of this many pixels."""
+        return 2 ** (len(self.block_channels) - 1)
+
+    @property
+    def smallest_side(self) -> int:
+        """Image sides must be at least this many pixels: one for the innermost level."""
+        return self.size_multiple
+
+    @property
+    def sees_measurement(self) -> bool:
+        """Never: only an HDiT can degrade its features."""
+        return False
 
 
 def timestep_embedding(

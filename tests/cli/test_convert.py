@@ -20,6 +20,7 @@ from flax import nnx
 from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig, to_json
 from lavps_jax.convert import from_checkpoint, from_orbax, run, to_torch
 from lavps_jax.data import SyntheticData
+from lavps_jax.diffusion.parameterisations import VP
 from lavps_jax.errors import UserError
 from lavps_jax.io.own_folders import MARK
 from lavps_jax.io.published import to_published
@@ -190,7 +191,7 @@ def test_damaged_and_missing_files(prior, tmp_path):
         from_checkpoint(source, out, preset)
     source.write_bytes(b"no checkpoint")
     (tmp_path / "SHA256SUMS").unlink()
-    with pytest.raises(UserError, match="no zip file"):
+    with pytest.raises(UserError, match=r"which is text \(no checkpoint\); get the file itself"):
         from_checkpoint(source, out, preset)
     (tmp_path / "SHA256SUMS").write_text("404: Not Found")
     with pytest.raises(UserError, match="SHA256SUMS; get the file again"):
@@ -244,6 +245,19 @@ def test_networks_that_would_mean_something_else_there(golden, tmp_path, change)
     preset = write_preset(tmp_path / "preset.py", task)
     with pytest.raises(UserError, match=f"{next(iter(change))}: .* the published networks have"):
         from_checkpoint(tmp_path / "nothing.pt", str(tmp_path / "out"), preset)
+
+
+def test_a_prior_that_predicts_something_else_is_refused(prior, golden, tmp_path):
+    tensors, preset = prior
+    other = PriorTask(golden("hdit_tiny").backbone, parameterisation=VP())
+    with pytest.raises(UserError, match="^task.parameterisation: got VP.* have EDM"):
+        from_checkpoint(tmp_path / "nothing.pt", "out", write_preset(tmp_path / "other.py", other))
+    from_checkpoint(save(tensors, tmp_path / "tiny.pt"), str(tmp_path / "out"), preset)
+    card = json.loads((tmp_path / "out" / CARD).read_text())
+    card["config"]["task"]["parameterisation"] = to_json(VP())
+    (tmp_path / "out" / CARD).write_text(json.dumps(card))
+    with pytest.raises(UserError, match="^task.parameterisation: got VP.* have EDM"):
+        to_torch(str(tmp_path / "out"), tmp_path / "back.pt")
 
 
 class Harmful:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -12,16 +13,20 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import lavps_jax as lavps
-from lavps_jax.convert import run
+from lavps_jax.config.settings import PriorTask, TrainConfig, to_json
+from lavps_jax.convert import OWN, run
+from lavps_jax.data import SyntheticData
 from lavps_jax.diffusion.denoisers import NetworkDenoiser
-from lavps_jax.diffusion.parameterisations import VP
+from lavps_jax.diffusion.parameterisations import EDM, VP
 from lavps_jax.errors import UserError
 from lavps_jax.io.diffusers_folder import write_network
 from lavps_jax.io.foreign import dotted
 from lavps_jax.io.layouts.adm import adm_name
 from lavps_jax.io.layouts.ddpm import ddpm_name
 from lavps_jax.io.layouts.diffusers import to_diffusers
-from lavps_jax.io.layouts.recognised import PRESETS, check_network
+from lavps_jax.io.layouts.edm import edm_name
+from lavps_jax.io.layouts.recognised import PRESETS, check_network, recognise, unwrapped
+from lavps_jax.io.weights import export_weights
 from lavps_jax.networks import UNetConfig, split
 
 CONFIG = UNetConfig(block_channels=(32, 32), attention=(False, True), layers_per_block=1,
@@ -49,7 +54,7 @@ def as_files(weights, layout, folder):
         names[name]: array[..., None, None] if ".attn" in names[name] and array.ndim == 2 else array
         for name, array in state.items()
     }
-    save_file({f"module.{k}": np.ascontiguousarray(v) for k, v in squares.items()}, file)
+    save_file({f"module.net.{k}": np.ascontiguousarray(v) for k, v in squares.items()}, file)
     return file
 
 
@@ -60,6 +65,9 @@ def test_a_checkpoint_becomes_the_denoiser_that_it_is(network, layout, tmp_path,
     run([str(as_files(weights, layout, tmp_path / "in")), str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert f"layout: {layout}, " in told and "it was trained as: VP(clip=False, pred" in told
+    assert ('names: without "module.net.", which is before all of them' in told) == (
+        layout == "ddpm"
+    )
     prior = lavps.load_prior(str(tmp_path / "out"), SHAPE)
     x_t = jax.random.normal(jax.random.key(1), SHAPE)
     for t in (1, 500, 1000):
@@ -84,7 +92,44 @@ def test_a_prior_goes_to_diffusers_and_comes_back_the_same(network, tmp_path):
     for key, array in old.items():
         np.testing.assert_array_equal(new[key], array)
     settings = json.loads((first / "config.json").read_text())
-    assert json.loads((tmp_path / "theirs" / "config.json").read_text()) == settings
+    written = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert written == settings | {OWN: written[OWN]}
+
+
+def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_path):
+    """Also what diffusers has no place for: the unit of times, the null class, the schedule."""
+    network = dataclasses.replace(CONFIG, noise_scale=1000.0, num_classes=3)
+    weights = perturb(split(network.build(nnx.Rngs(0)))[1])
+    task, data = PriorTask(network, parameterisation=EDM(0.6)), SyntheticData()
+    config = TrainConfig(task, data, data, "run", schedule=lavps.Schedule(kind="scaled_linear"))
+    export_weights(tmp_path / "ours", weights, {"config": to_json(config)})
+    run([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to-diffusers"])
+    scheduler = json.loads((tmp_path / "theirs" / "scheduler_config.json").read_text())
+    assert scheduler == {
+        "_class_name": "EDMEulerScheduler", "sigma_data": 0.6, "prediction_type": "epsilon"
+    }  # fmt: skip
+    run([str(tmp_path / "theirs"), str(tmp_path / "back")])
+    ours, back = (lavps.load_prior(str(tmp_path / name), SHAPE) for name in ("ours", "back"))
+    x_t = jax.random.normal(jax.random.key(1), SHAPE)
+    for t, label in ((1, None), (600, jnp.eye(3)[1])):
+        x_0 = ours(x_t, jnp.int32(t), label)
+        np.testing.assert_array_equal(back(x_t, jnp.int32(t), label), x_0)
+        assert np.std(x_0 - x_t) > 1e-3
+    # Without what is our own there, as other programs write such priors.
+    written = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(written | {OWN: [3]}))
+    with pytest.raises(UserError, match="^config.json _lavps_jax: got .3,.; get the file again"):
+        run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
+    assert written.pop(OWN)["is"] == "PublishedPrior"
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(written))
+    run([str(tmp_path / "theirs"), str(tmp_path / "other")])
+    other = lavps.load_prior(str(tmp_path / "other"))
+    assert other.parameterisation == EDM(0.6) and other.schedule == lavps.Schedule()
+    (tmp_path / "theirs" / "scheduler_config.json").write_text(
+        json.dumps(scheduler | {"prediction_type": "v_prediction"})
+    )
+    with pytest.raises(UserError, match="^prediction_type: got v_prediction; "):
+        run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
 
 
 def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
@@ -129,23 +174,94 @@ def test_other_files_are_told_by_what_they_are(name, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "names,prefix",
+    [
+        (["model.enc.8x8_conv.weight", "model.map_layer0.bias"], "model."),
+        (["model.enc.8x8_conv.weight", "logvar"], ""),
+        (["model.blocks.0.weight", "model.blocks.1.weight"], ""),
+        (["unet.patch_in.proj.weight", "unet.out_norm.scale"], ""),
+        (["module.unet.patch_in.proj.weight", "module.unet.out_norm.scale"], "module."),
+        # Without the next part as well it would be a prior of pixels.
+        (["module.model.diffusion_model.input_blocks.0.0.weight"], "module."),
+        ([], ""),
+    ],
+)
+def test_what_is_before_all_names_is_taken_off_where_that_tells_the_layout(names, prefix):
+    state = {name: np.full(1, i) for i, name in enumerate(names)}
+    short = {name.removeprefix(prefix): array for name, array in state.items()}
+    assert unwrapped(state) == (short, prefix)
+
+
+NUM_TENSORS = {
+    "adm_imagenet256_prior": 566,
+    "adm_imagenet64_prior": 541,
+    "adm_ffhq256_prior": 362,
+    "ddpm256_prior": 450,
+}
+NUM_PARAMETERS = {
+    "adm_imagenet256_prior": 552_814_086,
+    "adm_imagenet256_classes_prior": 552_814_086 + 1000 * 1024,
+    "adm_imagenet64_prior": 295_904_454,
+    "adm_imagenet128_prior": 421_529_606,
+    "adm_ffhq256_prior": 93_563_910,
+    "improved_cifar10_prior": 52_546_438,
+    "improved_imagenet64_prior": 121_063_942,
+    "improved_imagenet64_classes_prior": 273_049_350,
+    "improved_bedroom256_prior": 113_676_678,
+    "ddpm256_prior": 113_673_219,
+    "ddpm_cifar10_prior": 35_746_307,
+    # Of EDM without the augmentation of images in training, 9 times the noise features.
+    "edm_cifar10_prior": 55_733_891 - 9 * 128,
+    "edm_cifar10_classes_prior": 55_733_891 - 9 * 128 + 11 * 128,
+    "edm_cifar10_ncsn_prior": 56_395_651,
+    "edm_cifar10_ncsn_classes_prior": 56_395_651 + 11 * 256,
+    "edm_64_prior": 61_805_571 - 9 * 128,
+    "edm_64_ncsn_prior": 62_761_091 - 9 * 256 + 128,
+    "edm_imagenet64_prior": 295_899_267,
+}
+
+
+def published_name(name, preset, config):
+    match preset.partition("_")[0]:
+        case "adm" | "improved":
+            return adm_name(name, config)
+        case "ddpm" | "ddpm256":
+            return ddpm_name(name, config)
+    return edm_name(name, config, 32 if "cifar10" in preset else 64)
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_preset_of_another_network_names_the_right_one(name, tmp_path):
+def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
     """On the names and shapes of published files, without their numbers."""
     config = PRESETS[name]
     abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
-    state = {}
-    renamed = adm_name if name.startswith("adm") else ddpm_name
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
+    state, of_diffusers = {}, {}
     for path, variable in nnx.to_flat_state(abstract):
         theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
         shape = variable.shape
         if path[-1] == "kernel":
             shape = (shape[-1], shape[-2], *shape[:-2])
-        key = renamed(theirs, config).partition(" ")[0]
-        state[key] = jax.ShapeDtypeStruct((3 * shape[0] if ".qkv." in key else shape[0],
-                                           *shape[1:]), "float32")  # fmt: skip
+        of_diffusers[theirs] = jax.ShapeDtypeStruct(shape, "float32")
+        key = published_name(theirs, name, config).partition(" ")[0]
+        if ".qkv." in key:
+            shape = (3 * shape[0], *shape[1:])
+        if key == "map_label.weight" and isinstance(config, UNetConfig):
+            shape = shape[::-1]
+        state[key] = jax.ShapeDtypeStruct(shape, "float32")
+    assert len(state) == NUM_TENSORS.get(name, len(state))
     check_network(state, config)
+    if name.startswith("improved") or name in ("adm_imagenet64_prior", "adm_imagenet128_prior"):
+        with pytest.raises(UserError, match=f"do not tell; give --preset configs/{name}.py"):
+            recognise(state)
+    else:
+        assert recognise(state).network == dataclasses.replace(config, dropout=0.0)
     for other, network in PRESETS.items():
         if other != name:
             with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):
                 check_network(state, network)
+    if isinstance(config, UNetConfig):
+        check_network(of_diffusers, config)
+        with pytest.raises(UserError, match=f"^preset: .* instead of .*; give configs/{name}"):
+            check_network(of_diffusers, CONFIG)

@@ -9,26 +9,22 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lavps_jax import compare_sets, convert
 from lavps_jax.config.cli import _stop, _stop_again, from_flags, main, parse
+from lavps_jax.config.samplers import AnySampler
 from lavps_jax.config.settings import AmortizedTask, SampleConfig, TrainConfig
 from lavps_jax.data import FolderData
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import as_path
 from lavps_jax.operators import families
 from lavps_jax.samplers import (
-    DAPS,
-    DDIM,
-    DDNM,
-    DDRM,
-    DING,
     DPS,
     LAVPS,
     MGDM,
-    MGPS,
     DiffPIR,
     FastDIPS,
     GuessAndGuide,
@@ -52,28 +48,19 @@ def test_a_preset_as_it_is():
     assert [type(other) for other in config.compare_with] == [MGDM, DPS]
 
 
-@pytest.mark.parametrize(
-    "word,kind",
-    [
-        ("sampler:mgdm", MGDM),
-        ("sampler:lavps", LAVPS),
-        ("sampler:dps", DPS),
-        ("sampler:ddim", DDIM),
-        ("sampler:pi-gdm", PiGDM),
-        ("sampler:ddnm", DDNM),
-        ("sampler:ddrm", DDRM),
-        ("sampler:diff-pir", DiffPIR),
-        ("sampler:red-diff", REDDiff),
-        ("sampler:daps", DAPS),
-        ("sampler:ding", DING),
-        ("sampler:fast-dips", FastDIPS),
-        ("sampler:guess-and-guide", GuessAndGuide),
-        ("sampler:mgps", MGPS),
-        ("sampler:one-step", OneStep),
-    ],
-)
-def test_a_word_chooses_the_sampler(word, kind):
-    config = parsed(word)
+HYPHENATED = {
+    DiffPIR: "diff-pir",
+    FastDIPS: "fast-dips",
+    GuessAndGuide: "guess-and-guide",
+    OneStep: "one-step",
+    PiGDM: "pi-gdm",
+    REDDiff: "red-diff",
+}
+
+
+@pytest.mark.parametrize("kind", get_args(AnySampler))
+def test_a_word_chooses_the_sampler(kind):
+    config = parsed(f"sampler:{HYPHENATED.get(kind, kind.__name__.lower())}")
     assert type(config.sampler) is kind
     if kind is LAVPS:  # The preset's own kind keeps the preset's values.
         assert config.sampler.amortized == "pretrained/fashion_mnist/motion_blur"
@@ -147,8 +134,19 @@ def test_two_kinds_of_one_field():
 def test_presets_that_are_not_there_or_for_the_other_program():
     with pytest.raises(UserError, match="did you mean configs/fashion_mnist.py?"):
         parse(["configs/fashion_mist.py"], SampleConfig)
+    with pytest.raises(
+        UserError, match=r"of a .py file; ls .*/configs/\*.py lists those there are$"
+    ):
+        parse(["nosuch.py"], SampleConfig)
     with pytest.raises(UserError, match="start it with sample.py"):
         parse([PRESET], TrainConfig)
+    for name, program in (
+        ("fashion_mnist", "train.py"),
+        ("adm_ffhq256", "python -m lavps_jax.conv"),
+    ):
+        words = f"start it with {program}.*; configs/{name}.py samples with this prior$"
+        with pytest.raises(UserError, match=words):
+            parse([f"configs/{name}_prior.py"], SampleConfig)
 
 
 def test_other_programs_are_as_helpful(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lavps_jax.config.settings import (
     load_preset,
     to_json,
 )
+from lavps_jax.errors import UserError
 from lavps_jax.networks import split
 from lavps_jax.runs.loading import network_shape
 
@@ -55,6 +57,26 @@ def test_preset_from_another_folder(preset, monkeypatch, tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / preset).write_text("def get_config(): return 5")
     assert load_preset(str(preset)) == 5
+
+
+def test_a_module_beside_a_preset(tmp_path, monkeypatch):
+    beside = "beside_a_preset"
+    (tmp_path / f"{beside}.py").write_text("SIDE = 5\n\ndef broken():\n    return 1 / 0\n")
+    preset = tmp_path / "own.py"
+    preset.write_text(f"import {beside}\n\ndef get_config():\n    return {beside}.SIDE\n")
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    assert load_preset("own.py") == load_preset(str(preset)) == 5
+    preset.write_text(preset.read_text().replace("SIDE", "broken()"))
+    with pytest.raises(UserError, match=f"got own.py; fix {beside}.py, line 4: ZeroDivisionError"):
+        load_preset("own.py")
+    preset.write_text("\nimport nothing_beside")
+    with pytest.raises(UserError, match="got own.py; fix own.py, line 2: ModuleNotFoundError"):
+        load_preset("own.py")
+    preset.write_bytes(b"\0")
+    with pytest.raises(UserError, match=r"got own.py; fix own.py, line \?: "):
+        load_preset("own.py")
+    assert sys.path == before
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

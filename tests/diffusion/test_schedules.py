@@ -18,6 +18,9 @@ def test_kinds_of_schedules():
     table = Schedule(kind="cosine").alpha_bar
     np.testing.assert_allclose(table[:-1], cosine[:-1] / cosine[0], rtol=1e-6)
     assert table[-1] == np.float32(1e-6)  # The last beta is cut, and so is this.
+    trained = Schedule(4000, kind="cosine", least_alpha_bar=0.0).alpha_bar
+    np.testing.assert_allclose(trained[4:-1:4], table[1:-1], rtol=1e-6)
+    assert trained[-1] == np.float32(trained[-2] * 1e-3) < 1e-9
     betas = (np.sqrt(0.0015) + (np.sqrt(0.0195) - np.sqrt(0.0015)) * np.arange(1000) / 999) ** 2
     table = Schedule(1000, 0.0015, 0.0195, "scaled_linear").alpha_bar
     np.testing.assert_allclose(table[1:], np.cumprod(1 - betas), rtol=1e-6)
@@ -46,7 +49,8 @@ def test_bridge_to_its_own_start_is_the_start():
 
 @pytest.mark.parametrize("make", [lambda: time_grid(1), lambda: time_grid(1001),
                                   lambda: Schedule(beta_min=0.1, beta_max=0.01),
-                                  lambda: Schedule(num_times=4000, kind="cosine")])  # fmt: skip
+                                  lambda: Schedule(num_times=4000, kind="cosine"),
+                                  lambda: Schedule(least_alpha_bar=-1.0)])  # fmt: skip
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(UserError):
         make()

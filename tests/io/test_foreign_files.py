@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,23 @@ def test_quantised_numbers_are_refused(tmp_path):
     save_file({"w": np.zeros(3, jnp.float8_e4m3fn)}, tmp_path / "net.safetensors")
     with pytest.raises(UserError, match="^checkpoint: got .*, w of F8_E4M3; give weights that"):
         read_tensors(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content,words",
+    [
+        (b"", "which is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "text (version https://git-lfs.githu"),
+        (b"<!DOCTYPE html>\n<html>", "text (<!DOCTYPE html> <html>); get the file itself"),
+        (bytes(range(128, 256)) + b"\0", "no zip file; get the file again, or save"),
+        (b"\x80\x02cnothing", "no zip file; get the file again, or save it with PyTorch 1.6"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_without_pytorch(content, words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "net.pt").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(words)):
+        read_tensors(tmp_path / "net.pt")
 
 
 def test_what_pytorch_saves(tmp_path):

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
+from lavps_jax.errors import UserError
 from lavps_jax.networks import AmortizedNetworkConfig, PureModel, UNetConfig, split, trainable_mask
 
 UNET = UNetConfig(
@@ -31,6 +32,13 @@ def test_networks_built_apart_are_equal(config):
     second, second_weights = split(config.build(nnx.Rngs(1)))
     assert first == second and hash(first) == hash(second)
     assert jax.tree.structure(first_weights) == jax.tree.structure(second_weights)
+
+
+def test_settings_that_are_not_there_are_refused():
+    graphdef = split(nnx.eval_shape(lambda: UNET.build(nnx.Rngs(0))))[0].graphdef
+    for settings in ({"compute_dtype": "float16"}, {"remat": "all"}):
+        with pytest.raises(UserError, match=f"^{next(iter(settings))}: got .*; use one of"):
+            PureModel(graphdef, **settings)
 
 
 def test_another_shape_is_another_model(tiny_config):

@@ -98,7 +98,7 @@ def from_adm(
     parts: dict[str, np.ndarray] = {}
     for name, array in state.items():
         width = len(array) // 3 if _QKV.search(name) else 0
-        size = width if new_attention_order else config.head_size or width
+        size = width if new_attention_order else config.head_size or width // config.num_heads
         if width and len(array) % (3 * size) == 0:
             heads = array.reshape(-1, 3, size, *array.shape[1:])
             for index, letter in enumerate("qkv"):

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from lavps_jax.errors import UserError
-from lavps_jax.io.foreign import Path, dotted, from_foreign, to_foreign
+from lavps_jax.io.foreign import Path, axis_length, dotted, from_foreign, to_foreign
 from lavps_jax.networks import SongUNetConfig, UNetConfig, split
 
 _OURS = re.compile(r"\.(kernel|scale)$")
@@ -103,6 +103,36 @@ def config_from_diffusers(settings: Mapping[str, Any]) -> UNetConfig:
     )
 
 
+def config_from_shapes(state: Mapping[str, Any]) -> UNetConfig:
+    """What shapes tell of the configuration: not heads, groups, frequencies, and the null class.
+
+    Args:
+      state: anything with a shape, by name.
+
+    Raises:
+      UserError: naming a tensor that is not there.
+    """
+    places = [name.split(".") for name in state if name.startswith("down_blocks.")]
+    levels = range(len({place[1] for place in places}))
+    first = {place[3] for place in places if place[1:3] == ["0", "resnets"]}
+    channels = tuple(axis_length(state, f"down_blocks.{i}.resnets.0.conv1.weight") for i in levels)
+    time = axis_length(state, "down_blocks.0.resnets.0.time_emb_proj.weight")
+    has_classes = "class_embedding.weight" in state
+    resized = any(name.endswith(".downsamplers.0.conv1.weight") for name in state)
+    return UNetConfig(
+        in_channels=axis_length(state, "conv_in.weight", 1),
+        out_channels=axis_length(state, "conv_out.weight"),
+        block_channels=channels,
+        attention=tuple(f"down_blocks.{i}.attentions.0.group_norm.weight" in state for i in levels),
+        layers_per_block=len(first),
+        norm_num_groups=1,
+        num_classes=axis_length(state, "class_embedding.weight") if has_classes else 0,
+        time_conditioning="add" if channels[0] == time else "scale_shift",
+        resample="resnet" if resized else "conv",
+        null_class=False,
+    )
+
+
 def from_diffusers(state: Mapping[str, np.ndarray], config: UNetConfig) -> nnx.State:
     """The weights of a state dict of `UNet2DModel`; attention may have the names of old versions.
 
@@ -136,6 +166,8 @@ def to_diffusers(
     """
     if config.num_noise_levels != 1:
         raise UserError("num_noise_levels", config.num_noise_levels, "give a network of one")
+    if config.num_heads != 1:
+        raise UserError("num_heads", config.num_heads, "diffusers has one width of all heads")
     time = config.time_conditioning
     plain = "DownBlock2D" if config.resample == "conv" else "ResnetDownsampleBlock2D"
     down = ["AttnDownBlock2D" if has else plain for has in config.attention]

@@ -14,7 +14,11 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError, first_words
 from lavps_jax.io.layouts.adm import config_from_adm, from_adm
 from lavps_jax.io.layouts.ddpm import config_from_ddpm, from_ddpm
-from lavps_jax.io.layouts.diffusers import config_from_diffusers, from_diffusers
+from lavps_jax.io.layouts.diffusers import (
+    config_from_diffusers,
+    config_from_shapes,
+    from_diffusers,
+)
 from lavps_jax.io.layouts.edm import config_from_edm, from_edm, trained_side
 from lavps_jax.networks import SongUNetConfig, UNetConfig, sizes
 
@@ -25,7 +29,7 @@ _LAYOUTS: dict[str, Layout] = {
     r"down\.0\.block\.0\.norm1\.weight": "ddpm",
     r"down_blocks\.0\.resnets\.0\.norm1\.weight": "diffusers",
     r"enc\.\d+x\d+_conv\.weight": "edm",
-    r"(unet|residual_nn)\..*": "hdit",
+    r"(unet|residual_nn)\.patch_in\..*": "hdit",
 }
 _REFUSED = {
     r"(model\.diffusion_model|first_stage_model|cond_stage_model)\..*": (
@@ -51,12 +55,26 @@ _SHAPE = ("in_channels", "out_channels", "block_channels", "attention", "layers_
 PRESETS = {
     "adm_imagenet256_prior": sizes.ADM_IMAGENET256,
     "adm_imagenet256_classes_prior": sizes.ADM_IMAGENET256_CLASSES,
+    "adm_imagenet128_prior": sizes.ADM_IMAGENET128,
     "adm_imagenet64_prior": sizes.ADM_IMAGENET64,
     "adm_ffhq256_prior": sizes.ADM_FFHQ256,
+    "improved_cifar10_prior": sizes.IMPROVED_CIFAR10,
+    "improved_imagenet64_prior": sizes.IMPROVED_IMAGENET64,
+    "improved_imagenet64_classes_prior": sizes.IMPROVED_IMAGENET64_CLASSES,
+    "improved_bedroom256_prior": sizes.IMPROVED_BEDROOM256,
     "ddpm256_prior": sizes.DDPM256,
     "ddpm_cifar10_prior": sizes.DDPM_CIFAR10,
+    "edm_cifar10_prior": sizes.EDM_CIFAR10,
+    "edm_cifar10_classes_prior": sizes.EDM_CIFAR10_CLASSES,
+    "edm_cifar10_ncsn_prior": sizes.EDM_CIFAR10_NCSN,
+    "edm_cifar10_ncsn_classes_prior": sizes.EDM_CIFAR10_NCSN_CLASSES,
+    "edm_64_prior": sizes.EDM_64,
+    "edm_64_ncsn_prior": sizes.EDM_64_NCSN,
+    "edm_imagenet64_prior": sizes.EDM_IMAGENET64,
 }
 """Presets of published networks."""
+_UNTOLD = ("adm_imagenet64_prior", "adm_imagenet128_prior")
+"""Those of networks of ADM that have another schedule or other heads than the rest."""
 _BETAS = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",
@@ -68,6 +86,7 @@ _SCHEDULERS = (
     "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
 )  # fmt: skip
 """Of diffusers, for networks of variance-preserving diffusion."""
+_EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x_0"}
 
 
@@ -83,6 +102,25 @@ class Recognised(NamedTuple):
     network: UNetConfig | SongUNetConfig
     parameterisation: VP | EDM = VP()
     side: int | None = None
+
+
+def unwrapped(state: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], str]:
+    """A state dict without what comes before all of its names, as "module." of parallel training.
+
+    Args:
+      state: arrays by name.
+
+    Returns:
+      The state dict, and what was taken off its names: nothing, "", unless it has a known layout
+      without that and none with it.
+    """
+    names, prefix = list(state), ""
+    while not any(re.fullmatch(known, name) for known in (*_REFUSED, *_LAYOUTS) for name in names):
+        first = f"{names[0].partition('.')[0]}." if names else ""
+        if not first or not all(name.startswith(first) for name in names):
+            return state, ""
+        names, prefix = [name.removeprefix(first) for name in names], prefix + first
+    return {name.removeprefix(prefix): array for name, array in state.items()}, prefix
 
 
 def layout_of(names: Iterable[str]) -> Layout:
@@ -121,11 +159,10 @@ def recognise(
     match layout_of(state):
         case "adm":
             network = config_from_adm(state)
-            if _shape(network) == _shape(sizes.ADM_IMAGENET64):
-                found = "ADM of ImageNet at 64 pixels, whose schedule shapes do not tell"
-                raise UserError(
-                    "checkpoint", found, "give --preset configs/adm_imagenet64_prior.py"
-                )
+            known = _presets_like(network) or ["NAME_prior"]
+            if network.resample == "conv" or known[0] in _UNTOLD:
+                found = "an ADM or Improved DDPM whose schedule or heads shapes do not tell"
+                raise UserError("checkpoint", found, f"give --preset configs/{known[0]}.py")
             return Recognised(network)
         case "ddpm":
             return Recognised(config_from_ddpm(state))
@@ -181,27 +218,37 @@ def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
       state: arrays by name, in a layout whose shapes tell the network.
       network: a `UNetConfig` or `SongUNetConfig`, what they should be of.
     """
-    layout = layout_of(state)
-    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm}
-    found = told.get(layout, lambda _: network)(state)
+    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm,
+            "diffusers": config_from_shapes}  # fmt: skip
+    found = told.get(layout_of(state), lambda _: network)(state)
     if _shape(found) == _shape(network):
         return
-    known = [name for name, one in PRESETS.items() if _shape(one) == _shape(found)]
+    known = _presets_like(found)
     fields = dict(zip(_SHAPE, zip(_shape(found), _shape(network), strict=True), strict=True))
     changes = [f"{name} {a} instead of {b}" for name, (a, b) in fields.items() if a != b]
     remedy = f"give configs/{known[0]}.py" if known else "leave it out: shapes tell the network"
     raise UserError("preset", f"another network than the file's, {', '.join(changes)}", remedy)
 
 
+def _presets_like(network: UNetConfig | SongUNetConfig) -> list[str]:
+    return [name for name, one in PRESETS.items() if _shape(one) == _shape(network)]
+
+
 def _shape(network: UNetConfig | SongUNetConfig) -> tuple[Any, ...]:
-    return tuple(getattr(network, name, None) for name in _SHAPE)
+    null = bool(network.num_classes and getattr(network, "null_class", False))
+    facts = {name: getattr(network, name, None) for name in _SHAPE}
+    return tuple({**facts, "num_classes": network.num_classes + null}.values())
 
 
-def _trained_as(scheduler: Mapping[str, Any]) -> VP:
+def _trained_as(scheduler: Mapping[str, Any]) -> VP | EDM:
     """From diffusers' scheduler_config.json; where that says nothing, as DDPM."""
     betas = scheduler.get("beta_schedule", "linear")
     prediction = scheduler.get("prediction_type", "epsilon")
     kind = scheduler.get("_class_name", "DDPMScheduler")
+    if kind in _EDM_SCHEDULERS:
+        if prediction != "epsilon":  # "v_prediction" there is the negative of it.
+            raise UserError("prediction_type", prediction, "convert epsilon, of an EDM")
+        return EDM(scheduler.get("sigma_data", 0.5))
     if kind not in _SCHEDULERS or scheduler.get("rescale_betas_zero_snr"):
         kind += " with rescale_betas_zero_snr" * (kind in _SCHEDULERS)
         raise UserError("scheduler", kind, "use lavps_jax.denoiser_from with its parameterisation")
@@ -215,20 +262,25 @@ def _trained_as(scheduler: Mapping[str, Any]) -> VP:
         scheduler.get("beta_start", 1e-4),
         scheduler.get("beta_end", 0.02),
         _BETAS[betas],  # type: ignore[arg-type]
+        0.0 if betas == "squaredcos_cap_v2" else 1e-6,
     )
     return VP(_PREDICTIONS[prediction], schedule)  # type: ignore[arg-type]
 
 
 def scheduler_of(parameterisation: Parameterisation) -> dict[str, Any]:
-    """The content of diffusers' scheduler_config.json of a prior; empty for one of EDM.
+    """The content of diffusers' scheduler_config.json of a prior.
 
     Raises:
       UserError: if there is no scheduler for it.
     """
     predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
     match parameterisation:
-        case EDM():
-            return {}
+        case EDM(sigma_data=sigma_data):
+            return {
+                "_class_name": _EDM_SCHEDULERS[0],
+                "sigma_data": sigma_data,
+                "prediction_type": "epsilon",
+            }
         case VP(prediction=prediction, schedule=schedule) if prediction in predictions:
             return {
                 "_class_name": "DDPMScheduler",
