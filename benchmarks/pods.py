@@ -62,6 +62,8 @@ CASES = (
     Case("imagenet256_amortized", 2, fsdp=4, prior="imagenet256_prior"),
     Case("ffhq256", 1, prior="ffhq256_prior", amortized="ffhq256_amortized"),
     Case("imagenet256", 1, prior="imagenet256_prior", amortized="imagenet256_amortized"),
+    Case("adm_ffhq256", 1, prior="adm_ffhq256_prior"),
+    Case("adm_imagenet256", 1, prior="adm_imagenet256_prior"),
 )
 
 
