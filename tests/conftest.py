@@ -7,6 +7,7 @@ import ctypes
 import functools
 import gc
 import os
+import tempfile
 from importlib.metadata import version
 
 FLAGS: dict[str, str] = {}
@@ -26,6 +27,13 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Where in our files an instruction comes from: a third of the time of lowering, read by nobody.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# What is compiled again, by another test, process or program that a test starts, is read from here;
+# a folder of your own is kept for the next run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="lavps-programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tracing makes many objects that live on, among which Python would search for garbage all the time.
 gc.set_threshold(200_000, 50, 100)
 
