@@ -7,7 +7,9 @@ import ctypes
 import functools
 import gc
 import os
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 FLAGS: dict[str, str] = {}
 if version("jax").startswith("0.10."):
@@ -26,6 +28,13 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Where in our files an instruction comes from: a third of the time of lowering, read by nobody.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# What is compiled again, by another test, process or program that a test starts, is read from here;
+# a folder of your own is kept for the next run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.TemporaryDirectory(prefix="lavps-programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tracing makes many objects that live on, among which Python would search for garbage all the time.
 gc.set_threshold(200_000, 50, 100)
 
@@ -51,10 +60,24 @@ from lavps_jax.samplers.starts import Amortized  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+MUCH_MEMORY = 1.5e9
+
+
+def memory_in_use() -> float:
+    """Bytes of this process; endless where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return float("inf")
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_one_module():
-    """Compiled programs are of no use to the next module, and all of them would need 12 GB."""
+def _programs_of_some_modules():
+    """Compiled programs of all modules would need 12 GB; the small ones are of use to the next."""
     yield
+    if memory_in_use() < MUCH_MEMORY:
+        return
     jax.clear_caches()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # Where the C library is not GNU's.

@@ -43,7 +43,7 @@ EXACT = [
 LINEAR = [
     *EXACT,
     families.MotionBlur(9, 0.9),
-    families.GaussianBlur(11, (0.8, 2.0)),
+    families.GaussianBlur(9, (0.8, 2.0)),
     families.AnisotropicBlur(9),
     families.KernelFile(KERNEL),
     families.Composition(families.GaussianBlur(5, 1.0), families.SuperResolution(2)),

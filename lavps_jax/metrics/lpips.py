@@ -107,6 +107,7 @@ def load_lpips_weights(net: LPIPSNet = "alexnet") -> LPIPSWeights:
     )
 
 
+@jax.jit
 def lpips(
     weights: LPIPSWeights, x: Float[Array, "H W C"], reference: Float[Array, "H W C"]
 ) -> Float[Array, ""]:

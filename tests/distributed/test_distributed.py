@@ -268,40 +268,41 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step(tmp_path):
 
 
 def test_processes_that_differ_are_told_apart(tmp_path):
-    both = finish(start([config(tmp_path / "run"), config(tmp_path / "run", seed=1)]))
-    for _, errors, code in both:
+    unlike = start([config(tmp_path / "run"), config(tmp_path / "run", seed=1)])
+    unequal = start([config(tmp_path / "run")] * 2, num_devices=(1, 2))
+    for _, errors, code in finish(unlike):
         assert code == 2, errors
         assert "error: seed: got another one in process 1 than in process 0" in errors
-    both = finish(start([config(tmp_path / "run")] * 2, num_devices=(1, 2)))
-    for _, errors, code in both:
+    for _, errors, code in finish(unequal):
         assert code == 2, errors
         assert "error: devices of a process: got 1, 2; use equal numbers" in errors
     assert not list(tmp_path.iterdir())
 
 
-def connected(port: int, index: int) -> subprocess.CompletedProcess:
+def connecting(port: int, index: int) -> subprocess.Popen:
     code = (
         "from lavps_jax.config import cli; from lavps_jax.distributed import processes; "
         f"cli.main(lambda _: processes.connect('localhost:{port}', {index}, 2, timeout=2))"
     )
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_process_that_never_comes_is_an_error_in_time(index):
-    port = free_port()
-    done = connected(port, index)
-    expected = f"error: coordinator: got localhost:{port}; start all processes: they did not meet "
-    assert done.returncode == 2
-    assert f"{expected}within 2 s\n" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_port_that_is_taken_is_named():
+def test_a_process_that_never_comes_and_a_port_that_is_taken_are_errors_in_time():
+    """The first and the second of two processes, each alone; and a port of another program."""
     with socket.create_server(("", 0)) as server:
-        done = connected(port := server.getsockname()[1], 0)
-    assert done.returncode == 2
-    assert f"error: coordinator: got localhost:{port}; choose another port: Addr" in done.stderr
+        taken = server.getsockname()[1]
+        ports = free_port(), free_port()
+        started = [connecting(ports[0], 0), connecting(ports[1], 1), connecting(taken, 0)]
+        *alone, (_, told, code) = finish(started)
+    for port, (_, errors, returned) in zip(ports, alone, strict=True):
+        expected = f"error: coordinator: got localhost:{port}; start all processes: they did not "
+        assert returned == 2
+        assert f"{expected}meet within 2 s\n" in errors and "Traceback" not in errors
+    assert code == 2
+    assert f"error: coordinator: got localhost:{taken}; choose another port: Addr" in told
 
 
 def test_flags_of_processes_are_checked():

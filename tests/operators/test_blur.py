@@ -110,6 +110,16 @@ KERNELS = {
 }
 
 
+@jax.jit
+def ridge(operator, y, weight):
+    return operator.ridge(y, weight)
+
+
+@jax.jit
+def ridge_of_each(operator, ys, weights):
+    return jax.vmap(operator.ridge)(ys, weights)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("noise", [0.05, 1e-3])
 def test_ridge_of_a_mirrored_blur_at_any_weight_against_a_dense_solution(name, noise):
@@ -122,23 +132,22 @@ def test_ridge_of_a_mirrored_blur_at_any_weight_against_a_dense_solution(name, n
     a = np.stack([ndimage.correlate(one, kernel, mode="mirror").ravel() for one in unit], 1)
     x_0 = ndimage.gaussian_filter(rng.standard_normal((side, side)), 2).ravel()
     y = (a @ x_0 / np.abs(x_0).max() + noise * rng.standard_normal(side**2)).astype(np.float32)
-    solve = jax.jit(operator.ridge)
     for weight, allowed in (
         (0.0025, 1e-4),
         (1e-4, 1e-3),
         (1e-7, 0.1 if name == "motion" else 0.01),
     ):
         exact = np.linalg.solve(a.T @ a + weight * np.eye(side**2), a.T @ y.astype(np.float64))
-        found = np.asarray(solve(y.reshape(side, side, 1), weight)).ravel()
+        found = np.asarray(ridge(operator, y.reshape(side, side, 1), weight)).ravel()
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
         assert error < allowed, (weight, error)
     # An image does not notice which others are solved with it.
     images = [0 * y, y, 100 * x_0]
     batch = jnp.stack([jnp.asarray(one).reshape(side, side, 1) for one in images])
     weights = jnp.asarray([1.0, 1e-4, 0.1])
-    together = jax.jit(jax.vmap(operator.ridge))(batch, weights)
+    together = ridge_of_each(operator, batch, weights)
     np.testing.assert_array_equal(together[0], 0)
-    alone = jax.jit(jax.vmap(operator.ridge))(batch[1:2], weights[1:2])
+    alone = ridge_of_each(operator, batch[1:2], weights[1:2])
     np.testing.assert_allclose(together[1], alone[0], rtol=0, atol=1e-4 * np.abs(alone).max())
 
 
@@ -149,7 +158,7 @@ def test_no_noise_is_no_reason_for_huge_images(sigma_y):
     x = jax.random.uniform(jax.random.key(0), (32, 32, 1), minval=-1.0)
     for kernel in (jnp.ones((9, 9)) / 81, jnp.array([[0, 0, 0], [-0.5, 0, 0.5], [0, 0, 0]])):
         problem = simulate(jax.random.key(1), x, Blur(kernel, x_shape=x.shape), sigma_y)
-        assert np.linalg.norm(estimate(problem)) < 3 * np.linalg.norm(x)
+        assert np.linalg.norm(jax.jit(estimate)(problem)) < 3 * np.linalg.norm(x)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])

@@ -26,27 +26,50 @@ def draw(family, rng_key, x_shape):
     return family.draw(rng_key, x_shape)
 
 
-@pytest.mark.parametrize("family", [*LINEAR, *NONLINEAR], ids=str)
+@pytest.mark.parametrize("family", LINEAR, ids=str)
 def test_laws_float32(family):
     x_shape = (32, 32, 3 if family in COLOUR_ONLY else 1)
     operator = draw(family, jax.random.key(3), x_shape)
     check_operator(jax.random.key(4), operator, rtol=1e-5, exact_pinv=family in EXACT)
 
 
-@pytest.mark.parametrize("family", [*LINEAR, *NONLINEAR], ids=str)
+@pytest.mark.parametrize("family", LINEAR, ids=str)
 def test_laws_float64_of_an_image_that_is_not_square(family):
     with jax.enable_x64(True):
         operator = draw(family, jax.random.key(3), (32, 48, 3))
         check_operator(jax.random.key(4), operator, rtol=1e-12, exact_pinv=family in EXACT)
 
 
+@pytest.mark.parametrize("family", NONLINEAR, ids=str)
+def test_laws_of_what_is_not_linear(family):
+    """In float32, in which a gradient may have no digits left; images of float64 stay so."""
+    operator = draw(family, jax.random.key(3), (32, 48, 3))
+    check_operator(jax.random.key(4), operator, rtol=1e-5)
+    with jax.enable_x64(True):
+        image = jax.ShapeDtypeStruct((32, 32, 1), jnp.float64)
+        y = jax.eval_shape(
+            lambda key, x: family.draw(key, x.shape).forward(x), jax.random.key(3), image
+        )
+        assert y.dtype in (jnp.float64, jnp.complex128)
+
+
+@jax.jit
+def measured(operator, images):
+    return jax.vmap(operator.forward)(images)
+
+
 def dense(operator) -> tuple[np.ndarray, jax.Array, np.ndarray]:
     """The matrix of an operator, a random y, and that y as its rows see it."""
     size = math.prod(operator.x_shape)
-    columns = jax.jit(jax.vmap(operator.forward))(jnp.eye(size).reshape(size, *operator.x_shape))
+    columns = np.asarray(measured(operator, np.eye(size).reshape(size, *operator.x_shape)))
     y = jax.random.normal(jax.random.key(1), operator.y_shape, columns.dtype)
     # A complex measurement of a real image: real and imaginary parts are separate rows.
     return _real(columns.reshape(size, -1)).T, y, _real(np.ravel(y))
+
+
+@jax.jit
+def inverses(operator, y, weight):
+    return operator.pinv(y), operator.adjoint(y), operator.ridge(y, weight)
 
 
 @pytest.mark.parametrize("family", EXACT, ids=str)
@@ -58,34 +81,41 @@ def test_pinv_is_least_squares_of_smallest_norm_and_ridge_solves_its_equation(fa
         operator = draw(family, jax.random.key(0), x_shape)
         matrix, y, flat = dense(operator)
 
-        expected_pinv = np.linalg.pinv(matrix, rcond=1e-9) @ flat
-        np.testing.assert_allclose(np.ravel(operator.pinv(y)), expected_pinv, atol=1e-12)
-        expected_adjoint = matrix.T @ flat
-        np.testing.assert_allclose(np.ravel(operator.adjoint(y)), expected_adjoint, atol=1e-12)
         weight = 0.3
+        pinv, adjoint, ridge = map(np.ravel, inverses(operator, y, weight))
+        expected_pinv = np.linalg.pinv(matrix, rcond=1e-9) @ flat
+        np.testing.assert_allclose(pinv, expected_pinv, atol=1e-12)
+        expected_adjoint = matrix.T @ flat
+        np.testing.assert_allclose(adjoint, expected_adjoint, atol=1e-12)
         expected_ridge = np.linalg.solve(
             matrix.T @ matrix + weight * np.eye(size), expected_adjoint
         )
-        np.testing.assert_allclose(np.ravel(operator.ridge(y, weight)), expected_ridge, atol=1e-12)
+        np.testing.assert_allclose(ridge, expected_ridge, atol=1e-12)
+
+
+def bent(s, xp=jnp):
+    """A function of singular values that is not zero at 0."""
+    return 1 / (0.2 + s**2) + xp.cos(3 * s)
+
+
+@jax.jit
+def filtered(operator, x, y):
+    return operator.spectral(bent, x), operator.spectral_adjoint(lambda s: bent(s) / s, y)
 
 
 def check_spectral(operator) -> None:
-    """Both filters against a dense singular value decomposition, with fn(0) that is not zero."""
+    """Both filters against a dense singular value decomposition."""
     matrix, y, flat = dense(operator)
     u, values, vt = np.linalg.svd(matrix)
     values = np.pad(values, (0, len(vt) - len(values)))
     values = np.where(values > 1e-9 * values[0], values, 0)
     x = jax.random.normal(jax.random.key(2), operator.x_shape)
-
-    def fn(s):
-        return 1 / (0.2 + s**2) + jnp.cos(3 * s)
-
-    expected = vt.T @ (np.asarray(fn(values)) * (vt @ np.ravel(x)))
-    np.testing.assert_allclose(np.ravel(operator.spectral(fn, x)), expected, atol=1e-11)
+    of_image, of_measurement = map(np.ravel, filtered(operator, x, y))
+    expected = vt.T @ (bent(values, np) * (vt @ np.ravel(x)))
+    np.testing.assert_allclose(of_image, expected, atol=1e-11)
     seen = np.flatnonzero(values)
-    expected = vt[seen].T @ (np.asarray(fn(values[seen]) / values[seen]) * (u.T[seen] @ flat))
-    found = operator.spectral_adjoint(lambda s: fn(s) / s, y)
-    np.testing.assert_allclose(np.ravel(found), expected, atol=1e-11)
+    expected = vt[seen].T @ (bent(values[seen], np) / values[seen] * (u.T[seen] @ flat))
+    np.testing.assert_allclose(of_measurement, expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("family", EXACT, ids=str)

@@ -23,9 +23,9 @@ X = jax.random.uniform(jax.random.key(0), SHAPE, minval=-0.9, maxval=0.9)
 
 
 def test_photons_have_their_mean_and_variance():
-    noise = Poisson(40.0)
-    ys = jax.vmap(lambda key: noise.draw(key, X))(jax.random.split(jax.random.key(1), 4000))
-    rate = np.asarray(40 * (X + 1) / 2)
+    noise, x = Poisson(40.0), X[:8, :8]
+    ys = jax.vmap(lambda key: noise.draw(key, x))(jax.random.split(jax.random.key(1), 4000))
+    rate = np.asarray(40 * (x + 1) / 2)
     counts = 40 * (np.asarray(ys) + 1) / 2
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
     assert np.abs((counts.mean(0) - rate) / np.sqrt(rate / 4000)).max() < 5

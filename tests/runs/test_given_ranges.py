@@ -77,7 +77,8 @@ def _measure(tmp_path, family, arrays, x):
     shape = jax.eval_shape(family.draw(jax.random.key(0), (8, 8, 1)).forward, x[0])
     y = np.zeros((len(x), *shape.shape), shape.dtype)
     operators = load(saved(tmp_path, y=y, **arrays), family, image_shape=(8, 8, 1)).problems
-    return np.asarray(jax.vmap(lambda operator, x: operator.forward(x))(operators.operator, x))
+    forward = jax.jit(jax.vmap(lambda operator, x: operator.forward(x)))
+    return np.asarray(forward(operators.operator, x))
 
 
 def test_counts_of_photons_are_numbers_from_0_to_the_peak(tmp_path):

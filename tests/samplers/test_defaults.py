@@ -33,23 +33,19 @@ def prior():
 )
 def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):
     x_0 = jnp.asarray(load_batch(ShippedData().open(), IMAGES))
-    posed = []
-    for i, image in zip(IMAGES, x_0, strict=True):
+
+    def pose(i, image):
         operator = family.draw(jax.random.key(i), image.shape)
-        posed.append(simulate(jax.random.key(100 + i), image, operator, 0.05))
-    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *posed)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.asarray(IMAGES))
+        problem = simulate(jax.random.key(100 + i), image, operator, 0.05)
+        return jax.random.fold_in(jax.random.key(0), i), problem
+
+    def score(problem, image, x):
+        naive = jnp.clip(problem.operator.pinv(problem.y), -1, 1)
+        chi2 = residual_chi2(problem, x) / problem.operator.num_observed()
+        return psnr(naive, image), psnr(x, image), chi2
+
+    keys, problems = jax.jit(jax.vmap(pose))(jnp.asarray(IMAGES), x_0)
     out = sample(keys, MGDM(num_steps=num_steps), prior, problems)
-    naive, decibels, chi2 = np.mean(
-        [
-            (
-                psnr(jnp.clip(problem.operator.pinv(problem.y), -1, 1), image),
-                psnr(x, image),
-                residual_chi2(problem, x) / problem.operator.num_observed(),
-            )
-            for problem, image, x in zip(posed, x_0, out.x_0[:, 0], strict=True)
-        ],
-        axis=0,
-    )
+    naive, decibels, chi2 = np.mean(jax.jit(jax.vmap(score))(problems, x_0, out.x_0[:, 0]), axis=1)
     assert decibels > naive + gain
     assert 0.8 < chi2 < 1.6

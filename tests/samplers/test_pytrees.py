@@ -201,7 +201,8 @@ BLUR = CircularBlur(jnp.array([[0.0, 0.1, 0.0], [0.1, 0.6, 0.1], [0.0, 0.1, 0.0]
 @pytest.mark.parametrize(
     ("name", "operator"),
     [
-        *((name, Identity(x_shape=SHAPE)) for name in POSTERIOR),
+        *((name, Inpainting(MASK, x_shape=SHAPE)) for name in POSTERIOR),
+        ("ddrm", Identity(x_shape=SHAPE)),
         ("pigdm", BLUR),
         ("lavps", BLUR),
         ("dps", CURVED),
@@ -220,12 +221,14 @@ def test_a_constant_noise_map_is_the_number(name, operator):
 
 @pytest.mark.parametrize("name", POSTERIOR)
 def test_where_a_noise_map_is_infinite_nothing_is_measured(name):
-    problem = problem_of()
+    elsewhere = jnp.ones(SHAPE).at[0, 0].set(0.0)
+    both = Inpainting(MASK * elsewhere, x_shape=SHAPE)
+    problem = simulate(jax.random.key(2), X_0, both, 0.2)
     hidden = jnp.where(MASK > 0, problem.y, 7.0)
     noise = Gaussian(jnp.where(MASK > 0, 0.2, jnp.inf))
     masked, with_map = (
         sample(KEY, SAMPLERS[name][0], PRIOR, p, num_particles=2).x_0
-        for p in (problem, Problem(hidden, Identity(x_shape=SHAPE), noise))
+        for p in (problem, Problem(hidden, Inpainting(elsewhere, x_shape=SHAPE), noise))
     )
     np.testing.assert_allclose(with_map, masked, rtol=0, atol=1e-4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +84,18 @@ def gaussian(mean: float = 0.0, std: float = 1.0, kind=GaussianMixture):
     return kind(jnp.full((1, *SHAPE), mean), jnp.zeros(1), jnp.float32(std))
 
 
+class Counting(GaussianMixture):
+    """A prior that counts its calls as the program runs."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, x_t, t, label=None):
+        jax.debug.callback(lambda: self.calls.append(1))
+        return super().__call__(x_t, t)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_result_does_not_depend_on_batch_order_or_particles(name):
+def test_a_result_does_not_depend_on_batch_order_or_particles_and_its_cost_is_counted(name):
     sampler, prior, stacked, rng_keys = SAMPLERS[name], gaussian(), problems(3), keys(5, 2, 9)
     all_x_0 = sample(rng_keys, sampler, prior, stacked, num_particles=3).x_0
     assert np.ptp(np.asarray(all_x_0)) > 0.1
@@ -93,8 +104,12 @@ def test_a_result_does_not_depend_on_batch_order_or_particles(name):
     x_0 = sample(permuted[0], sampler, prior, permuted[1], num_particles=3).x_0
     np.testing.assert_allclose(x_0, all_x_0[order], rtol=0, atol=1e-5)
     one = jax.tree.map(lambda leaf: leaf[1], stacked)
-    fewer = sample(rng_keys[1], sampler, prior, one, num_particles=2)
+    Counting.calls.clear()
+    fewer = sample(rng_keys[1], sampler, gaussian(kind=Counting), one, num_particles=2)
     np.testing.assert_allclose(fewer.x_0, all_x_0[1, :2], rtol=0, atol=1e-5)
+    jax.effects_barrier()
+    # One call is of both particles.
+    assert len(Counting.calls) == sampler.cost(Schedule()).network_calls
 
 
 def test_ddim_samples_the_prior():
@@ -198,21 +213,6 @@ def test_a_start_for_another_schedule_is_refused():
     start = Amortized(None, lambda *_: None, Schedule(beta_max=0.01))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="amortized: got Schedule.*0.01.*; give one for the sched"):
         sample(keys(0)[0], LAVPS(start), gaussian(), one_problem())
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_cost_counts_the_denoiser_calls(name):
-    calls = []
-
-    class Counting(GaussianMixture):
-        def __call__(self, x_t, t, label=None):
-            jax.debug.callback(lambda: calls.append(1))
-            return super().__call__(x_t, t)
-
-    out = sample(keys(0)[0], SAMPLERS[name], gaussian(kind=Counting), one_problem())
-    jax.block_until_ready(out)
-    jax.effects_barrier()
-    assert len(calls) == SAMPLERS[name].cost(Schedule()).network_calls
 
 
 @pytest.mark.parametrize("name", ["dps", "mgdm"])
