@@ -19,10 +19,10 @@ def get_config() -> TrainConfig:
         validation_data=FolderData("photographs/test", channels=3, crop=256),
         run_dir="runs/photo_prior",
         batch_size=16,
-        num_train_steps=40_000,
+        num_train_steps=30_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, ema_decay=0.9995),
         num_validation_images=16,
-        validate_every=1_000,
+        validate_every=500,
         checkpoint_every=250,
         export_dtype="float16",
     )

@@ -52,12 +52,11 @@ def without_paths(stored: Any, run_name: str) -> Any:
     """The stored configuration without paths of this machine."""
     if isinstance(stored, list):
         return [without_paths(item, run_name) for item in stored]
+    if isinstance(stored, str) and Path(stored).is_absolute():
+        return Path(stored).name
     if not isinstance(stored, dict):
         return stored
     fixed = {"data_dir": None, "run_dir": f"runs/{run_name}"}
-    for key in {"prior", "denoiser"} & stored.keys():
-        if Path(stored[key]).is_absolute():
-            fixed[key] = Path(stored[key]).name
     return {key: fixed.get(key, without_paths(value, run_name)) for key, value in stored.items()}
 
 
