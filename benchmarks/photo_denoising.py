@@ -5,7 +5,7 @@ results are cut to that range. The wavelet denoiser is BayesShrink (Chang, Yu, V
 Transactions on Image Processing 2000) on YCbCr as in scikit-image, and is told the noise level,
 too.
 
-Needs scikit-image (pip install scikit-image).
+Needs scikit-image and PyWavelets (pip install scikit-image PyWavelets).
 Command: python -m benchmarks.photo_denoising --images FOLDER
 """
 
