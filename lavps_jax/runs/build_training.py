@@ -24,6 +24,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.runs.loading import (
     amortized_start,
+    found_network,
     load_network,
     load_prior,
     supervised_denoiser,
@@ -90,7 +91,7 @@ def _given(config: TrainConfig, path: str) -> tuple[PureModel, Weights]:
     task = config.task
     if isinstance(task, OneStepTask):
         raise UserError("initial_weights", path, "leave it out: task.denoiser is what it begins as")
-    model, weights, trained = load_network(path)
+    model, weights, trained = load_network(found_network(path))
     if type(trained.task) is not type(task) or trained.task.network != task.network:
         raise UserError("initial_weights", path, "give weights of the same task and network")
     if isinstance(trained.task, PriorTask) and trained.task.parameterisation != EDM():
