@@ -56,8 +56,15 @@ def test_they_are_those_of_the_export(tmp_path):
 def test_those_of_another_network_are_refused(tmp_path):
     wider = dataclasses.replace(NETWORK, block_channels=(6,))
     export(tmp_path / "weights", PriorTask(wider))
-    with pytest.raises(UserError, match="initial_weights.*same task and network"):
+    with pytest.raises(
+        UserError, match="weights, of block_channels=.6,.; give .*same task and net"
+    ):
         build_trainee(config(tmp_path / "weights"), (8, 8, 1))
+    other = config("fashion_mnist/inpainting")
+    with pytest.raises(
+        UserError, match="inpainting, of AmortizedTask; give .*same task and network"
+    ):
+        build_trainee(other, (8, 8, 1))
 
 
 def test_those_of_another_parameterisation_are_refused(tmp_path):
@@ -84,7 +91,9 @@ def test_shipped_ones_are_given_by_name():
 
 def test_a_run_that_goes_on_does_not_read_them_again(tmp_path, monkeypatch):
     run = config("gone", run_dir=str(tmp_path / "run"), batch_size=1)
-    with pytest.raises(UserError, match="^weights: got gone, where no exported weights are"):
+    with pytest.raises(
+        UserError, match="^initial_weights: got gone, where no exported weights are"
+    ):
         run_training(run, devices=jax.devices()[:1])
     (tmp_path / "run" / "checkpoints" / "3" / "state").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "3" / "_CHECKPOINT_METADATA").write_text("{}")
