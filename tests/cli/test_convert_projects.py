@@ -13,7 +13,13 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import lavps_jax as lavps
-from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig, to_json
+from lavps_jax.config.settings import (
+    AmortizedTask,
+    PriorTask,
+    PublishedPrior,
+    TrainConfig,
+    to_json,
+)
 from lavps_jax.convert import OWN, run
 from lavps_jax.data import SyntheticData
 from lavps_jax.diffusion.denoisers import NetworkDenoiser
@@ -153,6 +159,42 @@ def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_pa
     )
     with pytest.raises(UserError, match="^prediction_type: got v_prediction; "):
         run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
+
+
+def test_a_changed_copy_of_our_configuration_is_refused(network, tmp_path):
+    """Also where the scheduler beside it has become that of a network of something else."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    card = {"config": to_json(PublishedPrior(PriorTask(CONFIG, parameterisation=VP())))}
+    export_weights(ours, network[0], card)
+    run([str(ours), str(theirs), "--to-diffusers"])
+    settings = json.loads((theirs / "config.json").read_text())
+    own = settings[OWN]
+    for changed, message in (
+        (
+            own | {"is": ["PublishedPrior"]},
+            "^stored configuration: got .'PublishedPrior'.; did you mean",
+        ),
+        (
+            own | {"task": 5},
+            "^stored configuration: got PublishedPrior.task 5; expected one of Pri",
+        ),
+        (own | {"schedule": own["task"]}, "PublishedPrior.schedule {'is': 'PriorTask'.*Schedule$"),
+        (own | {"task": own["task"] | {"network": None}}, "PriorTask.network None; expected one"),
+        (own | {"is": "Own"}, "^stored configuration: got Own; get the file again, or a version"),
+        (own | {"colour": 5}, "unexpected keyword argument 'colour'$"),
+    ):
+        (theirs / "config.json").write_text(json.dumps(settings | {OWN: changed}))
+        with pytest.raises(UserError, match=message) as caught:
+            run([str(theirs), str(tmp_path / "refused")])
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    (theirs / "config.json").write_text(json.dumps(settings))
+    scheduler = json.loads((theirs / "scheduler_config.json").read_text())
+    run([str(theirs), str(tmp_path / "back")])
+    for name, value in (("prediction_type", "v_prediction"), ("beta_end", 0.01)):
+        (theirs / "scheduler_config.json").write_text(json.dumps(scheduler | {name: value}))
+        with pytest.raises(UserError, match=f"^scheduler_config.json {name}: got {value}; _lavps_"):
+            run([str(theirs), str(tmp_path / "refused")])
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
