@@ -139,7 +139,8 @@ def _own_prior(settings: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Pub
     """What `to_diffusers` wrote; a UserError if the scheduler has become one of something else."""
     config: Any = from_json(settings[OWN])
     if not isinstance(config, PublishedPrior):
-        raise UserError(f"config.json {OWN}", config, "get the file again, or leave this out")
+        found = type(config).__name__
+        raise UserError(f"config.json {OWN}", found, "get the file again, or leave this out")
     for name, value in scheduler_of(config.task.parameterisation).items():
         if name not in ("_class_name", "clip_sample") and scheduler.get(name, value) != value:
             remedy = f"{OWN} of config.json says {value}: take that out if it was trained otherwise"

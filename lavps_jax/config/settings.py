@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from etils import epy
@@ -342,22 +342,29 @@ def from_json(stored: Any) -> Any:
 
 
 def _check_kinds(kind: type, fields: Mapping[str, Any]) -> None:
-    """Raises a UserError unless each part that is a configuration is of a kind the field can have.
-
-    Families of operators may be a user's own.
-    """
+    """Raises a UserError unless every field is of a kind it can have; operators may be a user's."""
     for name, hint in get_type_hints(kind).items():
-        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        if (
-            name not in fields
-            or name == "operator"
-            or not all(map(dataclasses.is_dataclass, kinds))
-        ):
-            continue
-        if not isinstance(fields[name], kinds):
+        if name in fields and name != "operator" and not _fits(fields[name], hint):
+            known = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+            remedy = f"expected {' or '.join(one.__name__ for one in known)}"
             found = f"{kind.__name__}.{name} {to_json(fields[name])!r:.60}"
-            remedy = f"expected one of {', '.join(one.__name__ for one in kinds)}"
             raise UserError("stored configuration", found, remedy)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of this kind, as far as it is a configuration, a number, or these in a
+    tuple."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        of_one = get_args(hint)[1:] == (...,)
+        return isinstance(value, tuple) and all(
+            _fits(one, get_args(hint)[0]) for one in value * of_one
+        )
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    known = hint in (bool, str, NoneType) or dataclasses.is_dataclass(hint)
+    return not known or isinstance(value, hint)
 
 
 @dataclass(frozen=True)

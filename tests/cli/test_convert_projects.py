@@ -147,7 +147,7 @@ def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_pa
     # Without what is our own there, as other programs write such priors.
     written = json.loads((tmp_path / "theirs" / "config.json").read_text())
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(written | {OWN: [3]}))
-    with pytest.raises(UserError, match="^config.json _lavps_jax: got .3,.; get the file again"):
+    with pytest.raises(UserError, match="^config.json _lavps_jax: got tuple; get the file again"):
         run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
     assert written.pop(OWN)["is"] == "PublishedPrior"
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(written))
@@ -169,19 +169,27 @@ def test_a_changed_copy_of_our_configuration_is_refused(network, tmp_path):
     run([str(ours), str(theirs), "--to-diffusers"])
     settings = json.loads((theirs / "config.json").read_text())
     own = settings[OWN]
+    task, wrong = own["task"], "^stored configuration: got "
     for changed, message in (
-        (
-            own | {"is": ["PublishedPrior"]},
-            "^stored configuration: got .'PublishedPrior'.; did you mean",
-        ),
-        (
-            own | {"task": 5},
-            "^stored configuration: got PublishedPrior.task 5; expected one of Pri",
-        ),
-        (own | {"schedule": own["task"]}, "PublishedPrior.schedule {'is': 'PriorTask'.*Schedule$"),
-        (own | {"task": own["task"] | {"network": None}}, "PriorTask.network None; expected one"),
-        (own | {"is": "Own"}, "^stored configuration: got Own; get the file again, or a version"),
+        (own["task"], "^config.json _lavps_jax: got PriorTask; get the file again"),
+        (own | {"is": ["PublishedPrior"]}, wrong + ".'PublishedPrior'.; did you mean"),
+        (own | {"is": "Own"}, wrong + "Own; get the file again, or a version"),
         (own | {"colour": 5}, "unexpected keyword argument 'colour'$"),
+        (own | {"task": 5}, wrong + "PublishedPrior.task 5; expected PriorTask$"),
+        (own | {"schedule": task}, wrong + "PublishedPrior.schedule {.*; expected Schedule$"),
+        (
+            own | {"task": task | {"network": None}},
+            "PriorTask.network None; expected .* or UNetCon",
+        ),
+        (own | {"side": "8"}, wrong + "PublishedPrior.side '8'; expected int or NoneType$"),
+        *(
+            (own | {"task": task | {"network": task["network"] | {name: value}}}, message)
+            for name, value, message in (
+                ("in_channels", 3.5, "UNetConfig.in_channels 3.5; expected int$"),
+                ("noise_scale", "x", "UNetConfig.noise_scale 'x'; expected float$"),
+                ("block_channels", [32, "32"], "block_channels .32, '32'.; expected tuple$"),
+            )
+        ),
     ):
         (theirs / "config.json").write_text(json.dumps(settings | {OWN: changed}))
         with pytest.raises(UserError, match=message) as caught:
