@@ -363,8 +363,10 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    known = hint in (bool, str, NoneType) or dataclasses.is_dataclass(hint)
-    return not known or isinstance(value, hint)
+    if hint in (bool, str, NoneType) or dataclasses.is_dataclass(hint):
+        kind: Any = hint
+        return isinstance(value, kind)
+    return True
 
 
 @dataclass(frozen=True)
