@@ -304,13 +304,10 @@ def published_name(name, preset, config):
     return edm_name(name, config, 32 if "cifar10" in preset else 64)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
-    """On the names and shapes of published files, without their numbers."""
-    config = PRESETS[name]
-    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
-    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
+def as_published(name, config):
+    """The names and shapes of a published file, and of the same in diffusers' layout."""
     state, of_diffusers = {}, {}
+    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
     for path, variable in nnx.to_flat_state(abstract):
         theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
         shape = variable.shape
@@ -323,6 +320,28 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
         if key == "map_label.weight" and isinstance(config, UNetConfig):
             shape = shape[::-1]
         state[key] = jax.ShapeDtypeStruct(shape, "float32")
+    return state, of_diffusers
+
+
+@pytest.mark.parametrize(
+    "name,changes",
+    [("improved_cifar10_prior", {"block_channels": (32,), "attention": (True,)}),
+     # DDPM has the same shapes for 256 pixels, and tells its networks the time otherwise.
+     ("improved_bedroom256_prior", {"out_channels": 3})],
+)  # fmt: skip
+def test_an_improved_ddpm_that_nobody_published_needs_a_preset_of_its_own(name, changes):
+    state, _ = as_published(name, dataclasses.replace(PRESETS[name], **changes))
+    with pytest.raises(UserError, match="do not tell; write a preset like configs/improved_cifar1"):
+        recognise(state)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
+    """On the names and shapes of published files, without their numbers."""
+    config = PRESETS[name]
+    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
+    state, of_diffusers = as_published(name, config)
     assert len(state) == NUM_TENSORS.get(name, len(state))
     check_network(state, config)
     if name.startswith("improved") or name in ("adm_imagenet64_prior", "adm_imagenet128_prior"):
