@@ -61,7 +61,7 @@ from lavps_jax.io.published import from_published, published_prefix, to_publishe
 from lavps_jax.io.storage import as_path, on_disk, reached, write_file
 from lavps_jax.io.weights import CARD, write_weights
 from lavps_jax.networks import UNetConfig, split
-from lavps_jax.runs.loading import load_network
+from lavps_jax.runs.loading import load_network, network_shape
 
 OWN = "_lavps_jax"
 """Key of a config.json, of which diffusers takes no notice, with the whole `PublishedPrior`."""
@@ -124,7 +124,7 @@ def from_checkpoint(
             else:
                 settings = settings or settings_beside(source)
                 if config is None and settings and OWN in settings:
-                    config = _own_prior(settings)
+                    config = _own_prior(settings, scheduler or {})
                 elif config is None:
                     config = _as_prior(recognise(state, settings, scheduler))
                 else:
@@ -135,10 +135,16 @@ def from_checkpoint(
     return [f'names: without "{prefix}", which is before all of them'] * bool(prefix) + lines
 
 
-def _own_prior(settings: Mapping[str, Any]) -> PublishedPrior:
+def _own_prior(settings: Mapping[str, Any], scheduler: Mapping[str, Any]) -> PublishedPrior:
+    """What `to_diffusers` wrote; a UserError if the scheduler has become one of something else."""
     config: Any = from_json(settings[OWN])
     if not isinstance(config, PublishedPrior):
-        raise UserError(f"config.json {OWN}", config, "get the file again, or leave this out")
+        found = type(config).__name__
+        raise UserError(f"config.json {OWN}", found, "get the file again, or leave this out")
+    for name, value in scheduler_of(config.task.parameterisation).items():
+        if name not in ("_class_name", "clip_sample") and scheduler.get(name, value) != value:
+            remedy = f"{OWN} of config.json says {value}: take that out if it was trained otherwise"
+            raise UserError(f"scheduler_config.json {name}", scheduler[name], remedy)
     return config
 
 
@@ -224,10 +230,11 @@ def to_diffusers(source: str, out: str, *, overwrite: bool = False) -> None:
       UserError: if there are no weights at `source`, or of a network that has no such layout.
     """
     _, weights, config = load_network(source)
-    task, side = config.task, getattr(config, "side", None)
+    task = config.task
     if not isinstance(task, PriorTask) or not isinstance(task.network, UNetConfig):
         kind = type(task.network).__name__
         raise UserError("source", f"{source}, {kind}", "give a U-Net, diffusers has no other")
+    side = network_shape(source).trained_side
     state, settings = to_network(weights, task.network)
     settings |= {OWN: to_json(PublishedPrior(task, config.schedule, side))}
     settings |= {} if side is None else {"sample_size": side}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from etils import epy
 
@@ -82,8 +85,8 @@ class TrainConfig:
     """Steps of the whole run; one with a constant schedule can go on to a larger number."""
     optimizer: OptimizerConfig = OptimizerConfig()
     initial_weights: str | None = None
-    """Folder of exported weights of the same network, on disk or gs://, that training begins with;
-    None draws fresh ones."""
+    """Folder of exported weights of the same network, on disk or gs://, or the name of shipped ones,
+    that training begins with; None draws fresh ones. A run that goes on does not read them again."""
     schedule: Schedule = Schedule()
     seed: int = 0
     """Of the initial weights, the order of images, and all random draws."""
@@ -250,6 +253,7 @@ def load_preset(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _forget_others(file.parent)
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
@@ -268,7 +272,22 @@ def load_preset(path: str) -> Any:
         remedy = f"fix {Path(where).name}, line {line}: {type(error).__name__}: {error}"
         raise UserError("preset", path, " ".join(remedy.split())) from error
     finally:
-        sys.path.remove(str(file.parent))
+        with contextlib.suppress(ValueError):  # The file may have changed the list itself.
+            sys.path.remove(str(file.parent))
+
+
+def _forget_others(folder: Path) -> None:
+    """Forgets modules beside presets of other folders that have the name of one in this folder.
+
+    Python would take them for it.
+    """
+    presets = [one for name, one in sys.modules.items() if name.startswith("preset ")]
+    others = {Path(str(one.__file__)).parent for one in presets} - {folder}
+    for name in {one.stem for one in folder.glob("*")} & sys.modules.keys() - {"lavps_jax"}:
+        file = Path(getattr(sys.modules[name], "__file__", None) or "nowhere")
+        if (file.parent.parent if file.name == "__init__.py" else file.parent) in others:
+            for one in [one for one in sys.modules if f"{one}.".startswith(f"{name}.")]:
+                del sys.modules[one]
 
 
 # The classes that a stored configuration may name.
@@ -306,17 +325,48 @@ def from_json(stored: Any) -> Any:
         return stored
     known = {cls.__name__: cls for cls in _CLASSES}
     name = stored.get("is")
-    if name not in known:
-        raise UserError("stored configuration", name, f"expected one of {', '.join(known)}")
+    if not isinstance(name, str) or name not in known:
+        remedy = did_you_mean(str(name), known)
+        remedy = remedy or "get the file again, or a version of this library that knows it"
+        raise UserError("stored configuration", name, remedy)
     fields = {
         key: _family_from_json(value) if key == "operator" else from_json(value)
         for key, value in stored.items()
         if key != "is"
     }
+    _check_kinds(known[name], fields)
     try:
         return known[name](**fields)
     except TypeError as error:
         raise UserError("stored configuration", json.dumps(stored)[:80], str(error)) from error
+
+
+def _check_kinds(kind: type, fields: Mapping[str, Any]) -> None:
+    """Raises a UserError unless every field is of a kind it can have; operators may be a user's."""
+    for name, hint in get_type_hints(kind).items():
+        if name in fields and name != "operator" and not _fits(fields[name], hint):
+            known = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+            remedy = f"expected {' or '.join(one.__name__ for one in known)}"
+            found = f"{kind.__name__}.{name} {to_json(fields[name])!r:.60}"
+            raise UserError("stored configuration", found, remedy)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of this kind, as far as it is a configuration, a number, or these in a
+    tuple."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        of_one = get_args(hint)[1:] == (...,)
+        return isinstance(value, tuple) and all(
+            _fits(one, get_args(hint)[0]) for one in value * of_one
+        )
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint in (bool, str, NoneType) or dataclasses.is_dataclass(hint):
+        kind: Any = hint
+        return isinstance(value, kind)
+    return True
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,10 @@ class ShippedData:
         Those of Fashion-MNIST are in the order of the original file t10k-images:
         tensorflow-datasets shuffles a split when it prepares it, image k of `TfdsData` is another.
         """
-        check_choices(self)
+        try:
+            check_choices(self)
+        except UserError as error:
+            raise UserError("data.name", error.value, error.remedy) from error
         if self.name == "photographs":
             images = np.stack(np.split(_sheet("photographs.png"), 3, axis=1))
             return ArraySource(images, ("photograph-boardwalk", "photograph-temple",

@@ -24,6 +24,7 @@ from lavps_jax.errors import UserError
 from lavps_jax.networks.pure import PureModel, split, trainable_mask
 from lavps_jax.runs.loading import (
     amortized_start,
+    found_network,
     load_network,
     load_prior,
     supervised_denoiser,
@@ -90,9 +91,18 @@ def _given(config: TrainConfig, path: str) -> tuple[PureModel, Weights]:
     task = config.task
     if isinstance(task, OneStepTask):
         raise UserError("initial_weights", path, "leave it out: task.denoiser is what it begins as")
-    model, weights, trained = load_network(path)
-    if type(trained.task) is not type(task) or trained.task.network != task.network:
-        raise UserError("initial_weights", path, "give weights of the same task and network")
+    try:
+        model, weights, trained = load_network(found_network(path))
+    except UserError as error:
+        raise UserError("initial_weights", error.value, error.remedy) from error
+    remedy = "give weights of the same task and network"
+    if type(trained.task) is not type(task):
+        raise UserError("initial_weights", f"{path}, of {type(trained.task).__name__}", remedy)
+    if (network := trained.task.network) != task.network:
+        facts = {one.name: getattr(network, one.name) for one in dataclasses.fields(network)}
+        changed = [f"{name}={value}" for name, value in facts.items()
+                   if value != getattr(task.network, name, None)]  # fmt: skip
+        raise UserError("initial_weights", f"{path}, of {', '.join(changed)}", remedy)
     if isinstance(trained.task, PriorTask) and trained.task.parameterisation != EDM():
         found = f"{path}, of {trained.task.parameterisation}"
         raise UserError("initial_weights", found, "use those of a denoiser that is EDM(), too")

@@ -71,7 +71,7 @@ def load_prior(
     Raises:
       UserError: if there is none, or it does not take images of `image_shape`.
     """
-    path = _found(path, "/prior")
+    path = found_network(path, "/prior")
     model, weights, config = load_network(path, compute_dtype)
     task = _prior_task(path, config)
     if image_shape is not None:
@@ -95,7 +95,7 @@ def load_amortized(
     Raises:
       UserError: as of `load_prior`.
     """
-    model, weights, config = load_network(path := _found(path), compute_dtype)
+    model, weights, config = load_network(path := found_network(path), compute_dtype)
     task = config.task
     if not isinstance(task, AmortizedTask | SupervisedTask):
         remedy = "give an amortized network or a supervised denoiser"
@@ -115,7 +115,7 @@ def load_supervised(
     compute_dtype: ComputeDtype = "float32",
 ) -> SupervisedDenoiser:
     """An exported supervised denoiser; arguments and errors as of `load_prior`."""
-    model, weights, config = load_network(path := _found(path), compute_dtype)
+    model, weights, config = load_network(path := found_network(path), compute_dtype)
     if not isinstance(config.task, SupervisedTask):
         raise UserError("sampler.denoiser", path, "give a supervised denoiser")
     if image_shape is not None:
@@ -129,7 +129,7 @@ def load_generator(
     compute_dtype: ComputeDtype = "float32",
 ) -> tuple[SupervisedDenoiser, float]:
     """An exported generator and its start_sigma; arguments and errors as of `load_prior`."""
-    model, weights, config = load_network(path := _found(path), compute_dtype)
+    model, weights, config = load_network(path := found_network(path), compute_dtype)
     if not isinstance(config.task, OneStepTask):
         raise UserError("sampler.generator", path, "give a generator")
     if image_shape is not None:
@@ -178,7 +178,7 @@ def network_shape(prior: str) -> NetworkShape:
     Raises:
       UserError: if there is none.
     """
-    prior = _found(prior, "/prior")
+    prior = found_network(prior, "/prior")
     config = stored_config(prior)
     network = _prior_task(prior, config).network
     return NetworkShape(
@@ -273,8 +273,13 @@ def _settings(source: Mapping[str, DataConfig], *names: str) -> str:
     return f" ({', '.join(present)})" if present else ""
 
 
-def _found(path: str, suffix: str = "") -> str:
-    """The path, or the folder of the shipped network of this name."""
+def found_network(path: str, suffix: str = "") -> str:
+    """The path, or the folder of the shipped network of this name.
+
+    Args:
+      path: of a folder, or a name such as "fashion_mnist/prior".
+      suffix: of the name, that may be left out.
+    """
     is_name = not os.path.exists(path) and path.count("/") + bool(suffix) == 1 and ":" not in path
     return shipped_network(path + suffix) if is_name else path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
@@ -86,7 +87,7 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
         if num_classes and source.label(0) is None:
             remedy = f"say the classes of the images: the network has {num_classes}"
             raise UserError(field, "images without classes", f"{remedy} (or num_classes 0)")
-    trainee = build_trainee(config, train_data.image_shape)
+    trainee = build_trainee(_as_it_begins(config, run_dir), train_data.image_shape)
     frozen = on_all_devices(trainee.frozen, weight_sharding(mesh, trainee.frozen))
     load = batches_of(config, train_data, mesh)
     optimizer = build_optimizer(config, trainee.weights)
@@ -170,6 +171,12 @@ def run_training(config: TrainConfig, *, devices: Sequence[Any] | None = None) -
     if card is None or card["step"] != config.num_train_steps:  # Taken away, or of a longer run.
         _export(config, state, validate(state.ema), least, mesh)
     return run_dir / "weights"
+
+
+def _as_it_begins(config: TrainConfig, run_dir: AnyPath) -> TrainConfig:
+    """Without its initial weights, which may be gone, if the run goes on from a checkpoint."""
+    goes_on = TrainingCheckpoints.last_step_in(run_dir / "checkpoints") > 0
+    return dataclasses.replace(config, initial_weights=None) if goes_on else config
 
 
 def _checked_mesh(config: TrainConfig, devices: Sequence[Any] | None) -> Mesh:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lavps_jax.config.settings import TrainConfig, to_json
+from lavps_jax.config.settings import TrainConfig, from_json, to_json
 from lavps_jax.distributed.processes import is_first
 from lavps_jax.errors import UserError, first_words
 from lavps_jax.io.checkpoints import TrainingCheckpoints
@@ -76,6 +76,7 @@ def _check_same_run(run_dir: AnyPath, config: TrainConfig) -> None:
     if not isinstance(found, dict) or found.get("is") != wanted["is"]:
         remedy = "choose another folder, to which checkpoints of a run may be copied"
         raise UserError("run_dir", f"{file}, which is damaged or of no training run", remedy)
+    wanted, found = _completed(wanted), _completed(found)
     differs = [
         name
         for name in dict.fromkeys((*wanted, *found))
@@ -90,6 +91,14 @@ def _check_same_run(run_dir: AnyPath, config: TrainConfig) -> None:
         remedy = f"keep {found['num_train_steps']}, where the {config.optimizer.schedule} schedule "
         remedy += f"of the run in {run_dir} ends: only a constant one can go on"
         raise UserError("num_train_steps", config.num_train_steps, remedy)
+
+
+def _completed(stored: Any) -> Any:
+    """A stored configuration, with the defaults of settings that it does not know yet."""
+    try:
+        return to_json(from_json(stored))
+    except UserError:
+        return stored
 
 
 def claim_run_folder(run_dir: AnyPath, config: TrainConfig) -> None:

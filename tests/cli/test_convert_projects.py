@@ -13,7 +13,13 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import lavps_jax as lavps
-from lavps_jax.config.settings import AmortizedTask, PriorTask, TrainConfig, to_json
+from lavps_jax.config.settings import (
+    AmortizedTask,
+    PriorTask,
+    PublishedPrior,
+    TrainConfig,
+    to_json,
+)
 from lavps_jax.convert import OWN, run
 from lavps_jax.data import SyntheticData
 from lavps_jax.diffusion.denoisers import NetworkDenoiser
@@ -141,7 +147,7 @@ def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_pa
     # Without what is our own there, as other programs write such priors.
     written = json.loads((tmp_path / "theirs" / "config.json").read_text())
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(written | {OWN: [3]}))
-    with pytest.raises(UserError, match="^config.json _lavps_jax: got .3,.; get the file again"):
+    with pytest.raises(UserError, match="^config.json _lavps_jax: got tuple; get the file again"):
         run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
     assert written.pop(OWN)["is"] == "PublishedPrior"
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(written))
@@ -153,6 +159,50 @@ def test_a_prior_that_was_trained_here_comes_back_from_diffusers(perturb, tmp_pa
     )
     with pytest.raises(UserError, match="^prediction_type: got v_prediction; "):
         run([str(tmp_path / "theirs"), str(tmp_path / "refused")])
+
+
+def test_a_changed_copy_of_our_configuration_is_refused(network, tmp_path):
+    """Also where the scheduler beside it has become that of a network of something else."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    card = {"config": to_json(PublishedPrior(PriorTask(CONFIG, parameterisation=VP())))}
+    export_weights(ours, network[0], card)
+    run([str(ours), str(theirs), "--to-diffusers"])
+    settings = json.loads((theirs / "config.json").read_text())
+    own = settings[OWN]
+    task, wrong = own["task"], "^stored configuration: got "
+    for changed, message in (
+        (own["task"], "^config.json _lavps_jax: got PriorTask; get the file again"),
+        (own | {"is": ["PublishedPrior"]}, wrong + ".'PublishedPrior'.; did you mean"),
+        (own | {"is": "Own"}, wrong + "Own; get the file again, or a version"),
+        (own | {"colour": 5}, "unexpected keyword argument 'colour'$"),
+        (own | {"task": 5}, wrong + "PublishedPrior.task 5; expected PriorTask$"),
+        (own | {"schedule": task}, wrong + "PublishedPrior.schedule {.*; expected Schedule$"),
+        (
+            own | {"task": task | {"network": None}},
+            "PriorTask.network None; expected .* or UNetCon",
+        ),
+        (own | {"side": "8"}, wrong + "PublishedPrior.side '8'; expected int or NoneType$"),
+        *(
+            (own | {"task": task | {"network": task["network"] | {name: value}}}, message)
+            for name, value, message in (
+                ("in_channels", 3.5, "UNetConfig.in_channels 3.5; expected int$"),
+                ("noise_scale", "x", "UNetConfig.noise_scale 'x'; expected float$"),
+                ("block_channels", [32, "32"], "block_channels .32, '32'.; expected tuple$"),
+            )
+        ),
+    ):
+        (theirs / "config.json").write_text(json.dumps(settings | {OWN: changed}))
+        with pytest.raises(UserError, match=message) as caught:
+            run([str(theirs), str(tmp_path / "refused")])
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    (theirs / "config.json").write_text(json.dumps(settings))
+    scheduler = json.loads((theirs / "scheduler_config.json").read_text())
+    run([str(theirs), str(tmp_path / "back")])
+    for name, value in (("prediction_type", "v_prediction"), ("beta_end", 0.01)):
+        (theirs / "scheduler_config.json").write_text(json.dumps(scheduler | {name: value}))
+        with pytest.raises(UserError, match=f"^scheduler_config.json {name}: got {value}; _lavps_"):
+            run([str(theirs), str(tmp_path / "refused")])
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_diffusers_schedulers_say_is_kept(network, tmp_path):
@@ -254,13 +304,10 @@ def published_name(name, preset, config):
     return edm_name(name, config, 32 if "cifar10" in preset else 64)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
-    """On the names and shapes of published files, without their numbers."""
-    config = PRESETS[name]
-    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
-    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
+def as_published(name, config):
+    """The names and shapes of a published file, and of the same in diffusers' layout."""
     state, of_diffusers = {}, {}
+    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
     for path, variable in nnx.to_flat_state(abstract):
         theirs = dotted(path).replace("kernel", "weight").replace("scale", "weight")
         shape = variable.shape
@@ -273,6 +320,28 @@ def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name
         if key == "map_label.weight" and isinstance(config, UNetConfig):
             shape = shape[::-1]
         state[key] = jax.ShapeDtypeStruct(shape, "float32")
+    return state, of_diffusers
+
+
+@pytest.mark.parametrize(
+    "name,changes",
+    [("improved_cifar10_prior", {"block_channels": (32,), "attention": (True,)}),
+     # DDPM has the same shapes for 256 pixels, and tells its networks the time otherwise.
+     ("improved_bedroom256_prior", {"out_channels": 3})],
+)  # fmt: skip
+def test_an_improved_ddpm_that_nobody_published_needs_a_preset_of_its_own(name, changes):
+    state, _ = as_published(name, dataclasses.replace(PRESETS[name], **changes))
+    with pytest.raises(UserError, match="do not tell; write a preset like configs/improved_cifar1"):
+        recognise(state)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_published_sizes_and_the_wrong_one_names_the_right(name):
+    """On the names and shapes of published files, without their numbers."""
+    config = PRESETS[name]
+    abstract = split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))[1]
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == NUM_PARAMETERS[name]
+    state, of_diffusers = as_published(name, config)
     assert len(state) == NUM_TENSORS.get(name, len(state))
     check_network(state, config)
     if name.startswith("improved") or name in ("adm_imagenet64_prior", "adm_imagenet128_prior"):

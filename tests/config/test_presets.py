@@ -79,6 +79,27 @@ def test_a_module_beside_a_preset(tmp_path, monkeypatch):
     assert sys.path == before
 
 
+def test_modules_of_one_name_beside_two_presets(tmp_path):
+    """Also in packages; from one folder they stay the same modules."""
+    for name in ("one", "other"):
+        (tmp_path / name / "parts_beside").mkdir(parents=True)
+        (tmp_path / name / "parts_beside" / "__init__.py").touch()
+        (tmp_path / name / "parts_beside" / "side.py").write_text(f"SIDE = {name!r}\n")
+        (tmp_path / name / "named_alike.py").write_text(f"class Own:\n    side = {name!r}\n")
+        (tmp_path / name / "own.py").write_text(
+            "from named_alike import Own\nfrom parts_beside.side import SIDE\n"
+            "def get_config(): return Own, SIDE"
+        )
+
+    def load(name):
+        return load_preset(str(tmp_path / name / "own.py"))
+
+    one, other = load("one"), load("other")
+    assert [(own.side, side) for own, side in (one, other)] == [("one",) * 2, ("other",) * 2]
+    assert load("other") == other
+    assert load("one")[0].side == "one"
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_preset(preset, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -171,7 +171,7 @@ def test_shipped_images_by_name():
     assert images.min() == -1 and images.max() == 1
     np.testing.assert_array_equal(to_uint8(images[9]), ShippedData().open()[9])
     with pytest.raises(
-        UserError, match="name: got 'cifar'; use one of 'fashion_mnist', 'photographs'"
+        UserError, match="^data.name: got 'cifar'; use one of 'fashion_mnist', 'photographs'"
     ) as caught:
         shipped("cifar")
     assert "\n" not in str(caught.value)

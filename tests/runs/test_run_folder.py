@@ -12,13 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-from lavps_jax.config.settings import OptimizerConfig, PriorTask, TrainConfig
+from lavps_jax.config.settings import OptimizerConfig, PriorTask, TrainConfig, to_json
 from lavps_jax.data import SyntheticData
+from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
 from lavps_jax.networks import GlobalAttention, HDiTConfig, LevelConfig
 from lavps_jax.runs import training as training_run
 from lavps_jax.runs.loading import load_network
+from lavps_jax.runs.training_folder import check_run_folder
 
 run_training = partial(training_run.run_training, devices=jax.devices()[:1])
 NETWORK = HDiTConfig(1, 1, 4, (LevelConfig(16, 1, GlobalAttention(8)),), 16, 1)
@@ -104,6 +106,17 @@ def test_a_cosine_ends_where_it_ends(tmp_path):
     with pytest.raises(UserError, match="another optimizer"):
         run_training(config(tmp_path / "run", num_train_steps=4))
     assert everything(tmp_path) == before
+
+
+def test_a_run_that_knew_fewer_settings_goes_on(tmp_path):
+    """They had their defaults then."""
+    stored = to_json(config(tmp_path))
+    del stored["initial_weights"], stored["schedule"]["least_alpha_bar"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    check_run_folder(tmp_path, config(tmp_path))
+    for field, changed in (("schedule", Schedule(least_alpha_bar=1e-5)), ("initial_weights", "x")):
+        with pytest.raises(UserError, match=f"a run with another {field}"):
+            check_run_folder(tmp_path, config(tmp_path, **{field: changed}))
 
 
 def a_log(run):

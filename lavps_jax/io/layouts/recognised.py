@@ -73,7 +73,7 @@ PRESETS = {
     "edm_imagenet64_prior": sizes.EDM_IMAGENET64,
 }
 """Presets of published networks."""
-_UNTOLD = ("adm_imagenet64_prior", "adm_imagenet128_prior")
+_UNTOLD = {"adm_imagenet64_prior", "adm_imagenet128_prior"}
 """Those of networks of ADM that have another schedule or other heads than the rest."""
 _BETAS = {
     "linear": "linear",
@@ -159,10 +159,15 @@ def recognise(
     match layout_of(state):
         case "adm":
             network = config_from_adm(state)
-            known = _presets_like(network) or ["NAME_prior"]
-            if network.resample == "conv" or known[0] in _UNTOLD:
+            # DDPM's own have the same shapes for 256 pixels, and are told the time otherwise.
+            known = [one for one in _presets_like(network) if not one.startswith("ddpm")]
+            if network.resample == "conv" or _UNTOLD & set(known):
                 found = "an ADM or Improved DDPM whose schedule or heads shapes do not tell"
-                raise UserError("checkpoint", found, f"give --preset configs/{known[0]}.py")
+                remedy = (
+                    "write a preset like configs/improved_cifar10_prior.py, give it as --preset"
+                )
+                remedy = f"give --preset configs/{known[0]}.py" if known else remedy
+                raise UserError("checkpoint", found, remedy)
             return Recognised(network)
         case "ddpm":
             return Recognised(config_from_ddpm(state))
