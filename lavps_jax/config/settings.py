@@ -85,8 +85,8 @@ class TrainConfig:
     """Steps of the whole run; one with a constant schedule can go on to a larger number."""
     optimizer: OptimizerConfig = OptimizerConfig()
     initial_weights: str | None = None
-    """Folder of exported weights of the same network, on disk or gs://, or the name of shipped ones,
-    that training begins with; None draws fresh ones. A run that goes on does not read them again."""
+    """Folder of exported weights of the same network, on disk or gs://, or the name of shipped
+    ones, that training begins with; None draws fresh ones. A run that goes on needs none."""
     schedule: Schedule = Schedule()
     seed: int = 0
     """Of the initial weights, the order of images, and all random draws."""

@@ -325,12 +325,14 @@ def as_published(name, config):
 
 @pytest.mark.parametrize(
     "name,changes",
-    [("improved_cifar10_prior", {"block_channels": (32,), "attention": (True,)}),
+    [("improved_cifar10_prior", {"block_channels": (32, 32), "attention": (False, True)}),
      # DDPM has the same shapes for 256 pixels, and tells its networks the time otherwise.
      ("improved_bedroom256_prior", {"out_channels": 3})],
 )  # fmt: skip
 def test_an_improved_ddpm_that_nobody_published_needs_a_preset_of_its_own(name, changes):
-    state, _ = as_published(name, dataclasses.replace(PRESETS[name], **changes))
+    config = dataclasses.replace(PRESETS[name], **changes)
+    state, _ = as_published(name, config)
+    check_network(state, config)
     with pytest.raises(UserError, match="do not tell; write a preset like configs/improved_cifar1"):
         recognise(state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -158,7 +159,7 @@ def recognise(
     """
     match layout_of(state):
         case "adm":
-            network = config_from_adm(state)
+            network = config_from_adm(state, head_size=None)
             # DDPM's own have the same shapes for 256 pixels, and are told the time otherwise.
             known = [one for one in _presets_like(network) if not one.startswith("ddpm")]
             if network.resample == "conv" or _UNTOLD & set(known):
@@ -168,7 +169,7 @@ def recognise(
                 )
                 remedy = f"give --preset configs/{known[0]}.py" if known else remedy
                 raise UserError("checkpoint", found, remedy)
-            return Recognised(network)
+            return Recognised(config_from_adm(state))
         case "ddpm":
             return Recognised(config_from_ddpm(state))
         case "diffusers":
@@ -223,8 +224,12 @@ def check_network(state: Mapping[str, np.ndarray], network: Any) -> None:
       state: arrays by name, in a layout whose shapes tell the network.
       network: a `UNetConfig` or `SongUNetConfig`, what they should be of.
     """
-    told = {"adm": config_from_adm, "ddpm": config_from_ddpm, "edm": config_from_edm,
-            "diffusers": config_from_shapes}  # fmt: skip
+    told: dict[str, Any] = {
+        "adm": functools.partial(config_from_adm, head_size=None),
+        "ddpm": config_from_ddpm,
+        "edm": config_from_edm,
+        "diffusers": config_from_shapes,
+    }
     found = told.get(layout_of(state), lambda _: network)(state)
     if _shape(found) == _shape(network):
         return
