@@ -62,7 +62,7 @@ def load_prior(
     """The exported diffusion prior at `path`.
 
     Args:
-      path: folder of the export, or the name of a shipped data set: "fashion_mnist".
+      path: folder of the export, or the name of a shipped one: "fashion_mnist", "photo".
       image_shape: (H, W, C) of images that it has to take, if known.
       tiles: evaluate it on tiles of larger images.
       compute_dtype: as of `load_network`.
