@@ -34,6 +34,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _programs = tempfile.TemporaryDirectory(prefix="lavps-programs-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
     os.chmod(_programs.name, 0o1777)  # Some tests give up the rights of root.
+# Another process may be writing what one reads; it is compiled then, and programs that tests start
+# should not speak of it.
+os.environ.setdefault(
+    "PYTHONWARNINGS",
+    "ignore:Error reading persistent compilation cache:UserWarning,"
+    "ignore:Error writing persistent compilation cache:UserWarning",
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tracing makes many objects that live on, among which Python would search for garbage all the time.
