@@ -42,7 +42,8 @@ class NetworkShape(NamedTuple):
       multiple: sides are multiples of it.
       num_classes: of a class-conditional network; 0 means none.
       smallest: sides are at least this many pixels, a multiple of `multiple` too.
-      trained_side: longer side of the images it was trained on; None if that is not known.
+      trained_side: longer side of the images it was trained on; None if that is not known, or does
+        not matter.
     """
 
     channels: int
@@ -181,12 +182,14 @@ def network_shape(prior: str) -> NetworkShape:
     prior = found_network(prior, "/prior")
     config = stored_config(prior)
     network = _prior_task(prior, config).network
+    side = config.side if isinstance(config, PublishedPrior) else _side(config.train_data)
     return NetworkShape(
         network.in_channels,
         network.size_multiple,
         network.num_classes,
         network.smallest_side,
-        config.side if isinstance(config, PublishedPrior) else _side(config.train_data),
+        # Trained on crops, it is meant for images of any size.
+        None if isinstance(network, LocalUNetConfig) else side,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import lavps_jax as lavps
+from lavps_jax.runs.loading import network_shape
 
 
 @pytest.mark.parametrize("sigma", [0.06, 0.2, 0.5])
@@ -21,3 +22,7 @@ def test_it_denoises_photographs_that_it_never_saw(sigma):
     widths = np.linspace(0.3, 2, 12)
     blurred = [np.mean((gaussian_filter(z, (0, w, w, 0)) - x) ** 2) for w in widths]
     assert np.mean((denoised - x) ** 2) < 0.75 * min(blurred)
+
+
+def test_no_image_is_too_large_for_it():
+    assert network_shape("photo").trained_side is None
