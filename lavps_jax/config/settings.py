@@ -357,9 +357,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is tuple:
-        of_one = get_args(hint)[1:] == (...,)
-        return isinstance(value, tuple) and all(
-            _fits(one, get_args(hint)[0]) for one in value * of_one
+        kind, *rest = get_args(hint)
+        kinds = [kind] * len(value) if rest == [...] and isinstance(value, tuple) else [kind, *rest]
+        return (
+            isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
         )
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
