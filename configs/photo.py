@@ -1,4 +1,4 @@
-"""Posterior samples of three blurred photographs: MGDM next to DPS and DiffPIR.
+"""Posterior samples of three blurred photographs, by MGDM.
 
 Command: python sample.py configs/photo.py
 """
@@ -6,7 +6,7 @@ Command: python sample.py configs/photo.py
 from lavps_jax.config.settings import SampleConfig
 from lavps_jax.data import ShippedData
 from lavps_jax.operators import families
-from lavps_jax.samplers import DPS, MGDM, DiffPIR
+from lavps_jax.samplers import MGDM
 
 
 def get_config() -> SampleConfig:
@@ -15,7 +15,6 @@ def get_config() -> SampleConfig:
         data=ShippedData("photographs"),
         operator=families.MotionBlur(size=31, intensity=0.5),
         sampler=MGDM(num_steps=30),
-        compare_with=(DPS(), DiffPIR()),
         out_dir="outputs/photo",
         num_images=3,
         num_particles=1,
