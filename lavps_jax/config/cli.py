@@ -238,6 +238,10 @@ def main(run: Callable[[list[str]], None]) -> None:
     threading.excepthook = lambda one: (
         None if _full_disk(one.exc_value) else threading.__excepthook__(one)
     )
+    # Of its tasks that fail together one is waited for, and asyncio logs what the others raised.
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and _full_disk(record.exc_info[1]))
+    )
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -292,10 +296,10 @@ def _stop(*_: object) -> None:
 
 def _stop_again(dropped: sys.UnraisableHookArgs) -> None:
     """Python drops what is raised in finalizers and callbacks; a signal that came there comes again
-    a moment later."""
+    a moment later. What Orbax drops of a full disk it also raises."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-    else:
+    elif not _full_disk(dropped.exc_value):
         sys.__unraisablehook__(dropped)
 
 
