@@ -233,15 +233,7 @@ def main(run: Callable[[list[str]], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _stop)
     sys.unraisablehook = _stop_again
-    # Orbax logs in every thread what it also raises; of a full disk that would be 300 lines.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    threading.excepthook = lambda one: (
-        None if _full_disk(one.exc_value) else threading.__excepthook__(one)
-    )
-    # Of its tasks that fail together one is waited for, and asyncio logs what the others raised.
-    logging.getLogger("asyncio").addFilter(
-        lambda record: not (record.exc_info and _full_disk(record.exc_info[1]))
-    )
+    _tell_of_a_full_disk_once()
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -290,16 +282,27 @@ def _full_disk(error: BaseException | None) -> str | None:
     return next((reason for reason in reasons if reason in str(error)), None)
 
 
+def _tell_of_a_full_disk_once() -> None:
+    """Orbax raises what the system said; its threads and tasks would say it again, 300 lines."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and _full_disk(record.exc_info[1]))
+    )
+    threading.excepthook = lambda one: (
+        None if _full_disk(one.exc_value) else threading.__excepthook__(one)
+    )
+
+
 def _stop(*_: object) -> None:
     raise KeyboardInterrupt("SIGTERM")
 
 
 def _stop_again(dropped: sys.UnraisableHookArgs) -> None:
     """Python drops what is raised in finalizers and callbacks; a signal that came there comes again
-    a moment later. What Orbax drops of a full disk it also raises."""
+    a moment later. TensorStore drops answers to a save that has failed and waits no more."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-    elif not _full_disk(dropped.exc_value):
+    elif str(dropped.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(dropped)
 
 
