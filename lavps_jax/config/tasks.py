@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,10 +19,15 @@ from lavps_jax.networks import (
     UNetConfig,
 )
 from lavps_jax.operators.families import OperatorFamily
+from lavps_jax.operators.families.base import Setting, check_bounds
 from lavps_jax.training.amortized import BlockWeight
 
 with epy.lazy_imports():  # Only a command line needs it, and it takes long to import.
     import tyro
+
+
+def _check_sigma_y(sigma_y: Setting) -> None:
+    check_bounds("sigma_y", sigma_y, 1e-6, math.inf)  # What is below has no square in float32.
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ class AmortizedTask:
     prior: str
     """Folder of the exported prior, on disk or gs://."""
     operator: OperatorFamily
-    sigma_y: float = 0.05
-    """Standard deviation of the measurement noise, > 0."""
+    sigma_y: Setting = 0.05
+    """Standard deviation of the measurement noise, > 0; or a range, of which it is log-uniform."""
     num_steps: int = 100
     """Steps of the sampler whose blocks are learned."""
     low_idx: int = 1
@@ -76,7 +82,7 @@ class AmortizedTask:
 
     def __post_init__(self):
         check_choices(self)
-        check_positive("sigma_y", self.sigma_y)
+        _check_sigma_y(self.sigma_y)
         if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
             value = (self.low_idx, self.high_idx)
             remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"
@@ -94,8 +100,8 @@ class SupervisedTask:
 
     network: SupervisedNetworkConfig
     operator: OperatorFamily
-    sigma_y: float = 0.05
-    """Standard deviation of the measurement noise, > 0."""
+    sigma_y: Setting = 0.05
+    """Standard deviation of the measurement noise, > 0; or a range, of which it is log-uniform."""
     log_sigma_mean: float = -0.8
     """Mean of log sigma over the noise levels seen in training."""
     log_sigma_std: float = 1.5
@@ -104,7 +110,7 @@ class SupervisedTask:
     """Of a network with classes: how often it is shown an image without its class, in [0, 1]."""
 
     def __post_init__(self):
-        check_positive("sigma_y", self.sigma_y)
+        _check_sigma_y(self.sigma_y)
         check_positive("task.log_sigma_std", self.log_sigma_std)
         check_fraction("task.label_dropout", self.label_dropout)
 

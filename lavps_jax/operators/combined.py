@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.errors import UserError
@@ -148,8 +149,8 @@ class OneOf(MeasurementOperator):
     `one_of`.
 
     Attributes:
-      which: index of the one, int ().
-      choices: operators on images of one shape.
+      which: index of the one in `choices`, int ().
+      choices: operators on images of one shape, all different in kind or in shapes.
     """
 
     which: Int[Array, ""]
@@ -247,6 +248,9 @@ def stack(*parts: MeasurementOperator) -> Stack:
 def one_of(which: Int[Array, ""], *choices: MeasurementOperator) -> OneOf:
     """The one with this index; linear if all are.
 
+    Those that differ in their arrays alone, such as all blurs with kernels of one size, become one
+    choice with the arrays of the one: a batch computes it once.
+
     Raises:
       UserError: if there are none, or their images have different shapes.
     """
@@ -254,8 +258,24 @@ def one_of(which: Int[Array, ""], *choices: MeasurementOperator) -> OneOf:
     if len(shapes) != 1:
         raise UserError("choices", f"x_shape {sorted(shapes)}", "give operators on the same image")
     linear = all(isinstance(choice, LinearOperator) for choice in choices)
+    alike: dict[Any, list[int]] = {}
+    for index, choice in enumerate(choices):
+        leaves, structure = jax.tree.flatten(choice)
+        kinds = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        alike.setdefault((structure, kinds), []).append(index)
+    group, place = np.zeros(len(choices), int), np.zeros(len(choices), int)
+    for number, members in enumerate(alike.values()):
+        group[members], place[members] = number, range(len(members))
+
+    def picked(*leaves: Array) -> Array:
+        # Where the one is of another group, its place there means nothing here, and is unused.
+        return jnp.stack(leaves)[jnp.minimum(jnp.asarray(place)[which], len(leaves) - 1)]
+
+    merged = tuple(
+        jax.tree.map(picked, *(choices[index] for index in members)) for members in alike.values()
+    )
     kind: Any = LinearOneOf if linear else OneOf
-    return kind(which, choices, x_shape=shapes.pop())
+    return kind(jnp.asarray(group)[which], merged, x_shape=shapes.pop())
 
 
 def _like(operator: MeasurementOperator, dtype: Any) -> jax.ShapeDtypeStruct:

@@ -20,7 +20,10 @@ MIN_RADIUS = 0.6
 
 
 def motion_kernel(
-    rng_key: PRNGKey, size: int, intensity: float | Float[Array, ""]
+    rng_key: PRNGKey,
+    size: int,
+    intensity: float | Float[Array, ""],
+    extent: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, "size size"]:
     """A random camera path as a blur kernel (size, size): non-negative, sum 1, centred.
 
@@ -33,6 +36,7 @@ def motion_kernel(
     Args:
       size: odd side of the kernel in pixels, static.
       intensity: shakiness in [0, 1], float ().
+      extent: what the path is scaled by in the end, in (0, 1], float ().
     Raises:
       UserError: if the size is even.
     """
@@ -50,7 +54,7 @@ def motion_kernel(
     centre = size // 2
     largest_radius = centre - min(1.0, centre / 2)  # room for the width of the line
     fraction = jax.random.uniform(key_radius, (), minval=MIN_RADIUS, maxval=1.0)
-    path = path * (fraction * largest_radius / jnp.max(jnp.abs(path)))
+    path = path * (extent * fraction * largest_radius / jnp.max(jnp.abs(path)))
 
     # Each point of the path leaves a Gaussian spot; spots are separable, so a product sums them.
     grid = jnp.arange(size) - centre

@@ -9,7 +9,6 @@ from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.networks import ComputeDtype
 from lavps_jax.networks.tiled import Tiles
-from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
 from lavps_jax.runs.loading import (
     load_amortized,
@@ -108,6 +107,9 @@ def is_trained_on(
     task: Any = stored_config(path).task
     if isinstance(task, PriorTask):
         return False
-    mixed = task.operator.families if isinstance(task.operator, families.Mixture) else ()
+    noise = task.sigma_y if isinstance(task.sigma_y, tuple) else (task.sigma_y, task.sigma_y)
+    known = operator is not None and sigma_y is not None
     on_grid = num_steps in (None, getattr(task, "num_steps", num_steps))
-    return on_grid and sigma_y == task.sigma_y and operator in (task.operator, *mixed)
+    return (
+        known and on_grid and noise[0] <= sigma_y <= noise[1] and task.operator.includes(operator)
+    )

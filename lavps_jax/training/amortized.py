@@ -20,12 +20,13 @@ from lavps_jax.diffusion.denoisers import Denoiser
 from lavps_jax.diffusion.parameterisations import SIGMA_DATA
 from lavps_jax.diffusion.schedules import time_grid
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.problem import Problem, simulate
+from lavps_jax.operators.families.base import Setting
+from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers.mgdm import MGDM
 from lavps_jax.samplers.mgdm_rows import MGDMRow, TauRule, make_block
 from lavps_jax.samplers.starts import Amortized, block_prior
 from lavps_jax.samplers.variational import Block, block_loss, draw
-from lavps_jax.training.losses import Loss
+from lavps_jax.training.losses import Loss, draw_problem
 from lavps_jax.types import PRNGKey, Weights
 
 BlockWeight = Literal["none", "expected_residual"]
@@ -44,7 +45,7 @@ class AmortizedLoss(Loss):
     Attributes:
       start: the network that is trained, as the sampler uses it, without weights.
       operator: what the operators of training are drawn from.
-      sigma_y: standard deviation of the measurement noise.
+      sigma_y: standard deviation of the measurement noise, or a range of it.
       num_steps: points of the sampler's time grid.
       low_idx, high_idx: range of grid indices of t_prev.
       tau_rule: how the sampler chooses tau, see `MGDM`; one that draws nothing.
@@ -53,7 +54,7 @@ class AmortizedLoss(Loss):
 
     start: Amortized
     operator: OperatorFamily
-    sigma_y: float
+    sigma_y: Setting
     num_steps: int
     low_idx: int
     high_idx: int
@@ -80,7 +81,7 @@ class AmortizedLoss(Loss):
     def problem(self, rng_key: PRNGKey, x_0: Float[Array, "H W C"]) -> Problem:
         """A measurement of x_0 by an operator of the family."""
         key_operator, key_y = jax.random.split(rng_key)
-        return simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
+        return draw_problem(key_operator, key_y, x_0, self.operator, self.sigma_y)
 
     def row(self, index: Int[Array, ""]) -> MGDMRow:
         """The sampler's numbers of the step whose t_prev has this grid index."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ from lavps_jax.diffusion.denoisers import NetworkDenoiser
 from lavps_jax.diffusion.parameterisations import SIGMA_DATA
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.problem import simulate
+from lavps_jax.operators.families.base import Setting, drawn
+from lavps_jax.problems.problem import Problem, simulate
 from lavps_jax.types import PRNGKey, Weights
 
 Metrics = dict[str, Array]
@@ -102,7 +104,7 @@ class SupervisedLoss(Loss):
 
     denoiser: SupervisedDenoiser
     operator: OperatorFamily
-    sigma_y: float
+    sigma_y: Setting
     log_sigma_mean: float
     log_sigma_std: float
     num_classes: int = 0
@@ -112,7 +114,7 @@ class SupervisedLoss(Loss):
         key_operator, key_y, key_sigma, key_noise, key_dropout, key_label = jax.random.split(
             rng_key, 6
         )
-        problem = simulate(key_y, x_0, self.operator.draw(key_operator, x_0.shape), self.sigma_y)
+        problem = draw_problem(key_operator, key_y, x_0, self.operator, self.sigma_y)
         rate = self.label_dropout if train else 0.0
         problem = problem.replace(label=shown_label(key_label, label, self.num_classes, rate))
         log_sigma = self.log_sigma_mean + self.log_sigma_std * jax.random.normal(key_sigma)
@@ -123,6 +125,21 @@ class SupervisedLoss(Loss):
         prepared = denoiser.prepare(problem)
         x_0_hat, scale = denoiser.predict(z, problem, prepared, sigma_t, dropout_key)
         return jnp.mean(((x_0_hat - x_0) / scale) ** 2), {}, carry
+
+
+def draw_problem(
+    key_operator: PRNGKey,
+    key_y: PRNGKey,
+    x_0: Float[Array, "H W C"],
+    family: OperatorFamily,
+    sigma_y: Setting,
+) -> Problem:
+    """A measurement of x_0 by an operator of the family; a range of sigma_y is log-uniform."""
+    operator, key = family.draw(key_operator, x_0.shape), jax.random.fold_in(key_y, 1)
+    if isinstance(sigma_y, tuple):
+        logs = log(sigma_y[0]), log(sigma_y[1])
+        return simulate(key_y, x_0, operator, jnp.exp(drawn(key, logs)))
+    return simulate(key_y, x_0, operator, sigma_y)
 
 
 def shown_label(

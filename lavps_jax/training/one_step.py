@@ -20,9 +20,9 @@ from jaxtyping import Array, Float
 
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.problems.problem import log_likelihood, simulate
+from lavps_jax.problems.problem import log_likelihood
 from lavps_jax.samplers.one_step import generate
-from lavps_jax.training.losses import Loss
+from lavps_jax.training.losses import Loss, draw_problem
 
 
 def relative_entropy_draw(
@@ -72,8 +72,7 @@ class OneStepLoss(Loss):
 
     def __call__(self, weights, rng_key, frozen, x_0, carry, *, train, label=None):
         keys = jax.random.split(rng_key, 7)
-        operator = self.operator.draw(keys[0], x_0.shape)
-        problem = simulate(keys[1], x_0, operator, self.sigma_y)
+        problem = draw_problem(keys[0], keys[1], x_0, self.operator, self.sigma_y)
         generator = self.denoiser.replace(weights=weights["generator"])
         critic = self.denoiser.replace(weights=weights["critic"])
         prepared, start_sigma = generator.prepare(problem), jnp.float32(self.start_sigma)

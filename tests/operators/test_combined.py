@@ -69,6 +69,25 @@ def test_a_batch_holds_different_operators():
     assert float(observed[1]) == 4 * 6 * 3
 
 
+def test_operators_that_differ_in_their_arrays_alone_are_one_choice():
+    kinds = (
+        families.RandomPixels(),
+        families.MotionBlur(5),
+        families.SuperResolution(2),
+        families.RandomBox(),
+        families.GaussianBlur(5, 1.0),
+        families.GaussianBlur(3, 1.0),
+    )
+    keys = jax.random.split(jax.random.key(4), len(kinds))
+    alone = [kind.draw(key, X_SHAPE) for kind, key in zip(kinds, keys, strict=True)]
+    assert len(one_of(jnp.asarray(0), *alone).choices) == 4
+    each = jax.jit(jax.vmap(lambda which: one_of(which, *alone).forward(X)))
+    for y, operator in zip(each(jnp.arange(len(kinds))), alone, strict=True):
+        flat = np.ravel(operator.forward(X))
+        np.testing.assert_allclose(y[: len(flat)], flat, atol=1e-6)
+        assert np.std(flat) > 0.1 and not np.any(y[len(flat) :])
+
+
 def test_a_mixture_of_operators_that_are_not_linear():
     family = families.Mixture(
         (

@@ -196,3 +196,31 @@ def test_random_pixels_always_hide_one_and_show_one():
         for seed in range(20):
             mask = family.draw(jax.random.key(seed), (2, 2, 1)).mask
             assert 0 < jnp.sum(mask) < 4
+
+
+def test_a_family_knows_what_it_includes():
+    wide = families.MotionBlur(31, intensity=(0.3, 1.0), extent=(0.2, 1.0))
+    mixed = families.Mixture((wide, families.RandomPixels(0.05, 0.5), families.RandomBox(0.2, 0.6)))
+    stack = families.Stack((families.SuperResolution(2), families.RandomPixels()))
+    for inside in (
+        families.MotionBlur(31, intensity=0.5),
+        families.MotionBlur(31, intensity=(0.5, 0.7), extent=0.2),
+        families.RandomPixels(0.3, 0.3),
+        families.RandomBox(0.3, 0.5),
+        mixed,
+    ):
+        assert mixed.includes(inside) and inside.includes(inside)
+    for outside in (
+        families.MotionBlur(21, intensity=0.5),
+        families.MotionBlur(31, intensity=(0.2, 0.7)),
+        families.MotionBlur(31, 0.5, extent=0.1),
+        families.MotionBlur(31, 0.5, border="circular"),
+        families.NonlinearBlur(31, 0.5),
+        families.RandomPixels(0.3, 0.6),
+        families.RandomBox(0.1, 0.5),
+        families.SuperResolution(2),
+        stack,
+    ):
+        assert not mixed.includes(outside)
+    assert stack.includes(stack)
+    assert not stack.includes(families.Stack((families.SuperResolution(4), families.Identity())))

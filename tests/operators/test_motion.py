@@ -3,12 +3,14 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from lavps_jax.errors import UserError
 from lavps_jax.operators import motion_kernel
+from lavps_jax.operators.motion import LINE_STD
 
 SETTINGS = [(9, 0.9), (21, 0.0), (21, 0.9), (35, 0.3), (35, 1.0)]
 NUM_KERNELS = 48
@@ -94,3 +96,17 @@ def test_keys_give_different_kernels_and_vmap_is_a_loop():
 def test_even_size_is_refused():
     with pytest.raises(UserError, match="odd"):
         motion_kernel(jax.random.key(0), 20, 0.5)
+
+
+def test_the_extent_of_a_path_scales_it():
+    """The mean squared reach of a kernel from its centre, less that of the line's width."""
+
+    place = jnp.arange(31) - 15
+    squares = place[:, None] ** 2 + place[None] ** 2
+
+    def reach(extent):
+        keys = jax.random.split(jax.random.key(0), 8)
+        kernels = jax.vmap(lambda key: motion_kernel(key, 31, 0.5, extent))(keys)
+        return jnp.einsum("nij,ij->n", kernels, squares) - 2 * LINE_STD**2
+
+    np.testing.assert_allclose(reach(0.4), 0.4**2 * reach(1.0), rtol=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -27,11 +28,13 @@ from lavps_jax.networks import (
     AmortizedNetworkConfig,
     HDiTConfig,
     LevelConfig,
+    LocalUNetConfig,
     PureModel,
     SupervisedNetworkConfig,
 )
 from lavps_jax.networks.tiled import Tiles
 from lavps_jax.operators import families
+from lavps_jax.runs import build
 from lavps_jax.runs.build import build_sampler
 from lavps_jax.runs.build_training import build_trainee
 from lavps_jax.runs.loading import amortized_start
@@ -168,6 +171,18 @@ def test_starts_are_compared_unless_the_network_was_trained_on_all_of_it(known, 
     sampler = built(LAVPS(MOTION_BLUR, **settings), **known)
     assert sampler.best_of is compares
     assert isinstance(sampler.start(low_noise=True), BestOf) is compares
+
+
+def test_a_network_was_trained_on_what_lies_in_its_ranges(monkeypatch):
+    mixed = families.Mixture((families.MotionBlur(9, (0.3, 1.0)), families.RandomPixels(0.1, 0.5)))
+    prior = "pretrained/fashion_mnist/prior"
+    network = AmortizedNetworkConfig(LocalUNetConfig(in_channels=1, out_channels=1))
+    task = AmortizedTask(network, prior, mixed, sigma_y=(0.01, 0.2))
+    monkeypatch.setattr(build, "stored_config", lambda path: SimpleNamespace(task=task))
+    inside, outside = families.MotionBlur(9, 0.5), families.MotionBlur(9, 0.2)
+    assert build.is_trained_on("any", inside, 0.05, 100) and build.is_trained_on("any", mixed, 0.2)
+    for other in ((outside, 0.05), (inside, 0.3), (inside, 0.05, 50), (inside, None), (None, 0.1)):
+        assert not build.is_trained_on("any", *other)
 
 
 def test_a_supervised_denoiser_is_a_start_on_any_grid():

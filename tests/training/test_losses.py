@@ -21,7 +21,13 @@ from lavps_jax.samplers import MGDM
 from lavps_jax.samplers.starts import Amortized
 from lavps_jax.samplers.variational import block_loss
 from lavps_jax.training.amortized import AmortizedLoss
-from lavps_jax.training.losses import Loss, PriorLoss, SupervisedLoss, shown_label
+from lavps_jax.training.losses import (
+    Loss,
+    PriorLoss,
+    SupervisedLoss,
+    draw_problem,
+    shown_label,
+)
 from lavps_jax.training.step import init_train_state, make_train_step
 
 SHAPE = (16, 16, 1)
@@ -115,6 +121,19 @@ def test_conditional_loss_shows_a_new_measurement():
     assert abs(np.std(noise_y) - 0.2) < 0.01 and np.abs(x_pinv - other).max() > 0.1
     noise = (z - x_0) / sigma_t
     assert abs(np.mean(noise * noise_y) / 0.2) < 0.06  # Independent draws.
+
+
+def test_a_range_of_sigma_y_is_log_uniform_and_anew_for_every_image():
+    def noise(key):
+        keys = jax.random.split(key)
+        problem = draw_problem(*keys, jnp.zeros(SHAPE), families.Identity(), (0.01, 0.2))
+        return jnp.std(problem.y), problem.sigma_y
+
+    found, said = jax.jit(jax.vmap(noise))(jax.random.split(jax.random.key(0), 2000))
+    np.testing.assert_allclose(found, said, rtol=0.2)
+    place = np.log(said / 0.01) / np.log(20)
+    quantiles = np.quantile(place, [0.0, 0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(quantiles, [0, 0.25, 0.5, 0.75, 1], atol=0.04)
 
 
 @pytest.mark.parametrize("tau_rule", ["previous", "midpoint"])

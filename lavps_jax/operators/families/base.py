@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 from jaxtyping import Array, Float
 
@@ -29,12 +32,26 @@ def drawn(rng_key: PRNGKey, setting: Setting) -> float | Float[Array, ""]:
     return jax.random.uniform(rng_key, (), minval=low, maxval=high)
 
 
+def _inside(inner: Any, outer: Any) -> bool:
+    """Whether a setting is one that a family with the other setting draws."""
+    ends = inner if isinstance(inner, tuple) else (inner, inner)
+    numbers = isinstance(outer, tuple) and all(isinstance(one, int | float) for one in outer + ends)
+    return inner == outer or numbers and outer[0] <= ends[0] <= ends[-1] <= outer[-1]
+
+
 class Family:
     """Settings that say how to draw an operator; subclasses are frozen dataclasses."""
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> MeasurementOperator:
         """An operator on images of `x_shape`; its tree structure does not depend on the key."""
         raise NotImplementedError
+
+    def includes(self, other: Family) -> bool:
+        """Whether all that the other one draws can be drawn from this one."""
+        return type(self) is type(other) and all(
+            _inside(getattr(other, one.name), getattr(self, one.name))
+            for one in dataclasses.fields(self)  # type: ignore[arg-type]
+        )
 
     def image_shape(self, y_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """(H, W, C) of the image behind a measurement, if the measurement alone tells it."""

@@ -51,16 +51,20 @@ class MotionBlur(Family):
     """Shakiness of the path: 0 is a straight line, 1 the most tangled; or a range."""
     border: Border = "reflect"
     """Beyond the border the image is mirrored, or repeats itself (circular)."""
+    extent: Setting = 1.0
+    """Scale of the path, above 0; at 1 it spans half to all of the kernel; or a range."""
 
     def __post_init__(self):
         check_choices(self)
         check_kernel_size(self.size)
         check_bounds("intensity", self.intensity, 0, 1)
+        check_bounds("extent", self.extent, _LEAST_STD, 1)
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur | CircularBlur:
         """A fresh kernel; see `motion_kernel`."""
         intensity = drawn(jax.random.fold_in(rng_key, 1), self.intensity)
-        return _blur(motion_kernel(rng_key, self.size, intensity), self.border, x_shape)
+        extent = drawn(jax.random.fold_in(rng_key, 2), self.extent)
+        return _blur(motion_kernel(rng_key, self.size, intensity, extent), self.border, x_shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,6 +140,9 @@ class Mixture(Family):
         if not all(0 < weight < math.inf for weight in self.weights):
             raise UserError("operator.weights", self.weights, "give positive numbers")
 
+    def includes(self, other: Family) -> bool:
+        return self == other or any(one.includes(other) for one in self.families)
+
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> combined.OneOf:
         """One operator of every family is drawn, and which of them it is."""
         key_which, *keys = jax.random.split(rng_key, len(self.families) + 1)

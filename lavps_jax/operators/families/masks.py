@@ -28,6 +28,11 @@ class RandomBox(Family):
     def __post_init__(self):
         _check_range("min_fraction", self.min_fraction, "max_fraction", self.max_fraction)
 
+    def includes(self, other: Family) -> bool:
+        return isinstance(other, RandomBox) and (
+            self.min_fraction <= other.min_fraction and other.max_fraction <= self.max_fraction
+        )
+
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
         """Sides are uniform integers, the corner is uniform over where the box fits."""
         key_rows, key_columns = jax.random.split(rng_key)
@@ -75,6 +80,11 @@ class RandomPixels(Family):
 
     def __post_init__(self):
         _check_range("min_observed", self.min_observed, "max_observed", self.max_observed)
+
+    def includes(self, other: Family) -> bool:
+        return isinstance(other, RandomPixels) and (
+            self.min_observed <= other.min_observed and other.max_observed <= self.max_observed
+        )
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
         """One probability per mask, uniform in the range; at least one pixel is observed, and one
