@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
 from flax import nnx
 
 from benchmarks.reporting.record import earlier, record
@@ -48,6 +47,8 @@ class Config:
 
 def write_checkpoint(preset: str, path: Path) -> None:
     """What PyTorch would have written of the preset's network."""
+    import torch  # Of the extra `convert`, which the others of these programs do without.
+
     config: Any = load_preset(preset)
     _, weights = split(nnx.eval_shape(lambda: config.task.network.build(nnx.Rngs(0))))
     rng = np.random.default_rng(0)

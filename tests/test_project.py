@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,6 @@ for name in ("lavps-sample", "lavps-train"):
 
 def test_a_wheel_has_networks_images_and_presets(tmp_path):
     """Unpacked, as an installation does it, and used in an empty folder."""
-    pytest.importorskip("setuptools")
     source, empty, installed = (tmp_path / name for name in ("source", "empty", "installed"))
     for name in ("lavps_jax", "configs", "pretrained"):
         unbuilt = shutil.ignore_patterns("__pycache__")
@@ -80,3 +80,12 @@ def test_an_unknown_shipped_network_names_those_there_are():
     ):
         shipped_network("fashion_mnist/blur")
     assert load_network(shipped_network("fashion_mnist/prior"))[2].num_train_steps == 8000
+
+
+def test_the_suite_begins_without_pytorch():
+    """`make test` does not install it; tests that need it are skipped one by one."""
+    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("benchmarks/*.py")]
+    needs = {
+        file.name for file in files if re.search(r"^(import|from) torch", file.read_text(), re.M)
+    }
+    assert needs <= {"sampler_parity.py"}, "this one compares with libraries of PyTorch"

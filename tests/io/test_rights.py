@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-import torch
 
 from lavps_jax import compare_sets
 from lavps_jax.errors import UserError
@@ -109,6 +108,7 @@ def test_of_the_samples_of_a_run(folder, part):
 
 
 def test_of_a_file_of_pytorch(folder):
+    torch = pytest.importorskip("torch", reason="needs the extra convert")
     torch.save({"a": torch.ones(3)}, folder / "net.pt")
     (folder / "net.pt").chmod(0)
     with as_nobody():
