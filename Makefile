@@ -10,6 +10,10 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Linux then gives large arrays large pages. JAX on CPUs allocates its arrays anew in every call, and
+# to fault them in page by page can take longer than to compute them.
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+
 .PHONY: sample test lint clean
 
 sample: $(VENV)/.installed
