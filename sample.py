@@ -1,4 +1,5 @@
-"""Draws posterior samples of degraded images: sample.py PRESET [--flags]."""
+"""Draws posterior samples of degraded images: sample.py PRESET [--flags]; restores a photograph:
+sample.py photo FILE --task TASK."""
 
 from lavps_jax.programs import sample
 

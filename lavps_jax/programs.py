@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig, TrainConfig
 
@@ -9,10 +11,21 @@ from lavps_jax.config.settings import SampleConfig, TrainConfig
 
 
 def sample() -> None:
-    """Draws posterior samples of degraded images: PRESET [--flags] on the command line."""
-    from lavps_jax.runs.sampling import run_sampling
+    """Draws posterior samples of degraded images: PRESET [--flags] on the command line; or restores
+    a photograph: photo FILE --task TASK [--flags]."""
+    cli.main(_sample)
 
-    cli.main(lambda arguments: run_sampling(cli.parse(arguments, SampleConfig)))
+
+def _sample(arguments: list[str]) -> None:
+    if arguments[:1] == ["photo"]:
+        from lavps_jax.config.photo import PhotoConfig
+        from lavps_jax.runs.photo import run_photo
+
+        run_photo(cli.from_flags(PhotoConfig, arguments[1:], prog=f"{sys.argv[0]} photo"))
+    else:
+        from lavps_jax.runs.sampling import run_sampling
+
+        run_sampling(cli.parse(arguments, SampleConfig))
 
 
 def train() -> None:

@@ -56,6 +56,8 @@ def parse(arguments: list[str], kind: type[Config]) -> Config:
     """
     if arguments[:1] in (["-h"], ["--help"]):
         print(f"usage: {sys.argv[0]} PRESET.py [flags]; PRESET.py --help lists the flags")
+        if kind is SampleConfig:
+            print(f"a photograph of your own: {sys.argv[0]} photo --help")
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
         raise UserError("preset", " ".join(arguments) or "nothing", "name a file of configs/ first")

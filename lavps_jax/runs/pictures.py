@@ -12,10 +12,13 @@ from jaxtyping import Float
 from PIL import Image
 
 from lavps_jax.data import to_uint8
+from lavps_jax.data.files import ImageFile
 
 DPI = 150
 MARGIN = 16
 GAP = 5
+WIDEST = 2000
+"""Pixels of a picture of before and after."""
 NOT_FINITE = (255, 0, 255)
 """Magenta marks pixels without a value: a failed sample must not look like an image."""
 
@@ -53,6 +56,29 @@ def _to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> np
         pixels = np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
         pixels[~finite] = NOT_FINITE
     return pixels
+
+
+def save_before_after(
+    path: str | Path, before: ImageFile, after: Float[np.ndarray, "H W C"]
+) -> None:
+    """Writes a photo on the left and what was made of it on the right as one 8-bit PNG.
+
+    Args:
+      path: the file to write.
+      before: enlarged by bicubic interpolation if it is smaller; it gives the colour profile.
+      after: float (H, W, C) in [-1, 1], C as of `before`. Both are reduced where the picture would
+        be wider than `WIDEST`.
+    """
+    height, width = after.shape[:2]
+    factor = min(1.0, WIDEST / (2 * width))
+    size = max(1, round(factor * width)), max(1, round(factor * height))
+    sides = []
+    for image in (before.pixels, after):
+        pixels = _to_pixels(image)
+        one = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        sides.append(one.resize((width, height), Image.Resampling.BICUBIC))
+    joined = np.concatenate([one.resize(size, Image.Resampling.LANCZOS) for one in sides], axis=1)
+    Image.fromarray(joined).save(path, icc_profile=before.profile)
 
 
 @dataclass(frozen=True, eq=False)

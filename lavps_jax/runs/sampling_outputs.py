@@ -25,7 +25,7 @@ from lavps_jax.io.strict_json import to_text
 from lavps_jax.metrics.lpips import LPIPSNet
 from lavps_jax.operators import LinearOperator
 from lavps_jax.runs.measurements import Measured
-from lavps_jax.runs.pictures import StdMap, contact_sheet, save_png
+from lavps_jax.runs.pictures import StdMap, contact_sheet, save_before_after, save_png
 from lavps_jax.runs.prepare import Run
 from lavps_jax.runs.sampling_job import MEASURED, Batch, SamplingJob
 from lavps_jax.runs.scores import (
@@ -171,11 +171,15 @@ def _observation(measured: Measured, i: int) -> np.ndarray:
 
 
 def _write_file_again(stem: Path, samples: np.ndarray, file: ImageFile) -> None:
-    """Samples and their mean in the depth of an image file, with its channels and alpha."""
+    """Samples in the depth of an image file, with its channels and alpha; their mean and standard
+    deviation, 0 as black and .5 as white, if there are several; the file beside the mean."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     channels = file.pixels.shape[-1]  # A grey photo stored in colours stays so.
     samples = np.broadcast_to(samples, (*samples.shape[:-1], channels))
-    write_image(f"{stem}_mean", samples.mean(0), file)
+    save_before_after(f"{stem}_before_after.png", file, samples.mean(0))
+    if len(samples) > 1:
+        write_image(f"{stem}_mean", samples.mean(0), file)
+        write_image(f"{stem}_std", 4 * samples.std(0) - 1, file)
     for p, x in enumerate(samples):
         write_image(f"{stem}_sample_{p:02d}", x, file)
 

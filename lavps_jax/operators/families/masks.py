@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.data.files import read_mask
@@ -141,6 +142,9 @@ class MaskFile(Family):
     path: str = ""
     """PNG or other image file of the size of the images, see `lavps_jax.data.files.read_mask`:
     white where a pixel is seen, black or transparent where it is missing."""
+    rescale: bool = False
+    """Bring a picture of another size to that of the images; each pixel is that of the picture at
+    its place."""
 
     def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Inpainting:
         """The same mask for every key.
@@ -151,6 +155,9 @@ class MaskFile(Family):
         if not self.path:
             raise UserError("operator.path", "nothing", "give an image file of the mask")
         mask = read_mask(self.path, "operator.path")
+        if self.rescale:
+            pairs = zip(x_shape[:2], mask.shape, strict=True)
+            mask = mask[np.ix_(*(np.arange(n) * m // n for n, m in pairs))]
         if mask.shape != tuple(x_shape[:2]):
             found = f"{self.path} of {mask.shape[0]}x{mask.shape[1]} pixels"
             raise UserError("operator.path", found, f"give {x_shape[0]}x{x_shape[1]} (H x W)")

@@ -1,0 +1,20 @@
+"""Posterior samples of three photographs out of JPEG files of low quality.
+
+Command: python sample.py configs/photo_dejpeg.py
+A photograph of your own: lavps-sample photo FILE --task dejpeg
+"""
+
+import dataclasses
+
+from lavps_jax.config.settings import SampleConfig, load_preset
+from lavps_jax.operators import families
+
+
+def get_config() -> SampleConfig:
+    config: SampleConfig = load_preset("configs/photo.py")
+    return dataclasses.replace(
+        config,
+        operator=families.JPEG(quality=20),
+        sigma_y=0.02,
+        out_dir="outputs/photo_dejpeg",
+    )
