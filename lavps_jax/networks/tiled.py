@@ -114,7 +114,8 @@ class TiledModel:
         strips = _put_together(jnp.moveaxis(grid, (1, 3), (0, 1)), columns, sides[1])
         total = _put_together(jnp.moveaxis(strips, 0, 2), rows, sides[0])
         down, across = _covered(down, rows, sides[0]), _covered(across, columns, sides[1])
-        return total / (down[:, None] * across[None])[..., None]
+        # One after the other: a constant of the size of the image takes the compiler minutes.
+        return total / down[:, None, None] / across[None, :, None]
 
     def _starts(self, length: int) -> list[int]:
         """First rows or columns of the tiles: evenly spaced, the last one ends at the border."""

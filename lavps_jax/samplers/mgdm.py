@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY
 from typing import ClassVar, NamedTuple
 
@@ -28,6 +29,9 @@ from lavps_jax.samplers.mgdm_rows import (
 )
 from lavps_jax.samplers.starts import Start, ZeroShot
 from lavps_jax.types import PRNGKey
+
+LARGE = 2_000_000
+"""Numbers of an image from which on its memory matters more than the time to draw noise."""
 
 
 class GibbsNoise(NamedTuple):
@@ -200,8 +204,7 @@ class MGDM(Sampler):
         num_losses = max(self._inner(segment.settings).num_inner_steps, 1)
         shapes = [(), (repeats, num_losses), (repeats,), (repeats, num_ddim), (repeats,)]
         bridge, *gibbs = (
-            jax.random.normal(key, (*shape, *x_shape))
-            for key, shape in zip(keys, shapes, strict=True)
+            _normal(key, shape, x_shape) for key, shape in zip(keys, shapes, strict=True)
         )
         return MGDMNoise(jax.random.uniform(key_tau), bridge, GibbsNoise(*gibbs))
 
@@ -241,3 +244,13 @@ class MGDM(Sampler):
             return bridge_draw(eps, bridge, x, prior(x, time, problem.label)), None
 
         return jax.lax.scan(ddim_step, x_tau, (eps, row.ddim_times, row.ddim))[0]
+
+
+def _normal(rng_key: PRNGKey, shape: tuple[int, ...], x_shape: tuple[int, ...]) -> Array:
+    """Standard normal images (*shape, H, W, C). Large ones are drawn one after the other: random
+    bits need four times the memory of what is drawn at once."""
+    if math.prod(x_shape) < LARGE:
+        return jax.random.normal(rng_key, (*shape, *x_shape))
+    keys = jax.random.split(rng_key, math.prod(shape))
+    images = jax.lax.map(lambda key: jax.random.normal(key, x_shape), keys)
+    return images.reshape(*shape, *x_shape)

@@ -180,7 +180,8 @@ def test_a_photo_of_ones_own(folder, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     restored = {path.name for path in (tmp_path / "out" / "restored").iterdir()}
-    assert restored == {"mgdm_mean.png", "mgdm_sample_00.png", "mgdm_sample_01.png"}
+    assert restored == {"mgdm_mean.png", "mgdm_sample_00.png", "mgdm_sample_01.png",
+                        "mgdm_std.png", "mgdm_before_after.png"}  # fmt: skip
     with Image.open(tmp_path / "out" / "restored" / "mgdm_sample_00.png") as opened:
         pixels = np.asarray(opened)
     assert pixels.shape == (26, 18, 4) and np.all(pixels[..., 3] == 200)
