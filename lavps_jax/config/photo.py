@@ -183,7 +183,8 @@ def _sigma_y(words: PhotoConfig, photo: ImageFile, operator: Any, default: float
     try:
         return estimate_sigma_y(photo.pixels, seen, photo.step)
     except UserError as error:
-        raise UserError("--noise", "estimate", f"{error.remedy}, such as --noise 2") from error
+        remedy = "give it in grey levels, such as --noise 2: this photograph does not tell it"
+        raise UserError("--noise", "estimate", remedy) from error
 
 
 def jpeg_settings(path: str) -> JPEG:

@@ -183,7 +183,7 @@ def test_durations():
         ("noisy.png --task dejpeg", "give --quality 1 to 100"),
         ("noisy.png --task denoise --noise 300", "--noise: got 300"),
         ("noisy.png --task denoise --steps 3", "--steps: got 3"),
-        ("noisy.png --task denoise --samples 1000000", "memory: got"),
+        ("noisy.png --task denoise --noise 9 --samples 1000000", "give --samples 1;"),
         ("ramp.png --task denoise", "--noise: got estimate"),
     ],
 )
