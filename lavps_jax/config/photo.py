@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from PIL import Image, JpegImagePlugin
@@ -206,7 +207,7 @@ def jpeg_settings(path: str) -> JPEG:
             raise UserError("photo", f"{path}, turned by its EXIF orientation", remedy)
         tables = [np.reshape(one, (8, 8)) for one in picture.quantization.values()]
         halved = JpegImagePlugin.get_sampling(picture) != 0
-    known = np.asarray(jax.vmap(quantization_tables)(np.arange(1.0, 101.0)))[:, : len(tables)]
+    known = np.asarray(jax.vmap(quantization_tables)(jnp.arange(1.0, 101.0)))[:, : len(tables)]
     distances = np.abs(known - np.stack(tables[:2])).sum((1, 2, 3))
     return JPEG(int(np.argmin(distances)) + 1, halve_colour=halved)
 

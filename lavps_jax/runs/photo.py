@@ -48,8 +48,8 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
         family = config.operator
         jpeg = f", JPEG quality {family.quality}" if isinstance(family, JPEG) else ""
         console.print(
-            f"{width} x {height} pixels, noise {noise:.1f} of 255{jpeg}, "
-            f"{config.sampler.num_steps} steps: about {in_words(seconds(config, height, width))}",
+            f"{width} x {height} pixels, noise {noise:.1f} of 255{jpeg}: "
+            f"about {in_words(seconds(config, height, width))}",
             highlight=False,
         )
         return run_sampling(config, console)
