@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 
 # Linux then gives large arrays large pages. JAX on CPUs allocates its arrays anew in every call, and
 # to fault them in page by page can take longer than to compute them.
-export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export GLIBC_TUNABLES
 
 .PHONY: sample test lint clean
 

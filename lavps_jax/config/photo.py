@@ -93,7 +93,7 @@ class PhotoConfig:
             remedy = "give --mask FILE: white where the photograph is kept, black where it is not"
             raise UserError("--mask", "nothing", remedy)
         check_at_least("--samples", self.samples, 1)
-        if isinstance(self.noise, float) and not 0 < self.noise <= 255:
+        if isinstance(self.noise, int | float) and not 0 < self.noise <= 255:
             raise UserError("--noise", self.noise, "give grey levels above 0, at most 255")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UserError("--quality", self.quality, "give a number from 1 to 100")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.errors import UserError
@@ -252,11 +253,14 @@ def one_of(which: Int[Array, ""], *choices: MeasurementOperator) -> OneOf:
     choice with the arrays of the one: a batch computes it once.
 
     Raises:
-      UserError: if there are none, or their images have different shapes.
+      UserError: if there are none, their images have different shapes, or there is none of this
+        index.
     """
     shapes = {tuple(choice.x_shape) for choice in choices}
     if len(shapes) != 1:
         raise UserError("choices", f"x_shape {sorted(shapes)}", "give operators on the same image")
+    if not isinstance(which, Tracer) and not 0 <= which < len(choices):
+        raise UserError("which", which, f"give 0 to {len(choices) - 1}")
     linear = all(isinstance(choice, LinearOperator) for choice in choices)
     alike: dict[Any, list[int]] = {}
     for index, choice in enumerate(choices):

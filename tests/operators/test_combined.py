@@ -125,6 +125,7 @@ def test_a_mixture_of_operators_that_are_not_linear():
         (lambda: families.Mixture((families.RandomPixels(),), (0.0,)), "operator.weights"),
         (lambda: one_of(jnp.asarray(0), SuperResolution(2, x_shape=X_SHAPE),
                         SuperResolution(2, x_shape=(4, 4, 1))), "choices"),
+        (lambda: one_of(jnp.asarray(2), *[SuperResolution(2, x_shape=X_SHAPE)] * 2), "which"),
         (lambda: Brightness(jnp.ones(3), x_shape=(4, 4, 1)), "channels of the images"),
     ],
 )  # fmt: skip
