@@ -31,7 +31,9 @@ OPERATORS = families.Mixture(
 
 
 def get_config() -> TrainConfig:
-    network = AmortizedNetworkConfig(LocalUNetConfig(), mean_unit="prior_std", guidance=True)
+    network = AmortizedNetworkConfig(
+        LocalUNetConfig(), mean_unit="prior_std", guidance=True, residual_of="gauss_newton"
+    )
     return TrainConfig(
         task=AmortizedTask(
             network=network,
@@ -39,7 +41,8 @@ def get_config() -> TrainConfig:
             operator=OPERATORS,
             sigma_y=(0.01, 0.2),
             num_steps=30,
-            high_idx=15,
+            grid_power=3.0,
+            high_idx=28,
             states="chain",
             block_weight="expected_residual",
         ),

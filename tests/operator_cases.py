@@ -45,6 +45,7 @@ LINEAR = [
     families.MotionBlur(9, 0.9),
     families.GaussianBlur(9, (0.8, 2.0)),
     families.AnisotropicBlur(9),
+    families.DefocusBlur(7, (1.0, 3.0)),
     families.KernelFile(KERNEL),
     families.Composition(families.GaussianBlur(5, 1.0), families.SuperResolution(2)),
     families.Composition(families.Colorization(), families.GaussianBlur(5, 1.0)),

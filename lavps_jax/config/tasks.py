@@ -9,7 +9,12 @@ from typing import Annotated, Literal
 from etils import epy
 
 from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
-from lavps_jax.errors import UserError, check_choices, check_fraction, check_positive
+from lavps_jax.errors import (
+    UserError,
+    check_choices,
+    check_fraction,
+    check_positive,
+)
 from lavps_jax.networks import (
     AmortizedNetworkConfig,
     HDiTConfig,
@@ -67,6 +72,8 @@ class AmortizedTask:
     """Standard deviation of the measurement noise, > 0; or a range, of which it is log-uniform."""
     num_steps: int = 100
     """Steps of the sampler whose blocks are learned."""
+    grid_power: float = 1.0
+    """How dense the points of its time grid lie at little noise, see `time_grid`."""
     low_idx: int = 1
     """First grid index of t_prev that is learned, >= 1."""
     high_idx: int = 50
@@ -83,6 +90,7 @@ class AmortizedTask:
     def __post_init__(self):
         check_choices(self)
         _check_sigma_y(self.sigma_y)
+        check_positive("task.grid_power", self.grid_power)
         if not 1 <= self.low_idx < self.high_idx <= self.num_steps - 2:
             value = (self.low_idx, self.high_idx)
             remedy = f"use 1 <= low_idx < high_idx <= num_steps - 2 = {self.num_steps - 2}"

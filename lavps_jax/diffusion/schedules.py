@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lavps_jax.errors import UserError, check_choices, check_fraction
+from lavps_jax.errors import UserError, check_choices, check_fraction, check_positive
 
 
 @dataclass(frozen=True)
@@ -106,19 +106,34 @@ def even_grid_float32(start: float, stop: float, num: int) -> np.ndarray:
     return np.where(index < num // 2, left, right).astype(np.float32)
 
 
-def time_grid(num_steps: int, schedule: Schedule = Schedule()) -> np.ndarray:
-    """The `num_steps` integer times of a run, ascending: floor of an even grid from 0 to T - 1.
+def time_grid(num_steps: int, schedule: Schedule = Schedule(), power: float = 1.0) -> np.ndarray:
+    """The `num_steps` integer times of a run, ascending from 0 to T - 1.
+
+    They are the floor of (T - 1) (i / (num_steps - 1))^power for i = 0, 1, ...: with 1 an even
+    grid, with 2 the quadratic one of Song et al., ICLR 2021, arXiv:2010.02502, appendix D.3, and
+    the denser at little noise the larger the power. Times that would be the same follow one
+    another.
 
     Args:
       num_steps: points of the grid, 2 to T.
       schedule: gives T.
+      power: positive.
 
     Returns:
-      int64 (num_steps,), strictly ascending, the first is 0.
+      int64 (num_steps,), strictly ascending.
 
     Raises:
-      UserError: if num_steps is out of range.
+      UserError: if num_steps or power is out of range.
     """
+    last = schedule.num_times - 1
     if not 2 <= num_steps <= schedule.num_times:
         raise UserError("num_steps", num_steps, f"use 2 to {schedule.num_times}")
-    return even_grid_float32(0, schedule.num_times - 1, num_steps).astype(np.int64)
+    check_positive("grid_power", power)
+    if power == 1:
+        return even_grid_float32(0, last, num_steps).astype(np.int64)
+    index = np.arange(num_steps)
+    # A root that is whole but for its rounding is whole.
+    times = np.floor(last * (index / (num_steps - 1)) ** power * (1 + 1e-12)).astype(np.int64)
+    # The lowest strictly ascending times that are nowhere below these, and end at T - 1.
+    times = np.maximum.accumulate(times - index) + index
+    return np.minimum(times, last - index[::-1])

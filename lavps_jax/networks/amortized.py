@@ -25,6 +25,7 @@ from lavps_jax.networks.unet import UNetConfig
 
 MeanUnit = Literal["image", "prior_std"]
 InverseRule = Literal["ridge", "published"]
+ResidualOf = Literal["prior", "gauss_newton"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class AmortizedNetworkConfig:
       guidance: whether the network also sees the Gauss-Newton step from x_0 towards y,
         `lavps_jax.samplers.starts.gauss_newton_shift`; the published networks see x_pinv only,
         which does not tell what A does to x_0 (the kernel of a blur, for one).
+      residual_of: what d_mu is added to: the mean of the block prior (the published networks), or
+        that and the Gauss-Newton step, which an untrained network then is. Needs `guidance` and
+        the unit "prior_std".
       inverse: what A^+ is here, see `lavps_jax.diffusion.conditioning.pseudo_inverse`.
     """
 
@@ -51,10 +55,15 @@ class AmortizedNetworkConfig:
     mean_unit: MeanUnit = "image"
     guidance: bool = False
     inverse: InverseRule = "ridge"
+    residual_of: ResidualOf = "prior"
 
     def __post_init__(self):
         _check_template(self.backbone)
         check_choices(self)
+        if self.residual_of == "gauss_newton":
+            fits = self.guidance and self.mean_unit == "prior_std"
+            remedy = 'set guidance, and mean_unit to "prior_std": the step is in this unit'
+            require(fits, "residual_of", self.residual_of, remedy)
 
     def build(self, rngs: nnx.Rngs) -> AmortizedNetwork:
         """Makes the network with fresh weights; both its outputs are zero until it is trained."""
@@ -64,8 +73,8 @@ class AmortizedNetworkConfig:
 class AmortizedNetwork(nnx.Module):
     """The amortized residual (d_mu, d_rho) on the prior of a block.
 
-    The start of the inner fit is mu = prior_mean + d_mu (in `mean_unit`), rho = log(prior_std) +
-    d_rho.
+    The start of the inner fit is mu = prior_mean + d_mu (in `mean_unit`; see also `residual_of`),
+    rho = log(prior_std) + d_rho.
 
     Args:
       config: shape of the network.

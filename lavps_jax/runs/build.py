@@ -73,7 +73,9 @@ def build_sampler(
     match settings:
         case LAVPS():
             start = load_amortized(str(path), image_shape, tiles, compute_dtype)
-            known = is_trained_on(str(path), operator, sigma_y, settings.num_steps)
+            known = is_trained_on(str(path), operator, sigma_y)
+            if (trained := getattr(start, "trained", None)) is not None:
+                known &= trained.has_grid(settings.num_steps, settings.grid_power)
             compares = not known if settings.best_of is None else settings.best_of
             sampler: Sampler = settings.replace(amortized=start, best_of=compares)
         case Supervised():
@@ -91,15 +93,12 @@ def build_sampler(
     return sampler
 
 
-def is_trained_on(
-    path: str, operator: OperatorFamily | None, sigma_y: float | None, num_steps: int | None = None
-) -> bool:
+def is_trained_on(path: str, operator: OperatorFamily | None, sigma_y: float | None) -> bool:
     """Whether the exported network at `path` was trained on such measurements; None is unknown.
 
     Args:
       path: folder of the export.
       operator, sigma_y: of the measurements.
-      num_steps: of the sampler that begins at its start; None if it has no grid.
 
     Raises:
       UserError: if there is none.
@@ -109,7 +108,4 @@ def is_trained_on(
         return False
     noise = task.sigma_y if isinstance(task.sigma_y, tuple) else (task.sigma_y, task.sigma_y)
     known = operator is not None and sigma_y is not None
-    on_grid = num_steps in (None, getattr(task, "num_steps", num_steps))
-    return (
-        known and on_grid and noise[0] <= sigma_y <= noise[1] and task.operator.includes(operator)
-    )
+    return known and noise[0] <= sigma_y <= noise[1] and task.operator.includes(operator)

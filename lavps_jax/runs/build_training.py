@@ -162,6 +162,7 @@ def build_loss(config: TrainConfig, model: PureModel) -> Loss:
                 task.high_idx,
                 task.tau_rule,
                 task.block_weight,
+                task.grid_power,
             )
             return ChainLoss(blocks) if task.states == "chain" else blocks
 

@@ -206,7 +206,8 @@ def amortized_start(
         network.guidance,
         network.inverse,
         network.backbone.sees_measurement,
-        TrainedBlocks(task.num_steps, task.low_idx, task.high_idx, task.tau_rule),
+        TrainedBlocks(task.num_steps, task.low_idx, task.high_idx, task.tau_rule, task.grid_power),
+        network.residual_of,
     )
 
 

@@ -81,23 +81,27 @@ class LAVPS(MGDM):
         trained = self._trained
         if trained is None or self.high_idx is not None:
             return super().low_noise(schedule)
-        if self.num_steps == trained.num_steps:
+        if trained.has_grid(self.num_steps, self.grid_power):
             return range(self.low_idx, max(self.low_idx, trained.high_idx))
-        known = time_grid(trained.num_steps, schedule)[trained.low_idx : trained.high_idx]
-        times = time_grid(self.num_steps, schedule)
+        known = time_grid(trained.num_steps, schedule, trained.grid_power)
+        known = known[trained.low_idx : trained.high_idx]
+        times = time_grid(self.num_steps, schedule, self.grid_power)
         first, end = np.searchsorted(times, known[0]), np.searchsorted(times, known[-1], "right")
         return range(max(self.low_idx, int(first)), max(self.low_idx, int(end)))
 
     def _check_blocks(self, trained: TrainedBlocks, low_noise: range) -> None:
-        if self.num_steps == trained.num_steps:
+        if trained.has_grid(self.num_steps, self.grid_power):
             if low_noise.start < trained.low_idx or low_noise.stop > trained.high_idx:
                 blocks = (trained.low_idx, trained.high_idx)
                 remedy = f"stay in {blocks}, where the network was trained"
                 value = (low_noise.start, low_noise.stop)
                 raise UserError("low_idx, high_idx", value, remedy)
         elif self.best_of is False:
-            remedy = f"use {trained.num_steps}, with which the network was trained, or compare"
-            raise UserError("num_steps", self.num_steps, f"{remedy} starts: best_of=True")
+            own = (trained.num_steps, trained.grid_power)
+            remedy = (
+                f"use {own}, with which the network was trained, or compare starts: best_of=True"
+            )
+            raise UserError("num_steps, grid_power", (self.num_steps, self.grid_power), remedy)
         # "mix" draws no tau in its last steps.
         settled, mixed = self.num_steps - 2 - self.num_mixed_steps, self.tau_rule == "mix"
         rule = "previous" if mixed and low_noise.stop <= settled else self.tau_rule

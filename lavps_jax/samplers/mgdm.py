@@ -83,6 +83,9 @@ class MGDM(Sampler):
       low_idx: first grid index of the low-noise end, at least 1.
       high_idx: one past its last grid index; None is half of the grid, num_steps // 2.
       num_steps: points of the time grid, n; a run has n - 3 steps.
+      grid_power: how dense they lie at little noise, see `time_grid`. Few steps on an even grid, 1,
+        end at blocks whose noise is above a small sigma_y: what varies less from image to image
+        than that noise is then hardly restored.
       num_gibbs: repetitions, R.
       num_ddim_steps: points of the time grid from 0 to tau on which x_tau is denoised, M; 1 is a
         single prediction.
@@ -102,6 +105,7 @@ class MGDM(Sampler):
     low_idx: int = static(default=1)
     high_idx: int | None = static(default=None)
     num_steps: int = static(default=100)
+    grid_power: float = static(default=1.0)
     num_gibbs: int = static(default=1)
     num_ddim_steps: int = static(default=1)
     eta: float = 1.0
@@ -152,7 +156,8 @@ class MGDM(Sampler):
         whether it is the low-noise end."""
         if self.num_steps > schedule.num_times:
             raise UserError("num_steps", self.num_steps, f"use 4 to {schedule.num_times}")
-        times, top, segments = time_grid(self.num_steps, schedule), self.num_steps - 3, []
+        times = time_grid(self.num_steps, schedule, self.grid_power)
+        top, segments = self.num_steps - 3, []
         for low_noise, indices in self._blocks(schedule):
             choices = [
                 block_times(

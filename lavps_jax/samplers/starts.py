@@ -13,7 +13,7 @@ from lavps_jax.diffusion.bridges import levels
 from lavps_jax.diffusion.conditioning import as_measurement, pseudo_inverse
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
-from lavps_jax.networks.amortized import InverseRule, MeanUnit
+from lavps_jax.networks.amortized import InverseRule, MeanUnit, ResidualOf
 from lavps_jax.networks.tiled import Model
 from lavps_jax.problems.problem import Problem, log_likelihood
 from lavps_jax.pytrees import Node, static
@@ -91,18 +91,25 @@ class TrainedBlocks(NamedTuple):
       num_steps: points of the time grid.
       low_idx, high_idx: range of grid indices of t_prev.
       tau_rule: how the block time follows from t_prev.
+      grid_power: how dense the points of the grid lie at little noise.
     """
 
     num_steps: int
     low_idx: int
     high_idx: int
     tau_rule: str
+    grid_power: float = 1.0
+
+    def has_grid(self, num_steps: int, grid_power: float) -> bool:
+        """Whether this is the grid of these blocks."""
+        return (num_steps, grid_power) == (self.num_steps, self.grid_power)
 
 
 class Amortized(Start):
     """The block prior plus the residual that a network predicts (LAVPS, arXiv:2602.07102).
 
-    mu = prior_mean + d_mu, rho = log prior_std + d_rho with (d_mu, d_rho) from the network.
+    mu = prior_mean + d_mu, rho = log prior_std + d_rho with (d_mu, d_rho) from the network; if it
+    learned the residual of the Gauss-Newton step, that is added to d_mu.
 
     Attributes:
       weights: of the network.
@@ -114,6 +121,7 @@ class Amortized(Start):
       inverse: how x_pinv is made, see `pseudo_inverse`, static.
       sees_measurement: whether the network acts with A on its features, static.
       trained: on which blocks, static; None if that is not known.
+      residual_of: see `AmortizedNetworkConfig`, static.
     """
 
     weights: Weights
@@ -124,6 +132,7 @@ class Amortized(Start):
     inverse: InverseRule = static(default="ridge")
     sees_measurement: bool = static(default=False)
     trained: TrainedBlocks | None = static(default=None)
+    residual_of: ResidualOf = static(default="prior")
 
     def prepare(self, problem: Problem) -> Float[Array, "H W C"]:
         """A^+ y."""
@@ -134,6 +143,7 @@ class Amortized(Start):
     ) -> tuple[Array, Array]:
         signal, sigma_t = levels(self.schedule, block.t, jnp.float32)
         _, sigma_tau = levels(self.schedule, block.tau, jnp.float32)
+        guidance = gauss_newton_shift(problem, block) if self.guidance else None
         d_mu, d_rho = self.model(
             self.weights,
             block.x_0,
@@ -141,11 +151,13 @@ class Amortized(Start):
             prepared,
             sigma_t,
             sigma_tau,
-            *((gauss_newton_shift(problem, block),) if self.guidance else ()),
+            *(() if guidance is None else (guidance,)),
             label=None,  # Starts are learned for the null class.
             measurement=as_measurement(problem, self.inverse) if self.sees_measurement else None,
             dropout_key=dropout_key,
         )
+        if guidance is not None and self.residual_of == "gauss_newton":
+            d_mu = d_mu + guidance
         mu, rho = block_prior(block)
         unit = block.prior_std if self.mean_unit == "prior_std" else 1.0
         return mu + unit * d_mu, rho + d_rho

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lavps_jax.diffusion.bridges import add_noise, bridge_draw
@@ -50,6 +51,7 @@ class AmortizedLoss(Loss):
       low_idx, high_idx: range of grid indices of t_prev.
       tau_rule: how the sampler chooses tau, see `MGDM`; one that draws nothing.
       weight: see `block_weight`; "none" is the published loss.
+      grid_power: how dense the points of the time grid lie at little noise.
     """
 
     start: Amortized
@@ -60,6 +62,12 @@ class AmortizedLoss(Loss):
     high_idx: int
     tau_rule: TauRule
     weight: BlockWeight = "none"
+    grid_power: float = 1.0
+
+    @property
+    def times(self) -> np.ndarray:
+        """The time grid, int (num_steps,)."""
+        return time_grid(self.num_steps, self.start.schedule, self.grid_power)
 
     # Starts are learned for the null class: the label is that of other losses.
     def __call__(
@@ -85,7 +93,13 @@ class AmortizedLoss(Loss):
 
     def row(self, index: Int[Array, ""]) -> MGDMRow:
         """The sampler's numbers of the step whose t_prev has this grid index."""
-        sampler = MGDM(low_idx=1, high_idx=1, num_steps=self.num_steps, tau_rule=self.tau_rule)
+        sampler = MGDM(
+            low_idx=1,
+            high_idx=1,
+            num_steps=self.num_steps,
+            grid_power=self.grid_power,
+            tau_rule=self.tau_rule,
+        )
         # Noisiest first, so index 1 comes last.
         (segment,) = sampler.plan(self.start.schedule)
         return jax.tree.map(lambda leaf: leaf[len(leaf) - index, 0], segment.rows.choices)
@@ -182,9 +196,7 @@ class ChainLoss(Loss):
     ) -> Chain:
         """A run on a new image, about to pose the block of this grid index."""
         key_problem, key_noise = jax.random.split(rng_key)
-        t_next = jnp.asarray(time_grid(self.blocks.num_steps, self.blocks.start.schedule))[
-            index + 2
-        ]
+        t_next = jnp.asarray(self.blocks.times)[index + 2]
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, t_next, self.blocks.start.schedule)
         problem = self.blocks.problem(key_problem, x_0)

@@ -30,6 +30,16 @@ def test_kinds_of_schedules():
 def test_time_grid_spans_all_times(num_steps):
     times = time_grid(num_steps)
     assert times[0] == 0 and times[-1] == 999 and np.all(np.diff(times) > 0)
+    for power in (0.5, 2.0, 4.0):
+        times = time_grid(num_steps, power=power)
+        assert times[0] == 0 and times[-1] == 999 and np.all(np.diff(times) > 0)
+
+
+def test_powers_of_an_even_grid():
+    roots = np.sqrt(999) * np.arange(28) / 27
+    np.testing.assert_array_equal(time_grid(28, power=2.0), np.floor(roots**2 + 1e-9))
+    # Of 100 times the first roots are closer than one: 0, .1, .4, .9, ...
+    np.testing.assert_array_equal(time_grid(100, power=2.0)[:6], range(6))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])

@@ -134,6 +134,13 @@ def test_a_range_is_drawn_evenly_and_a_number_is_kept():
         assert kernel.max(axis=axis).min() > 20 * kernel.max(axis=1 - axis).min()
 
 
+def test_a_disc_out_of_focus_is_even_and_has_the_area_of_its_radius():
+    kernel = np.asarray(draw(families.DefocusBlur(11, 4.0), jax.random.key(0)).kernel)
+    distance = np.hypot(*np.mgrid[-5:6, -5:6])
+    assert np.ptp(kernel[distance < 3.5]) == 0 and not np.any(kernel[distance > 4.5])
+    np.testing.assert_allclose(1 / kernel[5, 5], np.pi * 4**2, rtol=0.02)
+
+
 def test_noise_only_counts_where_observed():
     operator = families.RandomBox().draw(jax.random.key(0), X_SHAPE)
     noise = jax.random.normal(jax.random.key(1), X_SHAPE)
@@ -167,6 +174,7 @@ def test_noise_only_counts_where_observed():
         (lambda: families.MotionBlur(5, (0.5, 1.5)), "intensity"),
         (lambda: families.JPEG((0, 50)), "quality"),
         (lambda: families.AnisotropicBlur(5, 2.0, 1.0, (0.0, 400.0)), "angle"),
+        (lambda: families.DefocusBlur(5, 3.0), "radius"),
         # `Blur` could mirror the border that far; the kernel is larger than the image all the same.
         (lambda: families.GaussianBlur(13, 1.0).draw(jax.random.key(0), X_SHAPE), "kernel size"),
     ],

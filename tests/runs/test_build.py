@@ -161,6 +161,7 @@ def test_the_low_noise_end_is_half_of_any_grid(num_steps):
         (TRAINED_ON | {"sigma_y": 0.1}, {}, True),
         (TRAINED_ON | {"operator": families.MotionBlur(size=13, intensity=0.9)}, {}, True),
         (TRAINED_ON, {"num_steps": 50}, True),
+        (TRAINED_ON, {"grid_power": 2.0}, True),
         ({"sigma_y": 0.05}, {}, True),
         ({}, {}, True),
         ({}, {"best_of": False}, False),
@@ -180,8 +181,8 @@ def test_a_network_was_trained_on_what_lies_in_its_ranges(monkeypatch):
     task = AmortizedTask(network, prior, mixed, sigma_y=(0.01, 0.2))
     monkeypatch.setattr(build, "stored_config", lambda path: SimpleNamespace(task=task))
     inside, outside = families.MotionBlur(9, 0.5), families.MotionBlur(9, 0.2)
-    assert build.is_trained_on("any", inside, 0.05, 100) and build.is_trained_on("any", mixed, 0.2)
-    for other in ((outside, 0.05), (inside, 0.3), (inside, 0.05, 50), (inside, None), (None, 0.1)):
+    assert build.is_trained_on("any", inside, 0.05) and build.is_trained_on("any", mixed, 0.2)
+    for other in ((outside, 0.05), (inside, 0.3), (inside, None), (None, 0.1)):
         assert not build.is_trained_on("any", *other)
 
 
@@ -203,7 +204,11 @@ def test_another_grid_uses_the_blocks_whose_times_were_trained():
         assert list(sampler.low_noise(Schedule())) == inside and len(inside) > 10
     own = built(LAVPS(MOTION_BLUR, num_steps=25, high_idx=6), **TRAINED_ON)
     assert own.low_noise(Schedule()) == range(1, 6)
-    with pytest.raises(UserError, match="^num_steps: got 50; use 100, .*best_of=True"):
+    roots = built(LAVPS(MOTION_BLUR, grid_power=2.0), **TRAINED_ON).low_noise(Schedule())
+    times = time_grid(100, power=2.0)
+    assert trained[0] <= times[roots.start] and times[roots.start - 1] < trained[0]
+    assert times[roots.stop - 1] <= trained[-1] < times[roots.stop]
+    with pytest.raises(UserError, match=r"^num_steps, grid_power: got \(50, 1.0\); use \(100, "):
         built(LAVPS(MOTION_BLUR, num_steps=50, best_of=False), **TRAINED_ON)
 
 

@@ -14,8 +14,10 @@ from lavps_jax.diffusion.mixtures import GaussianMixture
 from lavps_jax.diffusion.parameterisations import EDM
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.diffusion.supervised import SupervisedDenoiser
+from lavps_jax.errors import UserError
+from lavps_jax.networks import AmortizedNetworkConfig, LocalUNetConfig
 from lavps_jax.operators import Identity, Inpainting, linear_operator, nonlinear_operator
-from lavps_jax.problems.problem import Problem
+from lavps_jax.problems.problem import Problem, log_likelihood
 from lavps_jax.samplers.starts import (
     Amortized,
     BestOf,
@@ -89,6 +91,30 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
     np.testing.assert_allclose(rho, np.log(0.4) + d_rho, rtol=1e-5, atol=1e-6)
     alpha_bar = Schedule().alpha_bar[[150, 100]]
     np.testing.assert_allclose(seen, np.sqrt(1 / alpha_bar - 1), rtol=1e-6)
+
+
+def test_an_untrained_network_is_the_gauss_newton_step():
+    """Which minimises the loss where the denoiser is the identity and A is linear."""
+    _, problem, block = gaussian_case()
+    zeros = lambda *_, **__: (jnp.zeros(SHAPE), jnp.zeros(SHAPE))  # noqa: E731
+    start = Amortized(None, zeros, mean_unit="prior_std", guidance=True, residual_of="gauss_newton")
+    mu, rho = start(problem, start.prepare(problem), block, block.x_0, lambda *_: 0.0)
+    np.testing.assert_allclose(rho, np.log(0.4), rtol=1e-5)
+    np.testing.assert_allclose(
+        mu - block.prior_mean, 0.4 * gauss_newton_shift(problem, block), rtol=1e-5, atol=1e-6
+    )
+    assert np.abs(mu - block.prior_mean).max() > 0.1
+    # Around x_0 = prior_mean: the derivative of |y - A(mu)|^2 / 2 sigma_y^2 + |mu - m|^2 / 2 s^2.
+    block = block._replace(prior_mean=block.x_0)
+    mu, _ = start(problem, start.prepare(problem), block, block.x_0, lambda *_: 0.0)
+
+    def loss(mu):
+        return jnp.sum((mu - block.x_0) ** 2) / (2 * 0.4**2) - log_likelihood(problem, mu)
+
+    scale = np.abs(jax.grad(loss)(block.x_0)).max()
+    assert np.abs(jax.grad(loss)(mu)).max() < 1e-3 * scale
+    with pytest.raises(UserError, match="^residual_of: got gauss_newton; set guidance"):
+        AmortizedNetworkConfig(LocalUNetConfig(), guidance=True, residual_of="gauss_newton")
 
 
 @pytest.mark.parametrize("t, tau", [(150, 100), (11, 10), (2, 1), (999, 3)])

@@ -39,9 +39,8 @@ class Shifted(Amortized):
         return block.prior_mean + self.weights * block.prior_std, rho - 0.1
 
 
-LOSS = ChainLoss(
-    AmortizedLoss(Shifted(None), families.Identity(), 0.05, NUM_STEPS, LOW, HIGH, "previous")
-)
+BLOCKS = AmortizedLoss(Shifted(None), families.Identity(), 0.05, NUM_STEPS, LOW, HIGH, "previous")
+LOSS = ChainLoss(BLOCKS)
 PHI = jnp.float32(0.4)
 
 
@@ -49,15 +48,18 @@ def image(seed):
     return jax.random.uniform(jax.random.key(seed), SHAPE, minval=-1.0)
 
 
-def test_a_run_is_the_sampler_s(rng_key, monkeypatch):
-    chain = LOSS.enter(rng_key, PRIOR, image(1), LOSS.top_idx)
+@pytest.mark.parametrize("grid_power", [1.0, 3.0])
+def test_a_run_is_the_sampler_s(grid_power, rng_key, monkeypatch):
+    loss_fn = ChainLoss(dataclasses.replace(BLOCKS, grid_power=grid_power))
+    chain = loss_fn.enter(rng_key, PRIOR, image(1), loss_fn.top_idx)
     sampler = LAVPS(
         Shifted(PHI),
         best_of=False,
         inner_low_noise=Inner(0),
         num_steps=NUM_STEPS,
+        grid_power=grid_power,
         high_idx=NUM_STEPS - 2,
-        tau_rule=LOSS.blocks.tau_rule,
+        tau_rule=loss_fn.blocks.tau_rule,
     )
     (segment,) = sampler.plan(Schedule())
     # Which draw goes where is up to each of the two: all draws get the same values.
@@ -67,14 +69,14 @@ def test_a_run_is_the_sampler_s(rng_key, monkeypatch):
     noise = MGDMNoise(jnp.zeros(()), one[0], GibbsNoise(one[None], one, one[None], one))
     prepared = Shifted(PHI).prepare(chain.problem)
     for index in range(HIGH - 1, LOW - 1, -1):
-        assert not LOSS.is_over(chain) and int(chain.index) == index
+        assert not loss_fn.is_over(chain) and int(chain.index) == index
         row = jax.tree.map(lambda leaf, k=NUM_STEPS - 3 - index: leaf[k], segment.rows)
         state = State(chain.x_t, chain.x_0, prepared)
         wanted = sampler.step(noise, state, PRIOR, chain.problem, segment, row)
-        _, _, chain = LOSS.advance(PHI, rng_key, PRIOR, chain)
+        _, _, chain = loss_fn.advance(PHI, rng_key, PRIOR, chain)
         np.testing.assert_allclose(chain.x_t, wanted.x_t, atol=1e-6)
         np.testing.assert_allclose(chain.x_0, wanted.x_0, atol=1e-6)
-    assert LOSS.is_over(chain)
+    assert loss_fn.is_over(chain)
 
 
 def test_a_run_enters_from_the_forward_process(rng_key):

@@ -7,6 +7,7 @@ draws of one family have one tree structure, so `jax.vmap` over keys gives a sta
 from lavps_jax.operators.families.blurs import (
     AnisotropicBlur,
     Border,
+    DefocusBlur,
     GaussianBlur,
     KernelFile,
     MotionBlur,
@@ -49,6 +50,7 @@ __all__ = [
     "Colorization",
     "JPEG",
     "CompressedSensing",
+    "DefocusBlur",
     "Identity",
     "FourierLines",
     "GaussianBlur",

@@ -1,4 +1,4 @@
-"""Families of blurs: motion, Gaussian, and a kernel of one's own."""
+"""Families of blurs: motion, Gaussian, out of focus, and a kernel of one's own."""
 
 from __future__ import annotations
 
@@ -119,6 +119,30 @@ class AnisotropicBlur(Family):
         )
         kernel = gaussian_kernel(self.size, std, across, angle * math.pi / 180)
         return _blur(kernel, self.border, x_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class DefocusBlur(Family):
+    """Blur by a lens out of focus: an even disc, whose edge is a ramp one pixel wide."""
+
+    size: int = 21
+    """Side of the kernel in pixels, odd."""
+    radius: Setting = 3.0
+    """Of the disc, in pixels, or a range; at most half the side."""
+    border: Border = "reflect"
+    """Beyond the border the image is mirrored, or repeats itself (circular)."""
+
+    def __post_init__(self):
+        check_choices(self)
+        check_kernel_size(self.size)
+        check_bounds("radius", self.radius, _LEAST_STD, self.size / 2)
+
+    def draw(self, rng_key: PRNGKey, x_shape: tuple[int, ...]) -> Blur | CircularBlur:
+        """The same kernel for every key, unless the radius is a range."""
+        place = jnp.arange(self.size) - self.size // 2
+        distance = jnp.hypot(place[:, None], place[None])
+        kernel = jnp.clip(drawn(rng_key, self.radius) + 0.5 - distance, 0, 1)
+        return _blur(kernel / jnp.sum(kernel), self.border, x_shape)
 
 
 @dataclasses.dataclass(frozen=True)

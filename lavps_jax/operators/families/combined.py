@@ -15,6 +15,7 @@ from lavps_jax.operators import combined
 from lavps_jax.operators.families.base import Family
 from lavps_jax.operators.families.blurs import (
     AnisotropicBlur,
+    DefocusBlur,
     GaussianBlur,
     KernelFile,
     MotionBlur,
@@ -59,6 +60,7 @@ SingleFamily = (
     | MotionBlur
     | GaussianBlur
     | AnisotropicBlur
+    | DefocusBlur
     | KernelFile
     | Identity
     | Colorization
