@@ -169,7 +169,8 @@ def train(
         x_t = add_noise(noise, x_0, row.t, start.schedule)
         block = make_block(row, prior(x_t, row.t), x_t)
         scale = d + jnp.abs(block_loss(*block_prior(block), eps_weight, prior, posed, block))
-        return loss.on_block(weights, prior, posed, block, eps, None)[0] / scale
+        prepared = loss.start.prepare(posed)
+        return loss.on_block(weights, prior, posed, prepared, block, eps, None)[0] / scale
 
     def of_batch(weights: Weights, rng_key: PRNGKey) -> Array:
         return jax.vmap(of_one, (None, 0))(weights, jax.random.split(rng_key, BATCH_SIZE)).mean()

@@ -1,7 +1,7 @@
 """The shipped amortized network of photographs: one for all linear operators that it may meet.
 
 Command: python train.py configs/photo_amortized.py --train-data.path TRAIN
---validation-data.path TEST, with folders of photographs of at least 96 and 192 pixels a side.
+--validation-data.path TEST, with folders of photographs of at least 72 and 144 pixels a side.
 Hardware, time and photographs: see pretrained/photo/README.md and CREDITS.csv beside it.
 
 Never trained on: motion blur that is straighter or longer, discs, super-resolution by 8, half
@@ -47,12 +47,12 @@ def get_config() -> TrainConfig:
             block_weight="expected_residual",
         ),
         train_data=FolderData(
-            "photographs/train", channels=3, crop=96, reduce=(1, 1, 2, 3), flip=True
+            "photographs/train", channels=3, crop=72, reduce=(1, 1, 2, 3), flip=True
         ),
-        validation_data=FolderData("photographs/test", channels=3, crop=192),
+        validation_data=FolderData("photographs/test", channels=3, crop=144),
         run_dir="runs/photo_amortized",
         batch_size=8,
-        num_train_steps=4_000,
+        num_train_steps=3_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=100, ema_decay=0.995),
         num_validation_images=16,
         validate_every=500,

@@ -62,10 +62,17 @@ def block_loss(
 
     Cost: one denoiser call.
     """
+    return loss_and_image(mu, rho, eps, prior, problem, block)[0]
+
+
+def loss_and_image(
+    mu: Array, rho: Array, eps: Array, prior: Denoiser, problem: Problem, block: Block
+) -> tuple[Float[Array, ""], Float[Array, "H W C"]]:
+    """`block_loss`, and the denoised image D(x_tau, tau) that it is of."""
     x_tau = draw(eps, mu, rho)
     x_0_hat = prior(x_tau, block.tau, problem.label)
     square = jnp.sum(((x_tau - block.prior_mean) / block.prior_std) ** 2)
-    return -log_likelihood(problem, x_0_hat) + square / 2 - jnp.sum(rho)
+    return -log_likelihood(problem, x_0_hat) + square / 2 - jnp.sum(rho), x_0_hat
 
 
 def fit(

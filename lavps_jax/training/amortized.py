@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from lavps_jax.problems.problem import Problem
 from lavps_jax.samplers.mgdm import MGDM
 from lavps_jax.samplers.mgdm_rows import MGDMRow, TauRule, make_block
 from lavps_jax.samplers.starts import Amortized, block_prior
-from lavps_jax.samplers.variational import Block, block_loss, draw
+from lavps_jax.samplers.variational import Block, block_loss, draw, loss_and_image
 from lavps_jax.training.losses import Loss, draw_problem
 from lavps_jax.types import PRNGKey, Weights
 
@@ -82,7 +82,10 @@ class AmortizedLoss(Loss):
         block = make_block(row, x_0_hat, x_t)
         dropout_key = key_dropout if train else None
         eps = jax.random.normal(key_eps, x_0.shape)
-        loss, metrics, _ = self.on_block(weights, frozen, problem, block, eps, dropout_key)
+        prepared = self.start.prepare(problem)
+        loss, metrics, *_ = self.on_block(
+            weights, frozen, problem, prepared, block, eps, dropout_key
+        )
         at_prior = block_loss(*block_prior(block), eps, frozen, problem, block)
         return loss, metrics | {"block_loss_at_prior": jax.lax.stop_gradient(at_prior)}, carry
 
@@ -109,24 +112,25 @@ class AmortizedLoss(Loss):
         weights: Weights,
         prior: Denoiser,
         problem: Problem,
+        prepared: Any,
         block: Block,
         eps: Float[Array, "H W C"],
         dropout_key: PRNGKey | None,
-    ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, "H W C"]]:
-        """(loss, metrics, x_tau): of one block, with x_tau the draw that the loss was taken at."""
+    ) -> tuple[Float[Array, ""], dict[str, Array], Array, Array]:
+        """(loss, metrics, x_tau, x_0) of one block: x_tau is the draw that the loss was taken at,
+        x_0 that denoised, both (H, W, C); `prepared` is what the start prepares of the problem."""
 
         def loss_fn(mu, rho, eps):
             return block_loss(mu, rho, eps, prior, problem, block)
 
         start = self.start.replace(weights=weights)
-        prepared = start.prepare(problem)
         mu, rho = start(problem, prepared, block, eps, loss_fn, dropout_key=dropout_key)
-        loss = loss_fn(mu, rho, eps)
+        loss, x_0 = loss_and_image(mu, rho, eps, prior, problem, block)
         metrics = {"block_loss": jax.lax.stop_gradient(loss)}
         if self.weight == "expected_residual":
             sigma = jnp.asarray(self.start.schedule.sigma, jnp.float32)[block.tau]
             loss = loss * block_weight(sigma, problem.sigma_y)
-        return loss, metrics, draw(eps, mu, rho)
+        return loss, metrics, draw(eps, mu, rho), x_0
 
 
 def block_weight(
@@ -147,12 +151,14 @@ class Chain(NamedTuple):
 
     Attributes:
       problem: what was measured of the image.
+      prepared: what the start has prepared of it.
       x_t: the state at times[index + 2], float (H, W, C).
       x_0: current estimate of the clean image, float (H, W, C).
       index: grid index of the next block's t_prev, int32 (); low_idx - 1 once the run is over.
     """
 
     problem: Problem
+    prepared: Any
     x_t: Float[Array, "H W C"]
     x_0: Float[Array, "H W C"]
     index: Int[Array, ""]
@@ -200,7 +206,8 @@ class ChainLoss(Loss):
         noise = jax.random.normal(key_noise, x_0.shape)
         x_t = add_noise(noise, x_0, t_next, self.blocks.start.schedule)
         problem = self.blocks.problem(key_problem, x_0)
-        return Chain(problem, x_t, prior(x_t, t_next), jnp.asarray(index, jnp.int32))
+        prepared = self.blocks.start.prepare(problem)
+        return Chain(problem, prepared, x_t, prior(x_t, t_next), jnp.asarray(index, jnp.int32))
 
     def advance(
         self, weights: Weights, rng_key: PRNGKey, prior: Denoiser, chain: Chain
@@ -212,13 +219,12 @@ class ChainLoss(Loss):
         x_t = bridge_draw(jax.random.normal(key_bridge, shape), row.bridge, chain.x_t, chain.x_0)
         block = make_block(row, chain.x_0, x_t)
         eps = jax.random.normal(key_eps, shape)
-        loss, metrics, x_tau = self.blocks.on_block(
-            weights, prior, chain.problem, block, eps, key_dropout
+        loss, metrics, *images = self.blocks.on_block(
+            weights, prior, chain.problem, chain.prepared, block, eps, key_dropout
         )
-        x_tau = jax.lax.stop_gradient(x_tau)
-        x_0 = prior(x_tau, row.tau)
+        x_tau, x_0 = jax.lax.stop_gradient(images)
         x_t = bridge_draw(jax.random.normal(key_renoise, shape), row.renoise, chain.x_t, x_tau)
-        return loss, metrics, Chain(chain.problem, x_t, x_0, chain.index - 1)
+        return loss, metrics, chain._replace(x_t=x_t, x_0=x_0, index=chain.index - 1)
 
     def is_over(self, chain: Chain) -> Array:
         """Whether the run has posed its last block, bool ()."""

@@ -226,7 +226,8 @@ def test_training_loss_and_gradients(amortized, prior):
 
     def evaluate(networks, problem, block, eps):
         def loss(weights):
-            return loss_fn.on_block(weights, networks[0], problem, block, eps, None)[0]
+            prepared = loss_fn.start.prepare(problem)
+            return loss_fn.on_block(weights, networks[0], problem, prepared, block, eps, None)[0]
 
         return jax.value_and_grad(loss)(networks[1])
 
