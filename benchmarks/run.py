@@ -1,6 +1,8 @@
-"""Every sampler on the same ground: `--suite gmm`, `budgets`, `images` or `robustness`.
+"""Every sampler on the same ground: `--suite gmm`, `budgets`, `images`, `robustness`, `photos` or
+`photos_unseen`.
 
     python -m benchmarks.run --suite images
+    python -m benchmarks.run --suite photos --photographs FOLDER
 
 What is done already is kept in `work`: the same command goes on after an interruption, and measures
 only with the code of the same commit, so that a report never mixes two. The report is `SUITE.md`,
@@ -23,13 +25,15 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import gaussian_mixture, lavps_mixture
+from benchmarks.comparison import photos
+from benchmarks.comparison.points import Point, Suite
 from benchmarks.comparison.report import redraw_report, write_report
-from benchmarks.comparison.suites import PRETRAINED, SUITES, Point, Suite, points_of
+from benchmarks.comparison.suites import SUITES, points_of
 from benchmarks.reporting.record import check_report, record, stored_by_this_code
 from lavps_jax.compare_sets import Network, distances, features_of, networks, samples_of
 from lavps_jax.config import cli
 from lavps_jax.config.settings import SampleConfig
-from lavps_jax.data import ShippedData
+from lavps_jax.data import DataConfig, ShippedData
 from lavps_jax.errors import UserError
 from lavps_jax.io.storage import write_file
 from lavps_jax.io.weights import read_card
@@ -41,7 +45,7 @@ from lavps_jax.runs.sampling import run_sampling
 class Config:
     """Which suite to run, and how much of it."""
 
-    suite: Literal["gmm", "budgets", "images", "robustness"]
+    suite: Literal["gmm", "budgets", "images", "robustness", "photos", "photos_unseen"]
     quick: bool = False
     """Few images and problems, one task and the cheaper samplers: to try it, not to conclude."""
     search: bool = False
@@ -53,6 +57,10 @@ class Config:
     """Names of tasks; empty is all."""
     methods: tuple[str, ...] = ()
     """Names of methods; empty is all."""
+    photographs: str | None = None
+    """Of "photos" and "photos_unseen": folder of folders `test` and `kodak`."""
+    side: Literal[128, 256] = 256
+    """Of "photos" and "photos_unseen": to how many pixels the 256 at the centre are reduced."""
     out: str | None = None
     """Folder of the report; None is docs/results, or `work` of a quick run."""
     work: str = "outputs/benchmarks"
@@ -77,6 +85,7 @@ def main(arguments: list[str]) -> None:
         return _mixtures(config, Path(out))
     folder = Path(config.work) / (config.suite + "_quick" * config.quick)
     suite = SUITES[config.suite]
+    data = _data(config)
     of = networks(config.inception, config.clip)
     if config.quick:
         suite = dataclasses.replace(suite, num_images=2)
@@ -86,10 +95,12 @@ def main(arguments: list[str]) -> None:
             _check_commit(folder)
             pictures = measured.with_suffix("")
             begin = time.monotonic()
-            found = measure(suite, suite.tasks[task], point, pictures, of)
+            found = measure(suite, data, suite.tasks[task], point, pictures, of)
             names = {"task": task, "method": point.method, "budget": point.budget}
             made = {"folder": point.folder, "trained": _trained(), "took": time.monotonic() - begin}
-            record(measured, names | made | found)
+            if config.photographs is not None:
+                made |= {"side": config.side}
+            record(measured, names | made | found, data_dir=config.photographs)
             score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))
@@ -194,8 +205,28 @@ def _chosen(config: Config, suite: Suite) -> Iterator[tuple[str, Point]]:
             yield task, point
 
 
+def _data(config: Config) -> DataConfig:
+    """What the suite restores.
+
+    Raises:
+      UserError: if there are no photographs, or they are not needed.
+    """
+    of_photographs = SUITES[config.suite].prior == photos.PRIOR
+    if not of_photographs:
+        if config.photographs is not None:
+            remedy = "leave it out: this suite restores what is shipped"
+            raise UserError("photographs", config.photographs, remedy)
+        return ShippedData()
+    if config.photographs is None:
+        remedy = f"give a folder of {' and '.join(photos.FOLDERS)}"
+        raise UserError("photographs", config.photographs, remedy)
+    crops = Path(config.work) / f"crops_{config.side}"
+    return photos.prepare_crops(Path(config.photographs), crops, config.side)
+
+
 def measure(
     suite: Suite,
+    data: DataConfig,
     operator: OperatorFamily,
     point: Point,
     folder: Path,
@@ -206,14 +237,14 @@ def measure(
     Samples are compared, as a set, with the shipped images that are not restored, if there are any.
     """
     config = SampleConfig(
-        prior=f"{PRETRAINED}/prior",
-        data=ShippedData(),
+        prior=suite.prior,
+        data=data,
         operator=operator,
         sampler=point.sampler,  # type: ignore[arg-type]
         out_dir=str(folder),
         num_images=suite.num_images,
         num_particles=suite.num_particles,
-        batch_size=suite.num_images,
+        batch_size=suite.batch_size or suite.num_images,
         lpips_vgg=suite.lpips_vgg,
         overwrite=True,
     )
@@ -224,7 +255,7 @@ def measure(
             raise
         return {"refused": str(error)}
     metrics = json.loads((folder / "metrics.json").read_text())
-    others = _others(suite)
+    others = [] if suite.prior == photos.PRIOR else _others(suite)
     if not others:
         return metrics | {"of_sets": {}}
     sets = [features_of(one, of) for one in samples_of(folder, metrics["sampler"])]

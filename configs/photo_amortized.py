@@ -42,7 +42,7 @@ def get_config() -> TrainConfig:
             sigma_y=(0.01, 0.2),
             num_steps=30,
             grid_power=3.0,
-            high_idx=28,
+            high_idx=22,
             states="chain",
             block_weight="expected_residual",
         ),

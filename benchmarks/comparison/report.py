@@ -13,7 +13,16 @@ from PIL import Image
 
 from benchmarks.comparison.rankings import RANKED_FROM, Entry, Ranked, rank
 from benchmarks.comparison.suites import BUDGETS, SUITES, points_of
-from benchmarks.comparison.words import ABOUT, ABOUT_SETS, NO_RANKING, SETTINGS, TITLES, TRAINED
+from benchmarks.comparison.words import (
+    ABOUT,
+    ABOUT_SETS,
+    BY_OPERATOR,
+    IMAGES,
+    NO_RANKING,
+    SETTINGS,
+    TITLES,
+    TRAINED,
+)
 from benchmarks.reporting.figures import Mark, pareto_figure, robustness_figure
 from benchmarks.reporting.intervals import Interval, mean_interval, paired_interval
 from benchmarks.reporting.pages import Block, Figure, Heading, Table, Text, to_html, to_markdown
@@ -90,10 +99,15 @@ def _draw(suite: str, facts: Mapping[str, Any], work: Path | None, out: Path) ->
     trained = TRAINED[suite].format(**found[0]["trained"])
     minutes = sum(one["took"] for one in found) / 60
     took = f"All of it took {minutes:.0f} minutes: {origin}."
-    about = [Text(words) for words in (_about(tasks), SETTINGS[suite], trained, took)]
+    about = [Text(words) for words in (_about(suite, tasks), SETTINGS[suite], trained, took)]
     blocks: list[Block] = [Heading(TITLES[suite], 1), *about]
-    draw = {"budgets": _equal_budgets, "images": _pareto, "robustness": _robustness}[suite]
-    blocks += draw(out, tasks, origin)
+    match suite:
+        case "budgets":
+            blocks += _equal_budgets(tasks)
+        case "images" | "photos":
+            blocks += _pareto(suite, out, tasks, origin)
+        case _:
+            blocks += _robustness(suite, out, tasks, origin)
     for task, entries in tasks.items():
         blocks += _of_task(suite, task, entries, work, out, origin)
     _write_text(out / f"{suite}.md", to_markdown(blocks))
@@ -115,13 +129,15 @@ def _in_order(suite: str, task: str, entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=place)
 
 
-def _about(tasks: Mapping[str, Sequence[Entry]]) -> str:
+def _about(suite: str, tasks: Mapping[str, Sequence[Entry]]) -> str:
     found = [entry for entries in tasks.values() for entry in _measured(entries)]
     if not found:
         return "No sampler takes any of these tasks."
     one = found[0]
     images, particles = one["images"], one["particles"]
-    about = ABOUT.format(images=images, particles=particles, batch=images * particles)
+    batch = (SUITES[suite].batch_size or images) * particles
+    what = IMAGES[suite].format(images=images, side=one.get("side"))
+    about = ABOUT.format(images=what, particles=particles, batch=batch)
     sets = ABOUT_SETS.format(others=NUM_SHIPPED - images)
     return f"{about} {sets}" if one["of_sets"] else about
 
@@ -153,7 +169,7 @@ def _num_images(tasks: Mapping[str, Sequence[Entry]]) -> int:
     return min((len(e["per_image"]) for one in tasks.values() for e in _measured(one)), default=0)
 
 
-def _equal_budgets(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
+def _equal_budgets(tasks: Mapping[str, Sequence[Entry]]) -> list[Block]:
     """One table for all tasks, if there are images enough to say anything."""
     if _num_images(tasks) < RANKED_FROM:
         return []
@@ -190,7 +206,9 @@ def _cell(one: Ranked, winner: Ranked) -> str:
     return f"{score}, {_seconds(one.entry):.2g} s"
 
 
-def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
+def _pareto(
+    suite: str, out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str
+) -> list[Block]:
     blocks: list[Block] = [Heading("Quality and cost")]
     for kind, label, cost in (
         ("time", "seconds for a sample", _seconds),
@@ -200,15 +218,17 @@ def _pareto(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> lis
             task: [Mark(one["method"], cost(one), _quality(one)) for one in _measured(entries)]
             for task, entries in tasks.items()
         }
-        file = out / f"images_{kind}.svg"
+        file = out / f"{suite}_{kind}.svg"
         pareto_figure(file, marks, label, "LPIPS (AlexNet)", origin)
         blocks.append(Figure(file, f"LPIPS against {label}; lower left is better."))
     return blocks
 
 
-def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) -> list[Block]:
-    file = out / "robustness.svg"
-    order = [point.method for point in points_of("robustness", "")]
+def _robustness(
+    suite: str, out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str
+) -> list[Block]:
+    file = out / f"{suite}.svg"
+    order = [point.method for point in points_of(suite, "")]
     qualities = {
         task: {
             one["method"]: _quality(one)
@@ -217,12 +237,7 @@ def _robustness(out: Path, tasks: Mapping[str, Sequence[Entry]], origin: str) ->
         for task, entries in tasks.items()
     }
     robustness_figure(file, qualities, "LPIPS (AlexNet)", origin)
-    caption = (
-        "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator were "
-        "trained on the first one alone, EPS's on it, Gaussian blur, super-resolution and few "
-        "pixels. LAVPS has the likelihood as well, and the rest have nothing but the likelihood."
-    )
-    return [Heading("Quality by operator"), Figure(file, caption)]
+    return [Heading("Quality by operator"), Figure(file, BY_OPERATOR[suite])]
 
 
 def _of_task(
@@ -302,7 +317,7 @@ def _panel(
 ) -> Figure:
     """Each method's point of least LPIPS that takes no more than half of the yardstick's time."""
     fastest = min(map(_seconds, measured))
-    limit = max(_seconds(yardstick) / 2, fastest) if suite == "images" else np.inf
+    limit = max(_seconds(yardstick) / 2, fastest) if suite in ("images", "photos") else np.inf
     shown: dict[str, Entry] = {}
     for entry in sorted(measured, key=lambda entry: entry["mean"][QUALITY]):
         if _seconds(entry) <= limit:
@@ -311,7 +326,7 @@ def _panel(
     file = out / f"{suite}_{'_'.join(words)}.png"
     if work is not None:
         _draw_panel(file, task, shown, work, origin, num_images)
-    if suite != "images":
+    if limit == np.inf:
         return Figure(file, "One sample of each.")
     names = "; ".join(map(_name, shown.values()))
     slower = sorted({entry["method"] for entry in measured} - set(shown))

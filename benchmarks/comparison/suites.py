@@ -6,15 +6,16 @@ on all shipped images, and can search their settings; the others are of 8 images
 amortized networks were trained for; "robustness" asks what networks that know motion blur alone do
 elsewhere, with the explicit likelihood (LAVPS) and without (Palette, InvFussion, a generator that
 samples in one step), next to a denoiser trained on four families (EPS) and samplers with no network
-of their own.
+of their own. "photos" and "photos_unseen" ask the same of photographs, see
+`benchmarks.comparison.photos`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from lavps_jax.config.samplers import AnySampler
+from benchmarks.comparison import photos
+from benchmarks.comparison.points import Point, Suite
 from lavps_jax.config.settings import load_preset
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
@@ -37,48 +38,16 @@ from lavps_jax.samplers import (
     Supervised,
 )
 
-PRETRAINED = "pretrained/fashion_mnist"
+PRIOR = "pretrained/fashion_mnist/prior"
 SUPERVISED = {
     "Palette": "benchmarks/weights/palette",
     "InvFussion": "benchmarks/weights/invfussion",
 }
 """Denoisers that see the measurement, trained on motion blur."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One sampler at one budget."""
-
-    method: str
-    budget: str
-    sampler: AnySampler
-
-    @property
-    def name(self) -> str:
-        return f"{self.method}, {self.budget}" if self.budget else self.method
-
-    @property
-    def folder(self) -> str:
-        """Its name, as one of a folder."""
-        kept = "".join(c if c.isalnum() or c == "-" else " " for c in self.name)
-        return "_".join(kept.split())
-
-
 ONE_STEP = Point("One step (DAVI)", "", OneStep("benchmarks/weights/one_step"))
 """A generator, trained on motion blur."""
 EPS = "benchmarks/weights/pivot"
 """A denoiser that sees the pivot of a measurement, trained on the three tasks and Gaussian blur."""
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Tasks by name, and how many of the shipped images restore each, with how many samples."""
-
-    tasks: Mapping[str, OperatorFamily]
-    num_images: int
-    num_particles: int
-    lpips_vgg: bool = True
-    """Whether LPIPS on VGG16 is measured too, which takes longer than a fast sampler."""
 
 
 PRESETS = {
@@ -106,9 +75,11 @@ SEEN: Mapping[str, OperatorFamily] = {
     task: load_preset(path).operator for task, path in PRESETS.items()
 }
 SUITES: Mapping[str, Suite] = {
-    "budgets": Suite(SEEN, num_images=64, num_particles=1, lpips_vgg=False),
-    "images": Suite(SEEN, num_images=8, num_particles=3),
-    "robustness": Suite(UNSEEN, num_images=8, num_particles=3),
+    "budgets": Suite(PRIOR, SEEN, num_images=64, num_particles=1, lpips_vgg=False),
+    "images": Suite(PRIOR, SEEN, num_images=8, num_particles=3),
+    "robustness": Suite(PRIOR, UNSEEN, num_images=8, num_particles=3),
+    "photos": photos.SUITE_SEEN,
+    "photos_unseen": photos.SUITE_UNSEEN,
 }
 BUDGETS = (100, 400)
 """Of "budgets": evaluations of the prior for a sample; a derivative through it counts as two."""
@@ -126,6 +97,10 @@ def points_of(suite: str, task: str, search: bool = False) -> list[Point]:
             return _budgets(task, search)
         case "robustness":
             return _robustness()
+        case "photos":
+            return photos.seen_points()
+        case "photos_unseen":
+            return photos.unseen_points()
         case _:
             return _images(task)
 

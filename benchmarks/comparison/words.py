@@ -6,14 +6,28 @@ TITLES = {
     "budgets": "Which sampler is best at equal budgets",
     "images": "How good a sample is for its cost",
     "robustness": "Operators that networks were not trained on",
+    "photos": "Photographs: how good a sample is for its cost",
+    "photos_unseen": "Photographs: operators that LAVPS's network was not trained on",
+}
+_CLOTHES = """\
+Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw (LPIPS: \
+enlarged to 64)"""
+_PHOTOGRAPHS = """\
+The central 256 x 256 pixels of {images} free photographs, reduced to {side} x {side}, sigma_y = \
+0.05: Kodak's 24, and test photographs that neither training nor the choice of settings saw"""
+IMAGES = {
+    "budgets": _CLOTHES,
+    "images": _CLOTHES,
+    "robustness": _CLOTHES,
+    "photos": _PHOTOGRAPHS,
+    "photos_unseen": _PHOTOGRAPHS,
 }
 ABOUT = """\
-Fashion-MNIST at 32 x 32, sigma_y = 0.05, {images} test images that no training saw, {particles} \
-samples of each. Scores are means over samples, then over images; brackets are 95 % intervals over \
-images (studentized bootstrap, for skewed scores), paired where two samplers are compared, each \
-for itself: of many a few leave 0 out by chance. LPIPS on images enlarged to 64. In band: \
-the residual's chi-square lies in the central 99 % of what the true image has. Spread: \
-standard deviation of the samples of a pixel. Coverage: how often the true value lies in the \
+{images}; {particles} samples of each. Scores are means over samples, then over images; brackets \
+are 95 % intervals over images (studentized bootstrap, for skewed scores), paired where two \
+samplers are compared, each for itself: of many a few leave 0 out by chance. In band: the \
+residual's chi-square lies in the central 99 % of what the true image has. Spread: standard \
+deviation of the samples of a pixel. Coverage: how often the true value lies in the \
 central half of them, 50 % if the samples were of the posterior. Evaluations are of a denoiser's \
 network (the prior's, or a supervised one of .4 to .5 times its size), not of amortized ones, and \
 a derivative through it counts as two more. Seconds are of one sample among {batch} that are drawn \
@@ -45,6 +59,14 @@ SETTINGS = {
     f"network of their own are left out but for four. {TUNED}, for the operators that it names; "
     "all others are untuned here.",
 }
+BY_OPERATOR = {
+    "robustness": "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator "
+    "were trained on the first one alone, EPS's on it, Gaussian blur, super-resolution and few "
+    "pixels. LAVPS has the likelihood as well, and the rest have nothing but the likelihood.",
+    "photos_unseen": "LPIPS by operator. LAVPS's network was trained on none of them, and is "
+    "compared with the zero-shot start in every block.",
+}
+"""Below the figures of operators."""
 TRAINED = {
     "budgets": "LAVPS's networks were trained for 2,000 (motion blur) or 6,000 steps of 16 blocks, "
     "each on its task.",
@@ -53,6 +75,11 @@ TRAINED = {
     "(Palette), {invfussion:,} (InvFussion), {pivot:,} (EPS) and {one_step:,} steps (one step, on "
     "top of Palette) of 32 images. EPS was trained on the three tasks and Gaussian blur, the other "
     "three on motion blur alone.",
+    "photos": "LAVPS's one network was trained on operators of all these tasks, among others, and "
+    "on a range of sigma_y (configs/photo_amortized.py; steps and hardware in its card).",
+    "photos_unseen": "LAVPS's one network was trained on motion, Gaussian and anisotropic blur, "
+    "boxes, random pixels, super-resolution by 2, 3 and 4, and denoising "
+    "(configs/photo_amortized.py; steps and hardware in its card).",
     "robustness": "Networks were not trained equally long: LAVPS's for 2,000 steps of 16 blocks; "
     "those that see the measurement and have no likelihood for {palette:,} (Palette), "
     "{invfussion:,} (InvFussion), {one_step:,} (one step, on top of Palette) and {pivot:,} steps "
