@@ -59,6 +59,16 @@ SETTINGS = {
     f"network of their own are left out but for four. {TUNED}, for the operators that it names; "
     "all others are untuned here.",
 }
+_PHOTO_SETTINGS = (
+    "MGDM and LAVPS have 30 steps and grid_power = 3, chosen by PSNR, LPIPS and chi-square on 8 of "
+    "the photographs that are left out here; all other settings are defaults (docs/samplers.md), "
+    "untuned here."
+)
+SETTINGS |= {
+    "photos": _PHOTO_SETTINGS,
+    "photos_unseen": f"{_PHOTO_SETTINGS} On these operators LAVPS compares starts, with more "
+    "evaluations.",
+}
 BY_OPERATOR = {
     "robustness": "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator "
     "were trained on the first one alone, EPS's on it, Gaussian blur, super-resolution and few "

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import gaussian_mixture, lavps_mixture
 from benchmarks import run as suite_run
+from benchmarks.comparison import photos
 from benchmarks.comparison.report import _evaluations, redraw_report, write_report
 from benchmarks.comparison.suites import BUDGETS, SUITES, points_of
 from benchmarks.reporting import record
@@ -138,6 +140,35 @@ def test_robustness_has_a_figure_of_its_own(work, tmp_path):
     write_report("robustness", work, tmp_path / "out")
     assert "gaussian" not in (tmp_path / "out" / "robustness.svg").read_text()
     assert "robustness.svg" in (tmp_path / "out" / "robustness.md").read_text()
+
+
+@pytest.mark.parametrize("suite", ["photos", "photos_unseen"])
+def test_photographs_have_reports_of_their_own(suite, tmp_path):
+    work, task = tmp_path / "work", next(iter(SUITES[suite].tasks))
+    for method in ("LAVPS", "MGDM"):
+        write(work, entry(task, method, "n = 30", [0.2, 0.3, 0.4], 1.0) | {"side": 128})
+    write_report(suite, work, tmp_path / "out")
+    text = (tmp_path / "out" / f"{suite}.md").read_text()
+    assert "pixels of 3 free photographs, reduced to 128 x 128" in text and "clothes" not in text
+    figure = f"{suite}_time.svg" if suite == "photos" else f"{suite}.svg"
+    assert figure in text and (tmp_path / "out" / figure).is_file()
+
+
+def test_photographs_on_which_settings_were_chosen_are_left_out(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (18, 256, 300, 3), np.uint8)
+    for index, one in enumerate(pixels):
+        folder = tmp_path / ("kodak" if index == 17 else "test")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(one).save(folder / f"{index:02d}.png")
+    data = photos.prepare_crops(tmp_path, tmp_path / "crops", 128)
+    source = data.open()
+    assert [source.name(k) for k in range(len(source))] == ["kodak-17.png", "test-16.png"]
+    mean = pixels[[17, 16], :, 22:278].reshape(2, 128, 2, 128, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(np.stack([source[0], source[1]]), mean, atol=0.51)
+    with pytest.raises(UserError, match="photographs: got None; give a folder of test and kodak"):
+        suite_run.main(["--suite", "photos", "--work", str(tmp_path)])
+    with pytest.raises(UserError, match="photographs: got x; leave it out"):
+        suite_run.main(["--suite", "images", "--photographs", "x", "--work", str(tmp_path)])
 
 
 def test_results_of_two_commits_are_refused(work, tmp_path):
@@ -286,6 +317,6 @@ def test_every_network_of_a_point_is_there():
             for sampler in (point.sampler for point in points_of(name, task)):
                 given = (getattr(sampler, f, "") for f in ("amortized", "denoiser", "generator"))
                 folders |= {folder for folder in given if folder}
-    assert len(folders) == 7
+    assert len(folders) == 8
     for folder in folders:
         assert read_card(folder)["step"] > 0
