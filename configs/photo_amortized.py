@@ -32,7 +32,11 @@ OPERATORS = families.Mixture(
 
 def get_config() -> TrainConfig:
     network = AmortizedNetworkConfig(
-        LocalUNetConfig(), mean_unit="prior_std", guidance=True, residual_of="gauss_newton"
+        LocalUNetConfig(),
+        mean_unit="prior_std",
+        guidance=True,
+        residual_of="gauss_newton",
+        state_scale="data",
     )
     return TrainConfig(
         task=AmortizedTask(
@@ -42,7 +46,7 @@ def get_config() -> TrainConfig:
             sigma_y=(0.01, 0.2),
             num_steps=30,
             grid_power=3.0,
-            high_idx=22,
+            high_idx=28,
             states="chain",
             block_weight="expected_residual",
         ),
@@ -52,7 +56,7 @@ def get_config() -> TrainConfig:
         validation_data=FolderData("photographs/test", channels=3, crop=144),
         run_dir="runs/photo_amortized",
         batch_size=8,
-        num_train_steps=3_000,
+        num_train_steps=2_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=100, ema_decay=0.995),
         num_validation_images=16,
         validate_every=500,

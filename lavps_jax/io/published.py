@@ -49,6 +49,7 @@ def published_prefix(schedule: Schedule, network: Any, trained_as: Parameterisat
                 ("task.network.mean_unit", network.mean_unit, "image"),
                 ("task.network.guidance", network.guidance, False),
                 ("task.network.residual_of", network.residual_of, "prior"),
+                ("task.network.state_scale", network.state_scale, "signal"),
                 ("task.network.inverse", network.inverse, "published"),
                 ("backbone", type(network.backbone).__name__, "HDiTConfig"),
             ]

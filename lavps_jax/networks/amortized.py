@@ -47,6 +47,9 @@ class AmortizedNetworkConfig:
       residual_of: what d_mu is added to: the mean of the block prior (the published networks), or
         that and the Gauss-Newton step, which an untrained network then is. Needs `guidance` and
         the unit "prior_std".
+      state_scale: what x_t is divided by: "signal", sqrt(alpha_bar[t]), is the published networks'
+        and grows with the noise; "data" also by sqrt(1 + 4 sigma_t^2), so that its standard
+        deviation is that of images, .5, at all levels.
       inverse: what A^+ is here, see `lavps_jax.diffusion.conditioning.pseudo_inverse`.
     """
 
@@ -56,6 +59,7 @@ class AmortizedNetworkConfig:
     guidance: bool = False
     inverse: InverseRule = "ridge"
     residual_of: ResidualOf = "prior"
+    state_scale: Literal["signal", "data"] = "signal"
 
     def __post_init__(self):
         _check_template(self.backbone)
@@ -121,6 +125,8 @@ class AmortizedNetwork(nnx.Module):
         Raises:
           UserError: if an input does not fit the configuration.
         """
+        if self.config.state_scale == "data":
+            x_t_scaled = x_t_scaled / jnp.hypot(1.0, 2 * jnp.asarray(sigma_t))
         noise_levels = jnp.stack([jnp.asarray(sigma_t), jnp.asarray(sigma_tau)])
         if self.config.noise_embedding == "log":
             noise_levels = jnp.log(noise_levels) / 4

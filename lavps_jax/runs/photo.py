@@ -19,6 +19,7 @@ from lavps_jax.io.own_folders import refuse_existing
 from lavps_jax.io.storage import AnyPath, absolute, as_path
 from lavps_jax.networks.tiled import TILES_AT_ONCE
 from lavps_jax.operators.families import JPEG
+from lavps_jax.runs.build import build_sampler
 from lavps_jax.runs.loading import load_prior
 from lavps_jax.runs.sampling import run_sampling
 from lavps_jax.runs.sampling_job import job_folder
@@ -57,10 +58,12 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
 
 def seconds(config: SampleConfig, height: int, width: int) -> float:
     """About how long sampling takes: the time of one derivative of the denoiser on a tile, or on as
-    much of a whole image, times those of the run. An evaluation alone is a third of a derivative,
-    and one more where derivatives evaluate tiles twice; of the operator nothing is counted."""
+    much of a whole image, times those of the run. An evaluation alone, also of an amortized network,
+    is a third of a derivative, and one more where derivatives evaluate tiles twice; of the operator
+    nothing is counted."""
     prior, side = load_prior(config.prior), config.tile or TILE
     sides = [min(side, height), min(side, width)]
+    sampler = build_sampler(config.sampler, prior.schedule, (height, width, 3))
     if config.tile is None:
         parts = height * width / math.prod(sides)
     else:
@@ -73,9 +76,10 @@ def seconds(config: SampleConfig, height: int, width: int) -> float:
         start = time.perf_counter()
         jax.block_until_ready(derivative(image))
         times.append(time.perf_counter() - start)
-    cost = config.sampler.cost(prior.schedule)
+    cost = sampler.cost(prior.schedule)
+    evaluations = cost.network_calls - cost.vjps + cost.amortized_calls
     again = config.tile is not None and parts > TILES_AT_ONCE
-    derivatives = cost.vjps + (cost.network_calls - cost.vjps + again * cost.vjps) / 3
+    derivatives = cost.vjps + (evaluations + again * cost.vjps) / 3
     return config.num_particles * parts * min(times[1:]) * derivatives
 
 
