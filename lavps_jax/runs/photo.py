@@ -58,7 +58,7 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
 
 def seconds(config: SampleConfig, height: int, width: int) -> float:
     """About how long sampling takes: the time of one derivative of the denoiser on a tile, or on as
-    much of a whole image, times those of the run. An evaluation alone, also of an amortized network,
+    much of a whole image, times those of the run. An evaluation, also of an amortized network,
     is a third of a derivative, and one more where derivatives evaluate tiles twice; of the operator
     nothing is counted."""
     prior, side = load_prior(config.prior), config.tile or TILE
