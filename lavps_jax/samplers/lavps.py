@@ -18,7 +18,6 @@ from lavps_jax.samplers.starts import (
     BestOf,
     Start,
     TrainedBlocks,
-    ZeroShot,
 )
 
 
@@ -35,6 +34,7 @@ class LAVPS(MGDM):
       best_of: compare the network's start with the zero-shot one, for each image and particle.
         None does so unless the run knows that the network was trained on its operator, its sigma_y
         and its grid.
+      zero_shot: that start, which blocks outside of the low-noise end have, too, see `MGDM`.
       inner: how blocks outside of the low-noise end are solved.
       inner_low_noise: how those inside are solved.
       low_idx: first grid index of t_prev at the low-noise end, at least 1.
@@ -47,10 +47,11 @@ class LAVPS(MGDM):
     inner_low_noise: Inner = dataclasses.field(default=Inner(), kw_only=True)
 
     def start(self, low_noise: bool) -> Start:
+        without = super().start(low_noise)
         if not low_noise:
-            return ZeroShot()
+            return without
         network = self._network
-        return network if self.best_of is False else BestOf(network, ZeroShot())
+        return network if self.best_of is False else BestOf(network, without)
 
     @property
     def _network(self) -> Start:

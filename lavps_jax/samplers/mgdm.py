@@ -27,7 +27,7 @@ from lavps_jax.samplers.mgdm_rows import (
     make_block,
     mgdm_rows,
 )
-from lavps_jax.samplers.starts import Start, ZeroShot
+from lavps_jax.samplers.starts import Start, ZeroShotRule, zero_shot
 from lavps_jax.types import PRNGKey
 
 LARGE = 2_000_000
@@ -80,6 +80,8 @@ class MGDM(Sampler):
     Attributes:
       inner: how blocks are solved whose t_prev has a grid index outside [low_idx, high_idx).
       inner_low_noise: the same inside of it, at the low-noise end.
+      zero_shot: where fits begin: at the block prior, as published, or at a Gauss-Newton step from
+        it towards y. The step alone, with K = 0, takes no derivative of the denoiser.
       low_idx: first grid index of the low-noise end, at least 1.
       high_idx: one past its last grid index; None is half of the grid, num_steps // 2.
       num_steps: points of the time grid, n; a run has n - 3 steps.
@@ -102,6 +104,7 @@ class MGDM(Sampler):
     _: KW_ONLY
     inner: Inner = Inner()
     inner_low_noise: Inner = Inner(10)
+    zero_shot: ZeroShotRule = static(default="prior")
     low_idx: int = static(default=1)
     high_idx: int | None = static(default=None)
     num_steps: int = static(default=100)
@@ -135,7 +138,7 @@ class MGDM(Sampler):
 
     def start(self, low_noise: bool) -> Start:
         """Where the inner fit begins, at the low-noise end or outside of it."""
-        return ZeroShot()
+        return zero_shot(self.zero_shot)
 
     def _blocks(self, schedule: Schedule) -> list[tuple[bool, range]]:
         """Grid indices of t_prev from the noisiest on, with whether they are the low-noise end."""

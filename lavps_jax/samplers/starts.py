@@ -1,8 +1,9 @@
-"""Where the inner fit begins: the block prior, what a network says, or the better of two."""
+"""Where the inner fit begins: the block prior, a Gauss-Newton step from it, what a network says, or
+the better of two."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,26 @@ def block_prior(block: Block) -> tuple[Array, Array]:
     """(mu, rho) of the block prior: prior_mean and log prior_std, each float (H, W, C)."""
     rho = jnp.broadcast_to(jnp.log(block.prior_std), block.prior_mean.shape)
     return block.prior_mean, rho
+
+
+class GaussNewton(Start):
+    """A Gauss-Newton step from the block prior towards y: mu = prior_mean + prior_std * shift with
+    `gauss_newton_shift`, rho = log prior_std. No derivative goes through the denoiser.
+
+    At little noise, where the denoiser changes little, mu is nearly the mean of the block
+    posterior."""
+
+    def __call__(self, problem, prepared, block, eps, loss_fn) -> tuple[Array, Array]:
+        mu, rho = block_prior(block)
+        return mu + block.prior_std * gauss_newton_shift(problem, block), rho
+
+
+ZeroShotRule = Literal["prior", "gauss_newton"]
+
+
+def zero_shot(rule: ZeroShotRule) -> Start:
+    """The start of this name, which needs no network."""
+    return ZeroShot() if rule == "prior" else GaussNewton()
 
 
 def gauss_newton_shift(problem: Problem, block: Block) -> Float[Array, "H W C"]:

@@ -15,7 +15,7 @@ from lavps_jax.metrics.images import psnr
 from lavps_jax.operators import families
 from lavps_jax.problems.problem import residual_chi2, simulate
 from lavps_jax.runs.loading import load_prior
-from lavps_jax.samplers import MGDM, sample
+from lavps_jax.samplers import MGDM, Inner, sample
 
 IMAGES = [33, 52]
 
@@ -25,13 +25,23 @@ def prior():
     return load_prior("pretrained/fashion_mnist/prior")
 
 
-@pytest.mark.parametrize(
-    "num_steps,family,gain",
-    # Above A^+ y, in dB. With the published settings samples of few steps stay below y itself.
-    [(10, families.MotionBlur(9), 10), (26, families.RandomPixels(), 9)],
-    ids=["motion blur", "inpainting"],
+WITHOUT_DERIVATIVES = MGDM(
+    num_steps=30, grid_power=2.0, zero_shot="gauss_newton", inner=Inner(0), inner_low_noise=Inner(0)
 )
-def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain):
+
+
+@pytest.mark.parametrize(
+    "sampler,family,gain",
+    # Above A^+ y, in dB. With the published settings samples of few steps stay below y itself.
+    [
+        (MGDM(num_steps=10), families.MotionBlur(9), 10),
+        (MGDM(num_steps=26), families.RandomPixels(), 9),
+        (WITHOUT_DERIVATIVES, families.MotionBlur(9), 10),
+        (WITHOUT_DERIVATIVES, families.RandomPixels(), 9),
+    ],
+    ids=["motion blur", "inpainting", "motion blur, K = 0", "inpainting, K = 0"],
+)
+def test_defaults_restore_at_any_number_of_steps(prior, sampler, family, gain):
     x_0 = jnp.asarray(load_batch(ShippedData().open(), IMAGES))
 
     def pose(i, image):
@@ -45,7 +55,7 @@ def test_defaults_restore_at_any_number_of_steps(prior, num_steps, family, gain)
         return psnr(naive, image), psnr(x, image), chi2
 
     keys, problems = jax.jit(jax.vmap(pose))(jnp.asarray(IMAGES), x_0)
-    out = sample(keys, MGDM(num_steps=num_steps), prior, problems)
+    out = sample(keys, sampler, prior, problems)
     naive, decibels, chi2 = np.mean(jax.jit(jax.vmap(score))(problems, x_0, out.x_0[:, 0]), axis=1)
     assert decibels > naive + gain
     assert 0.8 < chi2 < 1.6

@@ -21,6 +21,7 @@ from lavps_jax.problems.problem import Problem, log_likelihood
 from lavps_jax.samplers.starts import (
     Amortized,
     BestOf,
+    GaussNewton,
     Start,
     SupervisedStart,
     ZeroShot,
@@ -95,15 +96,16 @@ def test_amortized_start_adds_the_residual_in_its_unit(unit, scale):
 
 def test_an_untrained_network_is_the_gauss_newton_step():
     """Which minimises the loss where the denoiser is the identity and A is linear."""
-    _, problem, block = gaussian_case()
+    prior, problem, block = gaussian_case()
     zeros = lambda *_, **__: (jnp.zeros(SHAPE), jnp.zeros(SHAPE))  # noqa: E731
     start = Amortized(None, zeros, mean_unit="prior_std", guidance=True, residual_of="gauss_newton")
     mu, rho = start(problem, start.prepare(problem), block, block.x_0, lambda *_: 0.0)
     np.testing.assert_allclose(rho, np.log(0.4), rtol=1e-5)
-    np.testing.assert_allclose(
-        mu - block.prior_mean, 0.4 * gauss_newton_shift(problem, block), rtol=1e-5, atol=1e-6
-    )
+    shift = gauss_newton_shift(problem, block)
+    np.testing.assert_allclose(mu - block.prior_mean, 0.4 * shift, rtol=1e-5, atol=1e-6)
     assert np.abs(mu - block.prior_mean).max() > 0.1
+    without = GaussNewton()(problem, (), block, block.x_0, lambda *_: 0.0)
+    np.testing.assert_allclose(without, (mu, rho), rtol=1e-5, atol=1e-6)
     # Around x_0 = prior_mean: the derivative of |y - A(mu)|^2 / 2 sigma_y^2 + |mu - m|^2 / 2 s^2.
     block = block._replace(prior_mean=block.x_0)
     mu, _ = start(problem, start.prepare(problem), block, block.x_0, lambda *_: 0.0)
