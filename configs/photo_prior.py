@@ -12,7 +12,7 @@ from lavps_jax.networks import LocalUNetConfig
 
 def get_config() -> TrainConfig:
     return TrainConfig(
-        task=PriorTask(LocalUNetConfig(), log_sigma_mean=-1.0, log_sigma_std=1.4),
+        task=PriorTask(LocalUNetConfig(), log_sigma_mean=-0.5, log_sigma_std=1.9),
         train_data=FolderData(
             "photographs/train", channels=3, crop=64, reduce=(1, 1, 2, 3), flip=True
         ),
