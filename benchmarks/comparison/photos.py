@@ -15,10 +15,10 @@ from benchmarks.comparison.points import Point, Suite
 from lavps_jax.data import FolderData
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.samplers import DDNM, DING, DPS, LAVPS, MGDM, DiffPIR, FastDIPS, Inner
+from lavps_jax.samplers import DDNM, DING, DPS, MGDM, DiffPIR, FastDIPS, Inner
 
 PRIOR = "pretrained/photo/prior"
-AMORTIZED = "pretrained/photo/amortized"
+GAUSS_NEWTON = "MGDM from Gauss-Newton"
 FOLDERS = ("test", "kodak")
 NUM_CHOSEN_ON = 16
 """Of the photographs in `test`."""
@@ -54,31 +54,37 @@ SUITE_SEEN, SUITE_UNSEEN = _suite(SEEN), _suite(UNSEEN)
 
 
 def _mgdm(num_inner_steps: int) -> MGDM:
-    """As LAVPS, with the zero-shot start."""
-    return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=30, grid_power=3.0)
+    """From the block prior, as published."""
+    return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=30, grid_power=2.0)
 
 
-def _lavps(num_inner_steps: int) -> LAVPS:
-    return LAVPS(AMORTIZED, inner_low_noise=Inner(num_inner_steps), num_steps=30, grid_power=3.0)
+def _gauss_newton(num_inner_steps: int) -> MGDM:
+    """From Gauss-Newton steps, with gradient steps at the low-noise end alone: configs/photo.py."""
+    return MGDM(
+        zero_shot="gauss_newton",
+        inner=Inner(0),
+        inner_low_noise=Inner(num_inner_steps, 0.2),
+        num_steps=30,
+        grid_power=2.0,
+    )
 
 
 def seen_points() -> list[Point]:
     """All methods over their budgets."""
-    points = [Point("LAVPS", f"K = {k}", _lavps(k)) for k in (0, 1)]
-    points += [Point("MGDM", f"n = 30, K = {k}", _mgdm(k)) for k in (1, 3)]
-    points += [Point("DPS", f"n = {n}", DPS(n)) for n in (30,)]
+    points = [Point(GAUSS_NEWTON, f"K = {k}", _gauss_newton(k)) for k in (0, 1)]
+    points += [Point("MGDM", f"K = {k}", _mgdm(k)) for k in (1, 3)]
+    points += [Point("DPS", "n = 30", DPS(30))]
     points += [Point("DiffPIR", f"n = {n}", DiffPIR(n)) for n in (15, 30)]
-    points += [Point("DDNM+", f"n = {n}", DDNM(n)) for n in (30,)]
-    points += [Point("DING", f"n = {n}", DING(n)) for n in (30,)]
+    points += [Point("DDNM+", "n = 30", DDNM(30)), Point("DING", "n = 30", DING(30))]
     points += [Point("FAST-DIPS", f"n = {n}", FastDIPS(n)) for n in (15, 30)]
     return points
 
 
 def unseen_points() -> list[Point]:
-    """One budget each, about that of MGDM."""
+    """One budget each."""
     return [
-        Point("LAVPS", "K = 1", _lavps(1)),
-        Point("MGDM", "n = 30, K = 3", _mgdm(3)),
+        Point(GAUSS_NEWTON, "K = 1", _gauss_newton(1)),
+        Point("MGDM", "K = 3", _mgdm(3)),
         Point("DiffPIR", "n = 30", DiffPIR(30)),
         Point("FAST-DIPS", "n = 30", FastDIPS(30)),
     ]

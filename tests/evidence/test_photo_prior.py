@@ -24,5 +24,16 @@ def test_it_denoises_photographs_that_it_never_saw(sigma):
     assert np.mean((denoised - x) ** 2) < 0.75 * min(blurred)
 
 
+def test_it_knows_the_most_noise_that_samplers_begin_with():
+    """Where next to nothing is seen it says next to nothing."""
+    prior, x = lavps.load_prior("photo"), lavps.data.shipped("photographs")[:, 90:154, 90:170]
+    times = jnp.asarray([800, 900, 999])
+    signal = np.sqrt(prior.schedule.alpha_bar[times])[:, None, None, None, None]
+    noise = np.random.default_rng(0).normal(size=(3, *x.shape))
+    noisy = (signal * x + np.sqrt(1 - signal**2) * noise).astype(np.float32)
+    found = jax.jit(jax.vmap(jax.vmap(prior, in_axes=(0, None))))(noisy, times)
+    assert np.all(np.mean((found - x) ** 2, (1, 2, 3, 4)) < 1.1 * np.mean(x**2))
+
+
 def test_no_image_is_too_large_for_it():
     assert network_shape("photo").trained_side is None
