@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 from rich.console import Console
 
 from lavps_jax.config.photo import TILE, UNITS_PER_LEVEL, PhotoConfig, sample_config
@@ -57,9 +58,9 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
 
 
 def seconds(config: SampleConfig, height: int, width: int) -> float:
-    """About how long sampling takes: the time of one derivative of the denoiser on a tile, or on as
-    much of a whole image, times those of the run. An evaluation, also of an amortized network,
-    is a third of a derivative, and one more where derivatives evaluate tiles twice; of the operator
+    """About how long sampling takes: the times of one evaluation and one derivative of the denoiser
+    on a tile, or on as much of a whole image, times those of the run. An amortized network counts
+    as an evaluation, and so does one more where derivatives evaluate tiles twice; of the operator
     nothing is counted."""
     prior, side = load_prior(config.prior), config.tile or TILE
     sides = [min(side, height), min(side, width)]
@@ -69,18 +70,28 @@ def seconds(config: SampleConfig, height: int, width: int) -> float:
     else:
         between = side - config.tile_overlap
         parts = math.prod(1 + math.ceil(max(n - side, 0) / between) for n in (height, width))
+
+    def square(x: Array) -> Array:
+        return jnp.sum(prior(x, jnp.asarray(100)) ** 2)
+
     image = jax.random.normal(jax.random.key(0), (*sides, 3))
-    derivative = jax.jit(jax.grad(lambda x: jnp.sum(prior(x, jnp.asarray(100)) ** 2)))
-    times = []
+    cost = sampler.cost(prior.schedule)
+    again = config.tile is not None and parts > TILES_AT_ONCE
+    evaluations = cost.network_calls - cost.vjps + cost.amortized_calls + again * cost.vjps
+    both = evaluations * _least_time(square, image)
+    if cost.vjps:
+        both += cost.vjps * _least_time(jax.grad(square), image)
+    return config.num_particles * parts * both
+
+
+def _least_time(fn: Callable[[Array], Array], x: Array) -> float:
+    """Seconds of fn, compiled; the least of three."""
+    compiled, times = jax.jit(fn), []
     for _ in range(4):  # The first compiles.
         start = time.perf_counter()
-        jax.block_until_ready(derivative(image))
+        jax.block_until_ready(compiled(x))
         times.append(time.perf_counter() - start)
-    cost = sampler.cost(prior.schedule)
-    evaluations = cost.network_calls - cost.vjps + cost.amortized_calls
-    again = config.tile is not None and parts > TILES_AT_ONCE
-    derivatives = cost.vjps + (evaluations + again * cost.vjps) / 3
-    return config.num_particles * parts * min(times[1:]) * derivatives
+    return min(times[1:])
 
 
 def in_words(seconds: float) -> str:

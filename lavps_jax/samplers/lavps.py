@@ -98,11 +98,10 @@ class LAVPS(MGDM):
                 value = (low_noise.start, low_noise.stop)
                 raise UserError("low_idx, high_idx", value, remedy)
         elif self.best_of is False:
-            own = (trained.num_steps, trained.grid_power)
-            remedy = (
-                f"use {own}, with which the network was trained, or compare starts: best_of=True"
-            )
-            raise UserError("num_steps, grid_power", (self.num_steps, self.grid_power), remedy)
+            for field in ("num_steps", "grid_power"):
+                if (given := getattr(self, field)) != (own := getattr(trained, field)):
+                    remedy = f"use {own}, with which the network was trained, or compare starts"
+                    raise UserError(field, given, f"{remedy}: best_of=True")
         # "mix" draws no tau in its last steps.
         settled, mixed = self.num_steps - 2 - self.num_mixed_steps, self.tau_rule == "mix"
         rule = "previous" if mixed and low_noise.stop <= settled else self.tau_rule

@@ -208,7 +208,9 @@ def test_another_grid_uses_the_blocks_whose_times_were_trained():
     times = time_grid(100, power=2.0)
     assert trained[0] <= times[roots.start] and times[roots.start - 1] < trained[0]
     assert times[roots.stop - 1] <= trained[-1] < times[roots.stop]
-    with pytest.raises(UserError, match=r"^num_steps, grid_power: got \(50, 1.0\); use \(100, "):
+    with pytest.raises(UserError, match="^grid_power: got 2.0; use 1.0, .*best_of=True"):
+        built(LAVPS(MOTION_BLUR, grid_power=2.0, best_of=False), **TRAINED_ON)
+    with pytest.raises(UserError, match="^num_steps: got 50; use 100, .*best_of=True"):
         built(LAVPS(MOTION_BLUR, num_steps=50, best_of=False), **TRAINED_ON)
 
 
