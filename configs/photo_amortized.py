@@ -1,8 +1,8 @@
-"""The shipped amortized network of photographs: one for all linear operators that it may meet.
+"""An amortized network of photographs: one for all linear operators that it may meet.
 
 Command: python train.py configs/photo_amortized.py --train-data.path TRAIN
 --validation-data.path TEST, with folders of photographs of at least 72 and 144 pixels a side.
-Hardware, time and photographs: see pretrained/photo/README.md and CREDITS.csv beside it.
+No weights of it are shipped yet.
 
 Never trained on: motion blur that is straighter or longer, discs, super-resolution by 8, half
 images, and whatever is not linear.

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.comparison.points import Point, Suite
+from lavps_jax.config.settings import load_preset
 from lavps_jax.data import FolderData
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
@@ -59,14 +60,10 @@ def _mgdm(num_inner_steps: int) -> MGDM:
 
 
 def _gauss_newton(num_inner_steps: int) -> MGDM:
-    """From Gauss-Newton steps, with gradient steps at the low-noise end alone: configs/photo.py."""
-    return MGDM(
-        zero_shot="gauss_newton",
-        inner=Inner(0),
-        inner_low_noise=Inner(num_inner_steps, 0.2),
-        num_steps=30,
-        grid_power=2.0,
-    )
+    """As configs/photo.py, but for K."""
+    sampler: MGDM = load_preset("configs/photo.py").sampler
+    inner = sampler.inner_low_noise.replace(num_inner_steps=num_inner_steps)
+    return sampler.replace(inner_low_noise=inner)
 
 
 def seen_points() -> list[Point]:

@@ -9,12 +9,7 @@ from typing import Annotated, Literal
 from etils import epy
 
 from lavps_jax.diffusion.parameterisations import EDM, VE, VP, Flow
-from lavps_jax.errors import (
-    UserError,
-    check_choices,
-    check_fraction,
-    check_positive,
-)
+from lavps_jax.errors import UserError, check_choices, check_fraction, check_positive
 from lavps_jax.networks import (
     AmortizedNetworkConfig,
     HDiTConfig,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from lavps_jax.diffusion.bridges import bridge_coefficients
 from lavps_jax.diffusion.conditioning import estimate
@@ -117,6 +118,22 @@ def test_an_untrained_network_is_the_gauss_newton_step():
     assert np.abs(jax.grad(loss)(mu)).max() < 1e-3 * scale
     with pytest.raises(UserError, match="^residual_of: got gauss_newton; set guidance"):
         AmortizedNetworkConfig(LocalUNetConfig(), guidance=True, residual_of="gauss_newton")
+
+
+@pytest.mark.parametrize("scale, std", [("signal", 60.0), ("data", 0.5)])
+def test_the_state_reaches_the_network_in_its_unit(scale, std):
+    config = AmortizedNetworkConfig(LocalUNetConfig(), state_scale=scale)
+    network, seen = config.build(nnx.Rngs(0)), []
+
+    def backbone(x, noise_levels, **others):
+        seen.append(x)
+        return jnp.zeros((*x.shape[:2], 6))
+
+    object.__setattr__(network, "backbone", backbone)
+    zeros = jnp.zeros((32, 32, 3))
+    x_t = jnp.hypot(0.5, 60.0) * jax.random.normal(jax.random.key(0), zeros.shape)
+    network(zeros, x_t, zeros, jnp.float32(60.0), jnp.float32(2.0))
+    np.testing.assert_allclose(jnp.std(seen[0][..., :3]), std, rtol=0.05)
 
 
 @pytest.mark.parametrize("t, tau", [(150, 100), (11, 10), (2, 1), (999, 3)])
