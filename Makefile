@@ -5,7 +5,7 @@
 #   make clean     remove what these targets made
 
 PYTHON ?= python3
-CONFIG ?= configs/fashion_mnist.py
+CONFIG ?= configs/photo.py
 EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin

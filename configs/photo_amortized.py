@@ -2,7 +2,6 @@
 
 Command: python train.py configs/photo_amortized.py --train-data.path TRAIN
 --validation-data.path TEST, with folders of photographs of at least 72 and 144 pixels a side.
-No weights of it are shipped yet.
 
 Never trained on: motion blur that is straighter or longer, discs, super-resolution by 8, half
 images, and whatever is not linear.
@@ -56,7 +55,7 @@ def get_config() -> TrainConfig:
         validation_data=FolderData("photographs/test", channels=3, crop=144),
         run_dir="runs/photo_amortized",
         batch_size=8,
-        num_train_steps=2_000,
+        num_train_steps=3_000,
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=100, ema_decay=0.995),
         num_validation_images=16,
         validate_every=500,

@@ -15,6 +15,7 @@ def get_config() -> SampleConfig:
     return dataclasses.replace(
         config,
         operator=families.MotionBlur(size=31, intensity=0.5),
+        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_deblur",
     )

@@ -17,6 +17,7 @@ def get_config() -> SampleConfig:
         config,
         operator=families.JPEG(quality=20),
         sampler=MGDM(num_steps=30),  # From Gauss-Newton steps it misses what rounding hides.
+        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_dejpeg",
     )

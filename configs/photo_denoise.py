@@ -15,6 +15,7 @@ def get_config() -> SampleConfig:
     return dataclasses.replace(
         config,
         operator=families.Identity(),
+        compare_with=(),
         sigma_y=0.12,
         out_dir="outputs/photo_denoise",
     )

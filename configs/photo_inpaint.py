@@ -19,6 +19,7 @@ def get_config() -> SampleConfig:
         config,
         operator=families.RandomBox(min_fraction=0.1, max_fraction=0.2),
         sampler=DiffPIR(num_steps=30),
+        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_inpaint",
     )

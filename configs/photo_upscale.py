@@ -15,6 +15,7 @@ def get_config() -> SampleConfig:
     return dataclasses.replace(
         config,
         operator=families.SuperResolution(factor=2),
+        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_upscale",
     )

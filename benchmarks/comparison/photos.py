@@ -16,7 +16,7 @@ from lavps_jax.config.settings import load_preset
 from lavps_jax.data import FolderData
 from lavps_jax.operators import families
 from lavps_jax.operators.families import OperatorFamily
-from lavps_jax.samplers import DDNM, DING, DPS, MGDM, DiffPIR, FastDIPS, Inner
+from lavps_jax.samplers import DDNM, DING, DPS, LAVPS, MGDM, DiffPIR, FastDIPS, Inner
 
 PRIOR = "pretrained/photo/prior"
 GAUSS_NEWTON = "MGDM from Gauss-Newton"
@@ -54,21 +54,33 @@ def _suite(tasks: Mapping[str, OperatorFamily]) -> Suite:
 SUITE_SEEN, SUITE_UNSEEN = _suite(SEEN), _suite(UNSEEN)
 
 
-def _mgdm(num_inner_steps: int) -> MGDM:
-    """From the block prior, as published."""
-    return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=30, grid_power=2.0)
+def _lavps(num_inner_steps: int) -> LAVPS:
+    """As configs/photo.py, but for K."""
+    return load_preset("configs/photo.py").sampler.replace(
+        inner_low_noise=Inner(num_inner_steps, 0.2)
+    )
 
 
 def _gauss_newton(num_inner_steps: int) -> MGDM:
-    """As configs/photo.py, but for K."""
-    sampler: MGDM = load_preset("configs/photo.py").sampler
-    inner = sampler.inner_low_noise.replace(num_inner_steps=num_inner_steps)
-    return sampler.replace(inner_low_noise=inner)
+    """The same without the network."""
+    return MGDM(
+        inner=Inner(0),
+        inner_low_noise=Inner(num_inner_steps, 0.2),
+        zero_shot="gauss_newton",
+        num_steps=30,
+        grid_power=2.0,
+    )
+
+
+def _mgdm(num_inner_steps: int) -> MGDM:
+    """From the block prior, as published."""
+    return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=30)
 
 
 def seen_points() -> list[Point]:
     """All methods over their budgets."""
-    points = [Point(GAUSS_NEWTON, f"K = {k}", _gauss_newton(k)) for k in (0, 1)]
+    points = [Point("LAVPS", f"K = {k}", _lavps(k)) for k in (0, 1)]
+    points += [Point(GAUSS_NEWTON, f"K = {k}", _gauss_newton(k)) for k in (0, 1)]
     points += [Point("MGDM", f"K = {k}", _mgdm(k)) for k in (1, 3)]
     points += [Point("DPS", "n = 30", DPS(30))]
     points += [Point("DiffPIR", f"n = {n}", DiffPIR(n)) for n in (15, 30)]
@@ -78,9 +90,10 @@ def seen_points() -> list[Point]:
 
 
 def unseen_points() -> list[Point]:
-    """One budget each."""
+    """One budget each; LAVPS compares its network's start with the Gauss-Newton step."""
     return [
-        Point(GAUSS_NEWTON, "K = 1", _gauss_newton(1)),
+        Point("LAVPS", "K = 0", _lavps(0)),
+        Point(GAUSS_NEWTON, "K = 0", _gauss_newton(0)),
         Point("MGDM", "K = 3", _mgdm(3)),
         Point("DiffPIR", "n = 30", DiffPIR(30)),
         Point("FAST-DIPS", "n = 30", FastDIPS(30)),

@@ -60,9 +60,9 @@ SETTINGS = {
     "all others are untuned here.",
 }
 _PHOTO_SETTINGS = (
-    "MGDM has 30 steps and grid_power = 2, and from Gauss-Newton steps a rate of .2, chosen by "
-    "PSNR, LPIPS and chi-square on 8 of the photographs that are left out here; all other settings "
-    "are defaults (docs/samplers.md), untuned here."
+    "LAVPS has the settings of configs/photo.py, and so has MGDM from Gauss-Newton steps, but for "
+    "the network; they were chosen by PSNR, LPIPS and chi-square on 8 of the photographs that are "
+    "left out here. All other settings are defaults (docs/samplers.md), untuned here."
 )
 SETTINGS |= {
     "photos": _PHOTO_SETTINGS,
@@ -72,10 +72,13 @@ BY_OPERATOR = {
     "robustness": "LPIPS by operator. The networks of LAVPS, Palette, InvFussion and the generator "
     "were trained on the first one alone, EPS's on it, Gaussian blur, super-resolution and few "
     "pixels. LAVPS has the likelihood as well, and the rest have nothing but the likelihood.",
-    "photos_unseen": "LPIPS by operator.",
+    "photos_unseen": "LPIPS by operator. LAVPS's network was trained on none of them.",
 }
 """Below the figures of operators."""
-_NO_NETWORK = "No sampler here has a network of its own."
+_ONE_NETWORK = (
+    "LAVPS has one network for all tasks, trained on the linear operators of "
+    "configs/photo_amortized.py; pretrained/photo/README.md says how long."
+)
 TRAINED = {
     "budgets": "LAVPS's networks were trained for 2,000 (motion blur) or 6,000 steps of 16 blocks, "
     "each on its task.",
@@ -84,8 +87,8 @@ TRAINED = {
     "(Palette), {invfussion:,} (InvFussion), {pivot:,} (EPS) and {one_step:,} steps (one step, on "
     "top of Palette) of 32 images. EPS was trained on the three tasks and Gaussian blur, the other "
     "three on motion blur alone.",
-    "photos": _NO_NETWORK,
-    "photos_unseen": _NO_NETWORK,
+    "photos": _ONE_NETWORK,
+    "photos_unseen": _ONE_NETWORK,
     "robustness": "Networks were not trained equally long: LAVPS's for 2,000 steps of 16 blocks; "
     "those that see the measurement and have no likelihood for {palette:,} (Palette), "
     "{invfussion:,} (InvFussion), {one_step:,} (one step, on top of Palette) and {pivot:,} steps "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +21,11 @@ from lavps_jax.io.own_folders import refuse_existing
 from lavps_jax.io.storage import AnyPath, absolute, as_path
 from lavps_jax.networks.tiled import TILES_AT_ONCE
 from lavps_jax.operators.families import JPEG
-from lavps_jax.runs.build import build_sampler
+from lavps_jax.runs.build import build_sampler, is_trained_on, network_path
 from lavps_jax.runs.loading import load_prior
 from lavps_jax.runs.sampling import run_sampling
 from lavps_jax.runs.sampling_job import job_folder
+from lavps_jax.samplers import LAVPS
 
 _MEMORY = "batch_size, num_particles"
 """What a program that does not fit the memory is told to lower."""
@@ -41,6 +43,8 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
     console = console or Console()
     photo = read_image(words.photo, field="photo")
     config = sample_config(words, photo)
+    if words.steps is None:
+        config = _comparing(config)
     with _in_words(config):
         out = absolute(as_path(config.out_dir, "out_dir"))
         refuse_existing(out, "samples", overwrite=config.overwrite)
@@ -54,7 +58,16 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
             f"about {in_words(seconds(config, height, width))}",
             highlight=False,
         )
-        return run_sampling(config, console)
+        return run_sampling(config, console, scores=False)
+
+
+def _comparing(config: SampleConfig) -> SampleConfig:
+    """With a LAVPS that compares starts only if its network does not know what was done."""
+    sampler = config.sampler
+    if not isinstance(sampler, LAVPS):
+        return config
+    known = is_trained_on(str(network_path(sampler)), config.operator, float(config.sigma_y))
+    return dataclasses.replace(config, sampler=sampler.replace(best_of=not known))
 
 
 def seconds(config: SampleConfig, height: int, width: int) -> float:

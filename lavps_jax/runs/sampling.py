@@ -25,6 +25,7 @@ def run_sampling(
     console: Console | None = None,
     *,
     devices: Sequence[Any] | None = None,
+    scores: bool = True,
 ) -> AnyPath:
     """Restores the same measurements with every sampler and writes the results.
 
@@ -32,7 +33,8 @@ def run_sampling(
     same form and stand in its list "compared". An interrupted run leaves `out_dir`.job, from which
     the same call goes on. Every process measures, restores, scores and draws its own batches, one
     on each of its devices, or of `devices`, at a time; process 0 puts all together. Memory does not
-    grow with the number of images, but for their names and scores.
+    grow with the number of images, but for their names and scores. `scores` says whether to print
+    the table of them, and how measurements and settings were understood.
 
     Raises:
       UserError: if a file, the data or a setting is unusable, or a sample is not finite. Nothing
@@ -52,7 +54,7 @@ def run_sampling(
         console.print(f"process {processes.index} is done; process 0 writes the results")
         return out
     with write_directory(config.out_dir, "samples", overwrite=config.overwrite) as folder:
-        run, job = _begin(config, processes, console)
+        run, job = _begin(config, processes, console if scores else Console(quiet=True))
         try:
             restore_batches(run, job, console, devices)
             metrics = write_results(
@@ -67,16 +69,19 @@ def run_sampling(
                 kept = f"what is done is kept in {job.folder}: the same command goes on"
                 console.print(kept, markup=False, soft_wrap=True)
             raise
-        print_table(console, metrics, "A^+ y" if run.is_linear else "estimate")
+        if scores:
+            print_table(console, metrics, "A^+ y" if run.is_linear else "estimate")
+        said = run.warnings if scores else ()
         for words in dict.fromkeys(words for one in metrics for words in one["warnings"]):
-            if words not in run.warnings:  # Those were said at the start.
+            if words not in said:
                 console.print(f"warning: {words}", markup=False, soft_wrap=True)
-        if "psnr" in metrics[0]["mean"] and lpips_enlarges(run.measurements.image_shape):
+        if scores and "psnr" in metrics[0]["mean"] and lpips_enlarges(run.measurements.image_shape):
             console.print("LPIPS: images enlarged to 64 pixels first.")
     job.remove()
     if config.observations is not None:
         console.print(f"restored: {out / 'restored'}", markup=False, soft_wrap=True)
-    console.print(f"pictures: {out / 'contact_sheet.png'}", markup=False, soft_wrap=True)
+    if scores:
+        console.print(f"pictures: {out / 'contact_sheet.png'}", markup=False, soft_wrap=True)
     return out
 
 

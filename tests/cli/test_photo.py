@@ -71,14 +71,14 @@ def test_a_noisy_photograph_keeps_its_depth_profile_and_upright_orientation(phot
     assert noise == pytest.approx(20, rel=0.15)
     restored = tmp_path / "mine-restored" / "restored"
     assert {one.name for one in restored.iterdir()} == {
-        "mgdm_sample_00.tif", "mgdm_before_after.png",
+        "lavps_sample_00.tif", "lavps_before_after.png",
     }  # fmt: skip
-    with tifffile.TiffFile(restored / "mgdm_sample_00.tif") as opened:
+    with tifffile.TiffFile(restored / "lavps_sample_00.tif") as opened:
         page = opened.pages.first
         x, profile = page.asarray(), page.tags[34675].value
     assert x.dtype == np.uint16 and x.shape == (64, 48, 3) and profile == PROFILE
     assert rms(x / 257 - clean) < 0.7 * rms(noisy - clean)
-    both = read(restored / "mgdm_before_after.png")
+    both = read(restored / "lavps_before_after.png")
     assert both.shape == (64, 96, 3)
     assert rms(both[:, :48] - noisy) < 1 and rms(both[:, 48:] - x / 257) < 1
     # What is there is not replaced unasked.
@@ -97,14 +97,14 @@ def test_an_enlarged_photograph_is_the_given_one_when_reduced(photo, tmp_path):
     )  # fmt: skip
     assert code == 0, printed.err
     folder = tmp_path / "large" / "restored"
-    samples = [read(folder / f"mgdm_sample_0{k}.png") for k in range(2)]
+    samples = [read(folder / f"lavps_sample_0{k}.png") for k in range(2)]
     for x in samples:
         assert x.shape == (32, 48, 3)
         assert 4 < rms(x.reshape(16, 2, 24, 2, 3).mean((1, 3)) - small) < 9
-    assert rms(read(folder / "mgdm_mean.png") - np.mean(samples, 0)) < 1
+    assert rms(read(folder / "lavps_mean.png") - np.mean(samples, 0)) < 1
     # The map is white where the standard deviation is a quarter of the grey levels.
-    assert rms(read(folder / "mgdm_std.png") / 4 - np.std(samples, 0)) < 1
-    with Image.open(folder / "mgdm_mean.png") as opened:
+    assert rms(read(folder / "lavps_std.png") / 4 - np.std(samples, 0)) < 1
+    with Image.open(folder / "lavps_mean.png") as opened:
         assert opened.info["icc_profile"] == PROFILE
 
 
@@ -135,7 +135,7 @@ def test_a_blurred_photograph_with_the_image_of_a_point(photo, tmp_path):
     words = "--kernel", "point.png", "--noise", "1", "--steps", "20"
     code, printed = photo("mine.png", "--task", "deblur", *words)
     assert code == 0, printed.err
-    x = read(tmp_path / "mine-restored" / "restored" / "mgdm_sample_00.png")
+    x = read(tmp_path / "mine-restored" / "restored" / "lavps_sample_00.png")
     assert rms(x - clean) < 0.8 * rms(blurred - clean)
 
 

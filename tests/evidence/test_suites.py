@@ -19,6 +19,7 @@ from benchmarks.comparison import photos
 from benchmarks.comparison.report import _evaluations, redraw_report, write_report
 from benchmarks.comparison.suites import BUDGETS, SUITES, points_of
 from benchmarks.reporting import record
+from lavps_jax.config.settings import load_preset
 from lavps_jax.diffusion.schedules import Schedule
 from lavps_jax.errors import UserError
 from lavps_jax.io.weights import read_card
@@ -152,6 +153,12 @@ def test_photographs_have_reports_of_their_own(suite, tmp_path):
     assert "pixels of 3 free photographs, reduced to 128 x 128" in text and "clothes" not in text
     figure = f"{suite}_time.svg" if suite == "photos" else f"{suite}.svg"
     assert figure in text and (tmp_path / "out" / figure).is_file()
+
+
+def test_one_network_of_photographs_was_trained_on_what_is_called_seen_alone():
+    trained = load_preset("configs/photo_amortized.py").task.operator
+    assert all(trained.includes(one) for one in photos.SEEN.values())
+    assert not any(trained.includes(one) for one in photos.UNSEEN.values())
 
 
 def test_photographs_on_which_settings_were_chosen_are_left_out(tmp_path):
@@ -317,6 +324,6 @@ def test_every_network_of_a_point_is_there():
             for sampler in (point.sampler for point in points_of(name, task)):
                 given = (getattr(sampler, f, "") for f in ("amortized", "denoiser", "generator"))
                 folders |= {folder for folder in given if folder}
-    assert len(folders) == 7
+    assert len(folders) == 8
     for folder in folders:
         assert read_card(folder)["step"] > 0
