@@ -341,7 +341,8 @@ def _draw_panel(
     for image in [one["name"] for one in next(iter(shown.values()))["per_image"]][:num_images]:
         cells: list[np.ndarray] = []
         for entry in shown.values():
-            folder = work / task.replace(" ", "_") / entry["folder"] / "images" / image
+            place = image.replace(".", "_")  # As runs name their folders.
+            folder = work / task.replace(" ", "_") / entry["folder"] / "images" / place
             files = ["reference", "observation"] if not cells else []
             cells += [_read_png(folder / f"{file}.png") for file in files]
             cells.append(_read_png(folder / f"{entry['sampler']}_sample_00.png"))

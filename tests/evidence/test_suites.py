@@ -37,7 +37,7 @@ MADE = {"trained": TRAINED, "took": 90.0}
 
 def entry(task, method, budget, lpips, seconds):
     """As benchmarks.run records it; lpips has one number for each image."""
-    per_image = [{"name": f"i{k}", "lpips_alex": one} for k, one in enumerate(lpips)]
+    per_image = [{"name": f"i{k}.png", "lpips_alex": one} for k, one in enumerate(lpips)]
     mean = dict.fromkeys(SCORES, 0.5) | {
         "lpips_alex": float(np.mean(lpips)), "seconds_per_image": 2 * seconds,
         "network_calls": 20, "vjps": 6, "memory_bytes": 5e6,
@@ -54,9 +54,10 @@ def write(work, results, commit="abc"):
     folder = work / results["task"].replace(" ", "_")
     pictures = folder / results["folder"] / "images"
     for one in results.get("per_image", []):
-        (pictures / one["name"]).mkdir(parents=True, exist_ok=True)
+        place = pictures / one["name"].replace(".", "_")
+        place.mkdir(parents=True, exist_ok=True)
         for name in ("reference", "observation", "one_sample_00"):
-            save_png(pictures / one["name"] / f"{name}.png", np.zeros((8, 8, 1)))
+            save_png(place / f"{name}.png", np.zeros((8, 8, 1)))
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"cores": 2, "processor": "P", "devices": "1 x cpu", "jax": "0"}
     content = {"command": "C", "commit": commit, "date": "D", "machine": machine}
