@@ -138,7 +138,7 @@ def main(config: Config) -> None:
     weights = sum(leaf.size for leaf in jax.tree.leaves(trainee.weights))
     settings = {"photographs": len(source), "parameters": weights, "crop": config.crop,
                 "batch_size": config.batch_size, "threads": config.num_threads}  # fmt: skip
-    record(config.out, {**settings, "rows": rows}, data_dir=config.folder)
+    record(config.out, {**settings, "rows": rows})
     print(HEAD)
     for name, row in rows.items():
         seconds, cost, cpu, cpu_cost, reading = row.values()

@@ -86,7 +86,7 @@ def main(config: Config) -> None:
             "time_lavps_over_mgdm": times[0] / times[1],
         }
         console.print(difference, found["time_lavps_over_mgdm"])
-        record(f"{config.out}/restoration_{task}.json", found, data_dir=config.data_dir)
+        record(f"{config.out}/restoration_{task}.json", found)
 
 
 if __name__ == "__main__":

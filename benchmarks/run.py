@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> None:
             made = {"folder": point.folder, "trained": _trained(), "took": time.monotonic() - begin}
             if config.photographs is not None:
                 made |= {"side": config.side}
-            record(measured, names | made | found, data_dir=config.photographs)
+            record(measured, names | made | found)
             score = found["mean"]["lpips_alex"] if "mean" in found else found["refused"]
             console.print(f"{task}: {point.name}: {score}", markup=False, soft_wrap=True)
     write_report(config.suite, folder, Path(out))

@@ -12,12 +12,11 @@ from lavps_jax.samplers import MGDM
 
 
 def get_config() -> SampleConfig:
-    config: SampleConfig = load_preset("configs/photo.py")
+    config: SampleConfig = load_preset("configs/photo_deblur.py")
     return dataclasses.replace(
         config,
         operator=families.JPEG(quality=20),
         sampler=MGDM(num_steps=30),  # From Gauss-Newton steps it misses what rounding hides.
-        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_dejpeg",
     )

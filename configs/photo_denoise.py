@@ -11,11 +11,10 @@ from lavps_jax.operators import families
 
 
 def get_config() -> SampleConfig:
-    config: SampleConfig = load_preset("configs/photo.py")
+    config: SampleConfig = load_preset("configs/photo_deblur.py")
     return dataclasses.replace(
         config,
         operator=families.Identity(),
-        compare_with=(),
         sigma_y=0.12,
         out_dir="outputs/photo_denoise",
     )

@@ -14,12 +14,11 @@ from lavps_jax.samplers import DiffPIR
 
 
 def get_config() -> SampleConfig:
-    config: SampleConfig = load_preset("configs/photo.py")
+    config: SampleConfig = load_preset("configs/photo_deblur.py")
     return dataclasses.replace(
         config,
         operator=families.RandomBox(min_fraction=0.1, max_fraction=0.2),
         sampler=DiffPIR(num_steps=30),
-        compare_with=(),
         sigma_y=0.02,
         out_dir="outputs/photo_inpaint",
     )

@@ -55,25 +55,21 @@ SUITE_SEEN, SUITE_UNSEEN = _suite(SEEN), _suite(UNSEEN)
 
 
 def _lavps(num_inner_steps: int) -> LAVPS:
-    """As configs/photo.py, but for K."""
-    return load_preset("configs/photo.py").sampler.replace(
+    """As configs/photo_deblur.py, but for K."""
+    return load_preset("configs/photo_deblur.py").sampler.replace(
         inner_low_noise=Inner(num_inner_steps, 0.2)
     )
 
 
 def _gauss_newton(num_inner_steps: int) -> MGDM:
     """The same without the network."""
-    return MGDM(
-        inner=Inner(0),
-        inner_low_noise=Inner(num_inner_steps, 0.2),
-        zero_shot="gauss_newton",
-        num_steps=30,
-        grid_power=2.0,
-    )
+    lavps = _lavps(num_inner_steps)
+    shared = ("inner", "inner_low_noise", "zero_shot", "num_steps", "grid_power")
+    return MGDM(**{name: getattr(lavps, name) for name in shared})
 
 
 def _mgdm(num_inner_steps: int) -> MGDM:
-    """From the block prior, as published."""
+    """From the block prior."""
     return MGDM(inner_low_noise=Inner(num_inner_steps), num_steps=30)
 
 

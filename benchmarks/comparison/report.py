@@ -137,7 +137,8 @@ def _about(suite: str, tasks: Mapping[str, Sequence[Entry]]) -> str:
     images, particles = one["images"], one["particles"]
     batch = (SUITES[suite].batch_size or images) * particles
     what = IMAGES[suite].format(images=images, side=one.get("side"))
-    about = ABOUT.format(images=what, particles=particles, batch=batch)
+    samples = f"{particles} sample{'s' * (particles > 1)}"
+    about = ABOUT.format(images=what, samples=samples, batch=batch)
     sets = ABOUT_SETS.format(others=NUM_SHIPPED - images)
     return f"{about} {sets}" if one["of_sets"] else about
 

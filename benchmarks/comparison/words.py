@@ -23,7 +23,7 @@ IMAGES = {
     "photos_unseen": _PHOTOGRAPHS,
 }
 ABOUT = """\
-{images}; {particles} samples of each. Scores are means over samples, then over images; brackets \
+{images}; {samples} of each. Scores are means over samples, then over images; brackets \
 are 95 % intervals over images (studentized bootstrap, for skewed scores), paired where two \
 samplers are compared, each for itself: of many a few leave 0 out by chance. In band: the \
 residual's chi-square lies in the central 99 % of what the true image has. Spread: standard \
@@ -60,9 +60,9 @@ SETTINGS = {
     "all others are untuned here.",
 }
 _PHOTO_SETTINGS = (
-    "LAVPS has the settings of configs/photo.py, and so has MGDM from Gauss-Newton steps, but for "
-    "the network; they were chosen by PSNR, LPIPS and chi-square on 8 of the photographs that are "
-    "left out here. All other settings are defaults (docs/samplers.md), untuned here."
+    "LAVPS has the settings of configs/photo_deblur.py, and so has MGDM from Gauss-Newton steps, "
+    "but for the network; they were chosen by PSNR, LPIPS and chi-square on 8 of the photographs "
+    "that are left out here. All other settings are defaults (docs/samplers.md), untuned here."
 )
 SETTINGS |= {
     "photos": _PHOTO_SETTINGS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -83,28 +84,33 @@ def stored_by_this_code(field: str, path: Path, remedy: str) -> dict[str, Any]:
     return stored
 
 
-def provenance(data_dir: str | None = None) -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """{"command", "commit", "date", "machine"} of this program.
 
-    In the command `data_dir`, a path of this machine, becomes DIR. A work tree with uncommitted
-    changes gives a commit with "-dirty-" in it.
+    In the command absolute paths, which are of this machine, become DIR. A work tree with
+    uncommitted changes gives a commit with "-dirty-" in it.
     """
     arguments = sys.orig_argv[1:]  # With "-m benchmarks.NAME", which sys.argv lacks.
     return {
-        "command": " ".join(["python", *("DIR" if a == data_dir else a for a in arguments)]),
+        "command": shlex.join(["python", *map(_without_path, arguments)]),
         "commit": current_commit(),
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
     }
 
 
-def record(path: str | Path, results: Any, *, data_dir: str | None = None) -> None:
+def _without_path(argument: str) -> str:
+    flag, equals, value = argument.rpartition("=")
+    return f"{flag}{equals}DIR" if Path(value).is_absolute() else argument
+
+
+def record(path: str | Path, results: Any) -> None:
     """Writes `provenance` and {"results"} as JSON to `path`.
 
     Raises:
       UserError: if something is there that no benchmark wrote, see `earlier`.
     """
-    content = {**provenance(data_dir), "results": results}
+    content = {**provenance(), "results": results}
     path = on_disk(path, "out")
     earlier("out", path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def run_photo(words: PhotoConfig, console: Console | None = None) -> AnyPath:
     console = console or Console()
     photo = read_image(words.photo, field="photo")
     config = sample_config(words, photo)
-    if words.steps is None:
+    if words.steps is None:  # On another grid than the network's, starts are compared anyway.
         config = _comparing(config)
     with _in_words(config):
         out = absolute(as_path(config.out_dir, "out_dir"))

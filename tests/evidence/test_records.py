@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,24 @@ def test_results_are_replaced_by_later_ones(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["found.json"]
     for file in (ROOT / "docs" / "results").glob("*.json"):
         assert earlier("out", file) is not None
+
+
+def test_a_command_can_be_given_again_and_names_no_place_of_this_machine(tmp_path, monkeypatch):
+    arguments = [
+        "-m",
+        "benchmarks.x",
+        "--tasks",
+        "motion blur",
+        "--work",
+        "/a/b",
+        "--out=/c",
+        "d/e",
+    ]
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", *arguments])
+    record(tmp_path / "found.json", {})
+    command = json.loads((tmp_path / "found.json").read_text())["command"]
+    told = "python -m benchmarks.x --tasks 'motion blur' --work DIR --out=DIR d/e"
+    assert command == told
 
 
 @pytest.mark.parametrize("text", NOT_OURS)
